@@ -1,0 +1,95 @@
+"""What can go wrong, in sentences that name the place, the fault and the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class EcrSecretsBackendError(Exception):
+    """Every exception that this package raises on purpose."""
+
+
+class InvalidRegistryError(EcrSecretsBackendError, ValueError):
+    """A text that is not the host of an ECR registry.
+
+    :param problem: what is wrong with the host
+    :param remedy: what would be right
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return _one_line(f"The registry's host {self.problem}; {self.remedy}")
+
+
+class ConfigurationError(EcrSecretsBackendError, ValueError):
+    """A kwarg of the backend that cannot be right; raised while the backend is built.
+
+    :param path: where it stands, such as ``connections.docker_eu.region_name``
+    :param problem: what is wrong with the value
+    :param remedy: what would be right
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(path, problem, remedy)
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return _one_line(f"{self.path} {self.problem}; {self.remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class MintFailure:
+    """Why AWS gave no token: a value, so that every process of a host can repeat the cause without asking AWS again.
+
+    It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets.
+    """
+
+    identity: str
+    region: str
+    code: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.remedy}"
+
+
+class MintError(EcrSecretsBackendError):
+    """AWS gave no token.
+
+    :param failure: why
+    """
+
+    def __init__(self, failure: MintFailure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+class ConnectionUnavailableError(EcrSecretsBackendError):
+    """A mapped connection that cannot be served now.
+
+    :param conn_id: the Airflow connection that was asked for
+    :param failure: why there is no token for it
+    """
+
+    def __init__(self, conn_id: str, failure: MintFailure) -> None:
+        # One argument only: a subclass that is an OSError as well would read several as errno and file name.
+        super().__init__(f"Connection {conn_id!r} has no ECR token. {failure}")
+        self.conn_id = conn_id
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[type[ConnectionUnavailableError], tuple[str, MintFailure]]:
+        return type(self), (self.conn_id, self.failure)
+
+
+def _one_line(text: str) -> str:
+    """Escape what would break the line or deceive a terminal: a key of the configuration may hold anything."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

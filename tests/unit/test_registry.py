@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import botocore
+import pytest
+
+from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.registry import PARTITIONS, Partition, Registry, partition_of
+
+A = "123456789012"
+
+
+@pytest.mark.parametrize(
+    ("host", "region", "partition", "fips", "dual_stack"),
+    [
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", "aws", False, False),
+        (f"{A}.dkr.ecr-fips.us-east-2.amazonaws.com", "us-east-2", "aws", True, False),
+        (f"{A}.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", "aws-us-gov", True, False),
+        (f"{A}.dkr-ecr.eu-west-1.on.aws", "eu-west-1", "aws", False, True),
+        (f"{A}.dkr-ecr-fips.us-west-2.on.aws", "us-west-2", "aws", True, True),
+        (f"{A}.dkr-ecr.us-gov-east-1.on.aws", "us-gov-east-1", "aws-us-gov", False, True),
+        (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", "aws-cn", False, False),
+        (f"{A}.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", "aws-cn", False, True),
+        (f"{A}.dkr.ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", "aws-cn", False, True),
+        (f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1", "aws-eusc", False, False),
+        (f"{A}.dkr.ecr.us-iso-east-1.c2s.ic.gov", "us-iso-east-1", "aws-iso", False, False),
+        (f"{A}.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1", "aws-iso-b", False, False),
+        (f"{A}.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1", "aws-iso-e", False, False),
+        (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", "aws-iso-f", False, False),
+    ],
+)
+def test_every_form_of_a_private_host_is_understood(
+    host: str, region: str, partition: str, fips: bool, dual_stack: bool
+) -> None:
+    """A host tells account, region, partition, FIPS and dual stack."""
+    assert Registry.parse(host) == Registry(host, "ecr", A, region, partition, fips=fips, dual_stack=dual_stack)
+
+
+@pytest.mark.parametrize(("host", "dual_stack"), [("public.ecr.aws", False), ("ecr-public.aws.com", True)])
+def test_ecr_public_mints_in_one_region(host: str, dual_stack: bool) -> None:
+    """ECR Public has no account, and its API answers in us-east-1."""
+    assert Registry.parse(host) == Registry(
+        host, "ecr-public", None, "us-east-1", "aws", fips=False, dual_stack=dual_stack
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"HTTPS://{A}.dkr.ecr.us-east-1.amazonaws.com/",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com/",
+        f"{A}.DKR.ecr.US-EAST-1.AmazonAWS.com",
+    ],
+)
+def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
+    """The bare host in lower case comes out, which is what Docker looks a login up by."""
+    assert Registry.parse(text).host == f"{A}.dkr.ecr.us-east-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "https://",
+        "docker.io",
+        "registry.gitlab.com",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com.evil.example",
+        f"evil.example.{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"evil.example/{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com.",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com//",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com/app",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com:443",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com\n",
+        f" {A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com\x00",
+        f"AWS:secret@{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"http://{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"https://https://{A}.dkr.ecr.us-east-1.amazonaws.com",
+        f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
+        f"{A}3.dkr.ecr.us-east-1.amazonaws.com",
+        "١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com",  # noqa: RUF001 - digits, but not of a host name
+        f"{A}.d\u212ar.ecr.us-east-1.amazonaws.com",  # the Kelvin sign, whose lower case is k
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn",
+        f"{A}.dkr.ecr.cn-north-1.amazonaws.com",
+        f"{A}.dkr.ecr.us-gov-west-1.amazonaws.eu",
+        f"{A}.dkr.ecr.us-iso-east-1.sc2s.sgov.gov",
+        f"{A}.dkr.ecr.eu-west-1.on.aws",
+        f"{A}.dkr-ecr.eu-west-1.amazonaws.com",
+        f"{A}.dkr-ecr.eu-west-1.api.aws",
+        f"{A}.dkr.ecr.moon-base-1.amazonaws.com",
+        f"{A}.dkr.ecr..amazonaws.com",
+        f"{A}.dkr.ecr-gov.us-east-1.amazonaws.com",
+        f"{A}.dkrxecr.us-east-1.amazonaws.com",
+        "public.ecr.aws.evil.example",
+        "xpublic.ecr.aws",
+    ],
+)
+def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
+    """Look-alikes, pairs of region and domain that do not belong together, ports, paths, users and odd characters."""
+    with pytest.raises(InvalidRegistryError):
+        Registry.parse(text)
+
+
+def test_a_domain_of_another_partition_is_answered_with_the_right_host() -> None:
+    """The message holds the host that was meant."""
+    with pytest.raises(InvalidRegistryError, match=rf"its host is {A}\.dkr\.ecr\.cn-north-1\.amazonaws\.com\.cn"):
+        Registry.parse(f"{A}.dkr.ecr.cn-north-1.amazonaws.com")
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-central-1", f"{A}.dkr.ecr.eu-central-1.amazonaws.com"),
+        ("cn-north-1", f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn"),
+        ("eusc-de-east-1", f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu"),
+    ],
+)
+def test_a_host_is_built_from_account_and_region(region: str, host: str) -> None:
+    """The domain is the one of the region's partition."""
+    assert Registry.of_account(A, region).host == host
+
+
+def test_a_region_that_aws_does_not_have_builds_no_host() -> None:
+    """The refusal names the region."""
+    with pytest.raises(InvalidRegistryError, match="moon-base-1"):
+        Registry.of_account(A, "moon-base-1")
+
+
+@pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east", "us-east-1.evil", "", "us-ēast-1"])
+def test_a_region_is_matched_whole(region: str) -> None:
+    """Nothing may hide before or behind a region's name."""
+    assert partition_of(region) is None
+
+
+def test_partitions_are_those_of_botocore() -> None:
+    """When AWS opens a partition, or moves one, the table is to follow the installed botocore."""
+    data = json.loads((Path(botocore.__file__).parent / "data" / "partitions.json").read_text())
+
+    assert sorted(PARTITIONS) == sorted(
+        Partition(
+            name=partition["id"],
+            region_pattern=partition["regionRegex"].removeprefix("^").removesuffix("$"),
+            domain=partition["outputs"]["dnsSuffix"],
+            dual_stack_domain=partition["outputs"]["dualStackDnsSuffix"],
+        )
+        for partition in data["partitions"]
+    )

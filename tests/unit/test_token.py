@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.builders import NOW, TWELVE_HOURS, build_token
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("age", "fresh", "alive"),
+    [
+        (0, True, True),
+        (11 * HOUR - 1, True, True),
+        (11 * HOUR, False, True),
+        (12 * HOUR - 301, False, True),
+        (12 * HOUR - 300, False, False),
+        (13 * HOUR, False, False),
+    ],
+)
+def test_a_token_is_fresh_then_stale_then_dead(age: float, fresh: bool, alive: bool) -> None:
+    """It is renewed an hour before its end, and served until five minutes before it."""
+    token = build_token()
+
+    assert (token.is_fresh(NOW + age, refresh_before=HOUR), token.is_alive(NOW + age)) == (fresh, alive)
+
+
+@pytest.mark.parametrize(
+    ("age", "fresh", "alive"), [(14.9, True, True), (15, False, True), (26.9, False, True), (27, False, False)]
+)
+def test_a_short_life_is_used_as_well(age: float, fresh: bool, alive: bool) -> None:
+    """A token of thirty seconds is fresh for half of them, and dead for no more than the last tenth."""
+    token = build_token(life=30)
+
+    assert (token.is_fresh(NOW + age, refresh_before=HOUR), token.is_alive(NOW + age)) == (fresh, alive)
+
+
+def test_jitter_renews_earlier_and_never_later() -> None:
+    """Hosts that were started together renew apart, by up to a tenth of refresh_before."""
+    token = build_token(jitter=1.0)
+
+    assert token.is_fresh(NOW + 12 * HOUR - 1.1 * HOUR - 1, refresh_before=HOUR)
+    assert not token.is_fresh(NOW + 12 * HOUR - 1.1 * HOUR, refresh_before=HOUR)
+
+
+def test_jitter_does_not_take_more_than_half_of_a_life() -> None:
+    """Half of a life is the most that renewal may take, jitter included."""
+    assert build_token(life=30, jitter=1.0).is_fresh(NOW + 14.9, refresh_before=HOUR)
+
+
+def test_no_refresh_ahead_serves_to_the_end() -> None:
+    """With refresh_before = 0 a token is fresh for as long as it is alive."""
+    token = build_token()
+
+    assert token.is_fresh(NOW + TWELVE_HOURS - 301, refresh_before=0)
+    assert not token.is_fresh(NOW + TWELVE_HOURS - 300, refresh_before=0)
+
+
+def test_a_token_from_the_future_is_not_served() -> None:
+    """After the clock was set back nobody knows when it ends."""
+    assert not build_token().is_alive(NOW - HOUR)
+    assert not build_token().is_fresh(NOW - HOUR, refresh_before=0)
+
+
+def test_a_clock_that_is_trimmed_by_seconds_does_no_harm() -> None:
+    """The last minutes of a life, which are not used, are more than a clock is trimmed by."""
+    assert build_token().is_fresh(NOW - 5, refresh_before=HOUR)
+
+
+@pytest.mark.parametrize("life", [0, -30])
+def test_a_token_without_life_is_dead(life: float) -> None:
+    """An expiry at or before the moment it was received is never alive."""
+    assert not build_token(life=life).is_alive(NOW)
+
+
+def test_repr_does_not_show_the_password() -> None:
+    """A repr ends in logs."""
+    assert "s3cret" not in repr(build_token(password="s3cret"))
