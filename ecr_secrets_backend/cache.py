@@ -1,0 +1,313 @@
+"""The token cache: a layer in the process, a layer shared by the host, and one mint at a time for both."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from cachetools import FIFOCache
+
+from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.token import EcrToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ecr_secrets_backend.host_store import HostStore
+    from ecr_secrets_backend.identity import AwsIdentity
+
+logger = logging.getLogger(__name__)
+
+#: After a failure nobody on the host asks AWS again for this long. Airflow retries a lookup that failed on its API
+#: server for up to 18 s: those retries are to cost nothing.
+BACK_OFF_SECONDS: Final = 20.0
+#: ... but no more than this part of a token's life, so that short-lived tokens survive a fault.
+BACK_OFF_PART: Final = 0.1
+#: How long a process waits for another one's mint before it mints for itself: longer than a mint that hangs.
+HOST_PATIENCE_SECONDS: Final = 15.0
+#: How long a thread waits for another one of its process, which may wait for the host and then mint.
+THREAD_PATIENCE_SECONDS: Final = 30.0
+#: How often a waiting process looks whether the token is there: soon at first, then seldom, because hundreds may wait.
+FIRST_LOOK_SECONDS: Final = 0.002
+LONGEST_PAUSE_SECONDS: Final = 0.1
+#: While AWS does not answer, a process says so once in this time.
+WARN_EVERY_SECONDS: Final = 60.0
+
+_FORMAT: Final = 1
+_MOST_ENTRIES: Final = 4096  # bounds a process whose identities change; far above the identities of one configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one identity's token: never changed, only replaced.
+
+    :param token: the last token that AWS gave, if any
+    :param failure: why AWS gave none when it was asked last; None if it did
+    :param recorded_at: when AWS was asked last, in seconds since the epoch
+    """
+
+    token: EcrToken | None = None
+    failure: MintFailure | None = None
+    recorded_at: float = -math.inf
+
+    def to_json(self) -> bytes:
+        """Write it as the file of the host's cache holds it."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Entry | None:
+        """Read what :meth:`to_json` wrote; None for any other bytes."""
+        try:
+            fields = json.loads(text)
+            if fields.pop("format") != _FORMAT:
+                return None
+            token = fields.pop("token")
+            failure = fields.pop("failure")
+            entry = cls(
+                token=None if token is None else EcrToken(**token),
+                failure=None if failure is None else MintFailure(**failure),
+                **fields,
+            )
+            return entry if entry._is_sound() else None
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return None
+
+    def _is_sound(self) -> bool:
+        texts: list[object] = []
+        times: list[object] = [self.recorded_at]
+        if self.token is not None:
+            texts += [self.token.username, self.token.password, self.token.registry or ""]
+            times += [self.token.minted_at, self.token.expires_at, self.token.jitter]
+        if self.failure is not None:
+            texts += asdict(self.failure).values()
+        return all(isinstance(text, str) for text in texts) and all(
+            isinstance(number, (int, float)) and math.isfinite(number) for number in times
+        )
+
+
+class ProcessLayer:
+    """What one process knows, and whose turn it is among its threads. Reading takes no lock.
+
+    There is one for all backends of a process, because Airflow builds the backend anew for many a lookup.
+    """
+
+    def __init__(self) -> None:
+        self._entries: FIFOCache[str, Entry] = FIFOCache(_MOST_ENTRIES)
+        self._turns: dict[str, threading.Lock] = {}
+        self._writing = threading.Lock()
+        self._said_at: dict[str, float] = {}
+
+    def get(self, key: str) -> Entry | None:
+        """Tell what is known under a key."""
+        return self._entries.get(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Replace what is known under a key."""
+        with self._writing:
+            self._entries[key] = entry
+
+    def turn(self, key: str) -> threading.Lock:
+        """Give the lock that a thread holds while it renews what is known under a key."""
+        return self._turns.setdefault(key, threading.Lock())
+
+    def may_say(self, what: str, every: float) -> bool:
+        """Tell whether a warning is due: it is said once in ``every`` seconds."""
+        now = time.monotonic()
+        if now < self._said_at.get(what, -math.inf) + every:
+            return False
+        self._said_at[what] = now
+        return True
+
+    def survive_forks(self) -> None:
+        """See to it that a child forked while other threads are at work finds all in order, and no turn taken."""
+        os.register_at_fork(
+            before=self._writing.acquire, after_in_parent=self._writing.release, after_in_child=self._begin_in_child
+        )
+
+    def _begin_in_child(self) -> None:
+        self._writing.release()
+        self._turns.clear()
+
+
+_process_layer: Final = ProcessLayer()
+_process_layer.survive_forks()
+
+
+class TokenCache:
+    """Tokens by identity, minted when they are due and by one caller of the host at a time.
+
+    Which of three a token is decides what a lookup does. *Fresh*: it is served at once. *Stale*, that is within
+    ``refresh_before`` of its end: one caller renews it while all others are served the old one, and where AWS fails, so
+    are all. *Dead*, or absent: all wait, for a bounded time, for the one who mints.
+
+    :param store: the host's layer; None: every process for itself
+    :param refresh_before: seconds before its end at which a token is renewed
+    :param process: the process's layer
+    :param clock: seconds since the epoch
+    """
+
+    def __init__(
+        self,
+        store: HostStore | None,
+        refresh_before: float,
+        process: ProcessLayer = _process_layer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._refresh_before = refresh_before
+        self._process = process
+        self._clock = clock
+
+    def get(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
+        """Give a live token.
+
+        :param identity: whose token
+        :param mint: asks AWS for a new one; raises MintError
+        :return: a token that is alive
+        :raises MintError: there is none, and AWS gives none or gave none just now
+        """
+        key = identity.key
+        entry = self._process.get(key)
+        if entry is not None and entry.token is not None and entry.token.is_fresh(self._clock(), self._refresh_before):
+            return entry.token
+        entry = self._newest(key)
+        settled = self._settled(key, entry)
+        if settled is not None:
+            return settled
+        stale = entry.token
+        if stale is not None and stale.is_alive(self._clock()):
+            return self._renewed(key, mint) or stale
+        return self._awaited(identity, mint)
+
+    def _renewed(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
+        """Renew a token that still lives, unless somebody does so already."""
+        turn = self._process.turn(key)
+        if not turn.acquire(blocking=False):
+            return None
+        try:
+            with self._host_turn(key) as is_ours:
+                return self._minted(key, mint) if is_ours else None
+        finally:
+            turn.release()
+
+    def _awaited(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
+        """Wait for a token, and mint it when the turn is ours, or when whoever has the turn takes too long."""
+        key = identity.key
+        turn = self._process.turn(key)
+        if not turn.acquire(timeout=THREAD_PATIENCE_SECONDS):
+            reason = f"another thread of this process has not got a token within {THREAD_PATIENCE_SECONDS:.0f} s"
+            remedy = "Look for its failure in this process's log."
+            raise MintError(MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy))
+        try:
+            give_up_at = time.monotonic() + HOST_PATIENCE_SECONDS
+            pause = FIRST_LOOK_SECONDS
+            while True:
+                with self._host_turn(key) as is_ours:
+                    if is_ours or time.monotonic() >= give_up_at:
+                        return self._minted(key, mint)
+                time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                settled = self._settled(key, self._newest(key))
+                if settled is not None:
+                    return settled
+        finally:
+            turn.release()
+
+    def _minted(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
+        """Mint, when whoever had the turn before has not done so, and let all know how it went."""
+        entry = self._newest(key)
+        settled = self._settled(key, entry)
+        if settled is not None:
+            return settled
+        try:
+            token = mint()
+        except MintError as error:
+            failure = error.failure
+        else:
+            self._record(key, Entry(token, None, self._clock()))
+            return token
+        self._record(key, Entry(entry.token, failure, self._clock()))
+        return self._despite(failure, key, entry.token)
+
+    def _settled(self, key: str, entry: Entry) -> EcrToken | None:
+        """Tell what an entry settles by itself.
+
+        :return: its token if that is fresh, or if it lives and AWS failed just now; None: AWS is to be asked
+        :raises MintError: AWS failed just now, and there is no live token
+        """
+        now = self._clock()
+        if entry.token is not None and entry.token.is_fresh(now, self._refresh_before):
+            return entry.token
+        if entry.failure is not None and 0 <= now - entry.recorded_at < _back_off(entry.token):
+            return self._despite(entry.failure, key, entry.token)
+        return None
+
+    def _despite(self, failure: MintFailure, key: str, token: EcrToken | None) -> EcrToken:
+        """Serve the old token while it lives, with a warning; there is no other while AWS is not to be asked."""
+        now = self._clock()
+        if token is None or not token.is_alive(now):
+            raise MintError(failure)
+        if self._process.may_say(f"stale {key}", WARN_EVERY_SECONDS):
+            left = token.expires_at - now
+            logger.warning("An ECR token was not renewed; the old one serves for %.0f s more. %s", left, failure)
+        return token
+
+    def _newest(self, key: str) -> Entry:
+        """Tell what is known by the process or by the host, whichever asked AWS last."""
+        known = self._process.get(key) or Entry()
+        found = self._read(key)
+        if found is None or found.recorded_at <= known.recorded_at:
+            return known
+        self._process.put(key, found)
+        return found
+
+    def _read(self, key: str) -> Entry | None:
+        if self._store is None:
+            return None
+        try:
+            text = self._store.read(f"{key}.json")
+        except OSError as error:
+            self._complain(error.strerror)
+            return None
+        entry = None if text is None else Entry.from_json(text)
+        if text is not None and entry is None:
+            self._complain("a file of the cache is damaged, or of another version")
+        return entry
+
+    def _record(self, key: str, entry: Entry) -> None:
+        self._process.put(key, entry)
+        if self._store is not None:
+            try:
+                self._store.write(f"{key}.json", entry.to_json())
+            except OSError as error:
+                self._complain(error.strerror)
+
+    @contextmanager
+    def _host_turn(self, key: str) -> Iterator[bool]:
+        """Take the host's turn; where the store cannot be used, every process has its own."""
+        with ExitStack() as stack:
+            is_ours = True
+            if self._store is not None:
+                try:
+                    is_ours = stack.enter_context(self._store.turn(key))
+                except OSError as error:
+                    self._complain(error.strerror)
+            yield is_ours
+
+    def _complain(self, cause: str | None) -> None:
+        if self._process.may_say(f"store {cause}", math.inf):
+            logger.warning(
+                "The host's cache of ECR tokens (in %s) fails, so AWS is asked more often: %s", self._store, cause
+            )
+
+
+def _back_off(token: EcrToken | None) -> float:
+    return BACK_OFF_SECONDS if token is None else min(BACK_OFF_SECONDS, token.life * BACK_OFF_PART)

@@ -1,0 +1,201 @@
+"""The folder that all processes of one user on one host share: files that are safe to read, and turns to take."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import tempfile
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
+#: Memory first: a token need not outlive the host, and a read costs microseconds.
+_SHARED_PARENTS: Final = ("/dev/shm",)  # noqa: S108 - the folder within is ours alone, or refused
+
+#: More than any entry: a token has some 3 kB, "size not fixed". What is larger is not ours.
+LARGEST_FILE_BYTES: Final = 64 * 1024
+
+_FOLDER_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # not blocking: a pipe in a file's place would
+
+
+class UnsafeFileError(OSError):
+    """Something in the folder's or a file's place that another user may have put there or may read."""
+
+
+class HostStore:
+    """Named files in a folder of mode 0700, each of mode 0600 and owned by this process's user.
+
+    Every operation opens the folder anew and works relative to it, so the folder may be deleted or replaced at any
+    time, and no descriptor outlives an operation. All of them raise OSError where the folder cannot be used.
+
+    :param cache_dir: where the folder is made; None: in the first of ``$XDG_RUNTIME_DIR``, ``/dev/shm`` and the temp
+        folder that can be used
+    """
+
+    def __init__(self, cache_dir: str | None) -> None:
+        self._cache_dir = cache_dir
+
+    def read(self, name: str) -> bytes | None:
+        """Read a file.
+
+        :param name: the file's name
+        :return: all it holds; None if there is none
+        :raises UnsafeFileError: what stands under the name is not a file of this user alone
+        """
+        with self._folder() as folder:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | _OPEN_SAFELY, dir_fd=folder)
+            except FileNotFoundError:
+                return None
+            try:
+                _check_file(name, os.fstat(descriptor))
+                return os.read(descriptor, LARGEST_FILE_BYTES)
+            finally:
+                os.close(descriptor)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file at once, so that a reader sees the old or the new one whole.
+
+        :param name: the file's name
+        :param content: all it is to hold
+        """
+        with self._folder() as folder:
+            for leftover in os.listdir(folder):  # of writers that were killed
+                if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
+                    with suppress(FileNotFoundError):
+                        os.unlink(leftover, dir_fd=folder)
+            temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_SAFELY
+            descriptor = os.open(temporary, flags, mode=_FILE_MODE, dir_fd=folder)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(content)
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[bool]:
+        """Take a turn, without waiting, at what only one process of the host should do at a time.
+
+        A bare ``flock``, because the kernel releases it when its holder dies.
+
+        :param name: what it is about
+        :return: a context that tells whether the turn is ours, and in whose end it ends
+        """
+        with self._folder() as folder:
+            descriptor = _open_lock(f"{name}.lock", folder)
+        _lock_descriptors.add(descriptor)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                try:
+                    yield True
+                finally:
+                    # Closing would not do: a child that was forked meanwhile shares the lock and would hold it.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            _lock_descriptors.discard(descriptor)
+            os.close(descriptor)
+
+    @contextmanager
+    def _folder(self) -> Iterator[int]:
+        descriptor = self._open_folder()
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _open_folder(self) -> int:
+        name = FOLDER_NAME.format(uid=os.geteuid())
+        if self._cache_dir is not None:
+            return _open_private_folder(os.path.join(self._cache_dir, name), make=os.makedirs)
+        for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), *_SHARED_PARENTS):
+            if os.path.isabs(parent):
+                with suppress(OSError):
+                    return _open_private_folder(os.path.join(parent, name))
+        return _open_private_folder(os.path.join(tempfile.gettempdir(), name))
+
+    def __str__(self) -> str:
+        """Tell where it is."""
+        return self._cache_dir or f"$XDG_RUNTIME_DIR, {', '.join(_SHARED_PARENTS)} or the temp folder"
+
+
+def _open_private_folder(path: str, make: Callable[[str, int], None] = os.mkdir) -> int:
+    """Open a folder of ours, made if need be; one that we had left open to others is closed to them first."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | _OPEN_SAFELY
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            make(path, _FOLDER_MODE)
+        descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            raise UnsafeFileError(errno.EPERM, "the cache's folder belongs to another user", path)
+        if stat.S_IMODE(status.st_mode) != _FOLDER_MODE:
+            os.fchmod(descriptor, _FOLDER_MODE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_lock(name: str, folder: int) -> int:
+    flags = os.O_RDWR | os.O_CREAT | _OPEN_SAFELY
+    try:
+        descriptor = os.open(name, flags, mode=_FILE_MODE, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        os.unlink(name, dir_fd=folder)
+        descriptor = os.open(name, flags, mode=_FILE_MODE, dir_fd=folder)
+    try:
+        _check_file(name, os.fstat(descriptor))
+    except UnsafeFileError:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
+        return os.open(name, flags | os.O_EXCL, mode=_FILE_MODE, dir_fd=folder)
+    return descriptor
+
+
+def _check_file(name: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        problem = "is not a file"
+    elif status.st_uid != os.geteuid():
+        problem = "belongs to another user"
+    elif status.st_nlink != 1:
+        problem = "has a second name"
+    elif stat.S_IMODE(status.st_mode) & 0o077:
+        problem = "is open to other users"
+    elif status.st_size > LARGEST_FILE_BYTES:
+        problem = "is too large"
+    else:
+        return
+    raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
+
+
+_lock_descriptors: Final[set[int]] = set()
+
+
+def _close_inherited_locks() -> None:
+    """In a child: a lock that it has inherited would stay held when its holder, the parent, is killed."""
+    while _lock_descriptors:
+        os.close(_lock_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_close_inherited_locks)

@@ -1,0 +1,423 @@
+"""The backend's kwargs: read once into frozen settings, or refused with one line that names the fault."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
+
+from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError
+from ecr_secrets_backend.identity import AwsIdentity
+from ecr_secrets_backend.registry import Registry, partition_of
+
+DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class MappedConnection:
+    """An Airflow connection that the backend serves.
+
+    :param conn_id: its ID in Airflow
+    :param host: the registry that Docker logs in to; None: the default registry of the identity's account
+    :param identity: who asks AWS for the token
+    :param extra: JSON text for the connection's extra, or None
+    """
+
+    conn_id: str
+    host: str | None
+    identity: AwsIdentity
+    extra: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the kwargs say; see :data:`SETTINGS` for what each means."""
+
+    connections: Mapping[str, MappedConnection]
+    refresh_before: float
+    cache: Literal["host", "process"]
+    cache_dir: str | None
+    on_error: Literal["raise", "next"]
+
+    @classmethod
+    def parse(cls, kwargs: Mapping[str, object]) -> Settings:
+        """Read the backend's kwargs; nothing else is read, opened or called.
+
+        :param kwargs: as Airflow passes them: JSON values, or raw strings from per-kwarg environment variables
+        :return: the settings
+        :raises ConfigurationError: one of the kwargs cannot be right
+        """
+        if not kwargs:
+            problem = "are missing"
+            remedy = (
+                'set backend_kwargs = {"connections": {"docker_default": "<registry host>"}}'
+                "; if they are set, Airflow could not parse them as JSON and has dropped them with a warning"
+            )
+            raise ConfigurationError("backend_kwargs", problem, remedy)
+        values = _read("", kwargs, SETTINGS)
+        if "connections" not in values:
+            raise ConfigurationError("connections", "is missing", _CONNECTIONS_REMEDY)
+        common = {name: values[name] for name in AWS_SETTINGS if name in values}
+        connections = [
+            _connection(conn_id, f"connections.{conn_id}", shape, common)
+            for conn_id, shape in values["connections"].items()
+        ]
+        if "assume_role_kwargs" in common and not any(mapped.identity.role_arn for mapped in connections):
+            raise ConfigurationError("assume_role_kwargs", *_NO_ROLE)
+        return cls(
+            connections={mapped.conn_id: mapped for mapped in _with_shared_endpoints(connections)},
+            refresh_before=values.get("refresh_before", DEFAULT_REFRESH_BEFORE_SECONDS),
+            cache=values.get("cache", "host"),
+            cache_dir=values.get("cache_dir"),
+            on_error=values.get("on_error", "raise"),
+        )
+
+
+#: How a value is read: a function of its path and of what was given, which returns it or raises ConfigurationError.
+Reader = Callable[[str, object], Any]
+
+
+class Setting(NamedTuple):
+    """A kwarg: how it is read, and what it means to the user."""
+
+    read: Reader
+    meaning: str
+
+
+def _text(path: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(path, f"is {_kind(value)}", "write a string")
+    if not value or value != value.strip() or not value.isprintable():
+        raise ConfigurationError(
+            path,
+            "is empty" if not value.strip() else "has white space around it or a control character in it",
+            "write a plain string",
+        )
+    return value
+
+
+def _structure(path: str, value: object, kind: type, form: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Take a structured value as it is, or as JSON text: Airflow's per-kwarg environment variables are raw strings."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ConfigurationError(path, "is a string that is not JSON", f"write {form}") from None
+    if not isinstance(value, kind):
+        raise ConfigurationError(path, f"is {_kind(value)}", f"write {form}")
+    return value
+
+
+def _mapping(path: str, value: object) -> dict[str, object]:
+    mapping: dict[str, object] = _structure(path, value, dict, "an object")
+    for key in mapping:
+        _text(f"{path}.{key}", key)
+    return mapping
+
+
+def _one_of(*choices: str) -> Reader:
+    def read(path: str, value: object) -> str:
+        if value not in choices:
+            raise ConfigurationError(path, f"is {_shown(value)}", "write " + " or ".join(map(json.dumps, choices)))
+        return str(value)
+
+    return read
+
+
+def _matching(pattern: str, problem: str, remedy: str) -> Reader:
+    compiled: list[re.Pattern[str]] = []  # on demand, because Airflow builds the backend in every process
+
+    def read(path: str, value: object) -> str:
+        text = _text(path, value)
+        if not compiled:
+            compiled.append(re.compile(pattern, re.ASCII))
+        if not compiled[0].fullmatch(text):
+            raise ConfigurationError(path, problem, remedy)
+        return text
+
+    return read
+
+
+def _region(path: str, value: object) -> str:
+    region = _text(path, value)
+    if partition_of(region) is None:
+        raise ConfigurationError(path, f"is {_shown(region)}, which is no region of AWS", "write one such as us-east-1")
+    return region
+
+
+def _verify(path: str, value: object) -> bool | str:
+    if isinstance(value, str) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(path, value)
+    raise ConfigurationError(path, f"is {_kind(value)}", "write true, false, or the path of a CA bundle")
+
+
+def _seconds(path: str, value: object) -> float:
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(path, f"is {_shown(value)}", "write a number of seconds, such as 3600")
+    return seconds
+
+
+def _absolute_path(path: str, value: object) -> str:
+    text = _text(path, value)
+    if not text.startswith("/"):
+        raise ConfigurationError(path, f"is {_shown(text)}", "write an absolute path")
+    return text
+
+
+def _whole_number(least: int, most: int) -> Reader:
+    def read(path: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ConfigurationError(path, f"is {_shown(value)}", f"write a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def _list_of(kind: type, form: str) -> Reader:
+    def read(path: str, value: object) -> list[object]:
+        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+            raise ConfigurationError(path, f"is not a list of {form}", f"write a list of {form}")
+        return value
+
+    return read
+
+
+def _assume_role_kwargs(path: str, value: object) -> str:
+    return json.dumps(_read(f"{path}.", _mapping(path, value), ASSUME_ROLE_SETTINGS), sort_keys=True)
+
+
+def _extra(path: str, value: object) -> str:
+    mapping = _mapping(path, value)
+    if "reauth" in mapping and mapping["reauth"] is not True:
+        problem = "is not true"
+        remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
+        raise ConfigurationError(f"{path}.reauth", problem, remedy)
+    return json.dumps(mapping)
+
+
+_CONNECTIONS_REMEDY: Final = (
+    'write an object such as {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}'
+)
+
+
+def _connections(path: str, value: object) -> dict[str, object]:
+    mapping: dict[str, object] = _structure(path, value, dict, _CONNECTIONS_REMEDY.removeprefix("write "))
+    if not mapping:
+        raise ConfigurationError(path, "maps no connection", _CONNECTIONS_REMEDY)
+    for conn_id in mapping:
+        _conn_id(f"{path}.{conn_id}", conn_id)
+    return mapping
+
+
+#: Source: ``sanitize_conn_id`` in Airflow's ``models/connection.py``.
+_conn_id = _matching(
+    r"[\w#!()\-.:/\\]{1,250}",
+    "is no ID of an Airflow connection",
+    "write letters, digits and any of # ! ( ) - . : / \\ _",
+)
+_registry = _text  # a host, which Registry.parse judges
+
+
+def _reserved(path: str, _value: object) -> object:
+    raise ConfigurationError(path, "is not supported by this version", "leave it off")
+
+
+#: What STS AssumeRole takes, but for RoleArn, which is ``role_arn``, and for SerialNumber and TokenCode: the code of a
+#: multi-factor device is of use once, within thirty seconds. Source: AWS STS API Reference, AssumeRole.
+ASSUME_ROLE_SETTINGS: Final[Mapping[str, Setting]] = {
+    "DurationSeconds": Setting(_whole_number(900, 43200), "the life of the role's session, in seconds"),
+    "ExternalId": Setting(
+        _matching(
+            r"[\w+=,.@:/-]{2,1224}",
+            "is no external ID",
+            "write 2 to 1224 of the characters A-Z a-z 0-9 _ + = , . @ : / -",
+        ),
+        "what the role's trust policy asks of a third party",
+    ),
+    "Policy": Setting(_text, "a session policy, as JSON text"),
+    "PolicyArns": Setting(_list_of(dict, "objects"), "managed session policies"),
+    "ProvidedContexts": Setting(_list_of(dict, "objects"), "trusted contexts"),
+    "RoleSessionName": Setting(
+        _matching(
+            r"[\w+=,.@-]{2,64}", "is no session name", "write 2 to 64 of the characters A-Z a-z 0-9 _ + = , . @ -"
+        ),
+        "how CloudTrail calls the session",
+    ),
+    "SourceIdentity": Setting(_text, "who is behind the session"),
+    "Tags": Setting(_list_of(dict, "objects"), "session tags"),
+    "TransitiveTagKeys": Setting(_list_of(str, "strings"), "session tags that role chaining keeps"),
+}
+AWS_SETTINGS: Final[Mapping[str, Setting]] = {
+    "region_name": Setting(_region, "the AWS region in which tokens are minted"),
+    "profile_name": Setting(_text, "the profile of AWS's shared configuration that holds the credentials"),
+    "role_arn": Setting(
+        _matching(
+            r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+",
+            "is not the ARN of an IAM role",
+            "write one such as arn:aws:iam::123456789012:role/pull-images",
+        ),
+        "the IAM role that is assumed to mint tokens",
+    ),
+    "assume_role_kwargs": Setting(_assume_role_kwargs, "further arguments of STS AssumeRole, such as ExternalId"),
+    "aws_conn_id": Setting(_reserved, "the Airflow connection that holds the AWS credentials"),
+    "endpoint_url": Setting(
+        _matching(
+            r"https?://[\w.-]+(:\d{1,5})?(/[\w./-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?/?",
+            "is not the URL of an endpoint",
+            "write one such as https://api.ecr.us-east-1.amazonaws.com, without user name or query",
+        ),
+        "the endpoint of ECR's API, where it is not AWS's own",
+    ),
+    "verify": Setting(_verify, "whether TLS certificates are verified, or the path of a CA bundle to verify them by"),
+}
+SETTINGS: Final[Mapping[str, Setting]] = {
+    "connections": Setting(_connections, "the connection IDs to serve, each with its registry"),
+    **AWS_SETTINGS,
+    "refresh_before": Setting(_seconds, "seconds before its end at which a token is renewed; at most half of its life"),
+    "cache": Setting(
+        _one_of("host", "process"), "whether tokens are shared by all processes of this user on this host"
+    ),
+    "cache_dir": Setting(_absolute_path, "where the host's cache lives"),
+    "on_error": Setting(
+        _one_of("raise", "next"), "whether a lookup that cannot be served fails or asks the next backend"
+    ),
+    "fallback_backends": Setting(_reserved, "other secrets backends, asked for all that is not mapped"),
+}
+CONNECTION_SETTINGS: Final[Mapping[str, Setting]] = {
+    "registry": Setting(_registry, "the registry's host"),
+    "account_id": Setting(
+        _matching(r"\d{12}", "is not an AWS account ID", "write its twelve digits as a string"),
+        "the account whose default registry it is",
+    ),
+    "extra": Setting(_extra, "the extra of the Airflow connection"),
+    **AWS_SETTINGS,
+}
+
+_NO_ROLE: Final = ("has no effect without a role", "set role_arn as well, or leave it off")
+
+
+def _read(path: str, given: Mapping[str, object], known: Mapping[str, Setting]) -> dict[str, Any]:
+    """Read each value that was given by its setting; None stands for "not given", as it does in Airflow."""
+    values = {}
+    for name, value in given.items():
+        setting = known.get(name)
+        if setting is None:
+            raise _unknown(f"{path}{name}", "setting", name, known)
+        if value is not None:
+            values[name] = setting.read(f"{path}{name}", value)
+    return values
+
+
+def _connection(conn_id: str, path: str, shape: object, common: Mapping[str, Any]) -> MappedConnection:
+    if isinstance(shape, str) and not shape.lstrip().startswith("{"):
+        own: dict[str, Any] = {"registry": shape}
+        place = {"registry": path}
+    else:
+        form = "a registry's host, or an object"
+        own = _read(f"{path}.", _structure(path, shape, dict, form), CONNECTION_SETTINGS)
+        place = {}
+    registry = _registry_of(own, common, lambda name: place.get(name, f"{path}.{name}"))
+    aws = {**common, **{name: own[name] for name in AWS_SETTINGS if name in own}}
+    aws["region"] = registry.region if registry else aws.get("region_name")
+    aws.pop("region_name", None)
+    if "role_arn" not in aws:
+        if "assume_role_kwargs" in own:
+            raise ConfigurationError(f"{path}.assume_role_kwargs", *_NO_ROLE)
+        aws.pop("assume_role_kwargs", None)
+    identity = AwsIdentity(
+        service=registry.service if registry else "ecr",
+        use_fips=registry is not None and registry.fips,
+        use_dual_stack=registry is not None and registry.dual_stack,
+        **aws,
+    )
+    return MappedConnection(conn_id, registry.host if registry else None, identity, own.get("extra"))
+
+
+def _registry_of(own: Mapping[str, Any], common: Mapping[str, Any], path: Callable[[str], str]) -> Registry | None:
+    """Find a connection's registry, and whether all that is said of it agrees.
+
+    :return: the registry; None where only the answer of AWS will tell the account
+    """
+    if "registry" in own:
+        try:
+            registry = Registry.parse(own["registry"])
+        except InvalidRegistryError as error:
+            raise ConfigurationError(path("registry"), error.problem, error.remedy) from None
+        for name, told in (("account_id", registry.account_id), ("region_name", registry.region)):
+            if name in own and own[name] != told:
+                problem = f"is {_shown(own[name])}, which the registry {registry.host} contradicts"
+                raise ConfigurationError(path(name), problem, "leave it off: the registry's host tells it")
+        return registry
+    if "account_id" not in own:
+        return None
+    region = own.get("region_name", common.get("region_name"))
+    if region is None:
+        raise ConfigurationError(
+            path("account_id"),
+            "does not tell the registry alone",
+            "set region_name as well, or write the registry's host",
+        )
+    return Registry.of_account(own["account_id"], region)
+
+
+def _with_shared_endpoints(connections: list[MappedConnection]) -> list[MappedConnection]:
+    """Give all connections of one identity and region one kind of endpoint, so that they share one token.
+
+    Where one of them names a FIPS registry, the token for all is minted through the FIPS endpoint; so for dual stack.
+    """
+    kinds: dict[AwsIdentity, AwsIdentity] = {}
+    for mapped in connections:
+        identity = mapped.identity
+        if identity.use_fips or identity.use_dual_stack:
+            plain = _plain(identity)
+            kind = kinds.get(plain, plain)
+            kinds[plain] = replace(
+                plain,
+                use_fips=kind.use_fips or identity.use_fips,
+                use_dual_stack=kind.use_dual_stack or identity.use_dual_stack,
+            )
+    if not kinds:
+        return connections
+    return [replace(mapped, identity=kinds.get(_plain(mapped.identity), mapped.identity)) for mapped in connections]
+
+
+def _plain(identity: AwsIdentity) -> AwsIdentity:
+    return replace(identity, use_fips=False, use_dual_stack=False)
+
+
+def _unknown(path: str, noun: str, name: str, known: Mapping[str, object]) -> ConfigurationError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+    return ConfigurationError(path, f"is no {noun}", remedy)
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's type, not the value: it may be a secret in the wrong place."""
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
+
+
+def _shown(value: object) -> str:
+    """Show a value that is no secret, in one line and not at length."""
+    text = json.dumps(value, default=lambda other: f"a {type(other).__name__}")
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - about a line

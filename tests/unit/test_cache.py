@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ecr_secrets_backend.cache import (
+    BACK_OFF_SECONDS,
+    HOST_PATIENCE_SECONDS,
+    WARN_EVERY_SECONDS,
+    Entry,
+    ProcessLayer,
+    TokenCache,
+)
+from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.identity import AwsIdentity
+from tests.unit.builders import NOW, TWELVE_HOURS, build_failure, build_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ecr_secrets_backend.token import EcrToken
+
+IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
+HOUR = 3600.0
+
+
+class Aws:
+    """Mints tokens by the test's clock, counts them, and fails on demand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.calls = 0
+        self.fails = False
+        self.life = TWELVE_HOURS
+
+    def clock(self) -> float:
+        return self.now
+
+    def mint(self) -> EcrToken:
+        self.calls += 1
+        if self.fails:
+            raise MintError(build_failure())
+        return build_token(minted_at=self.now, life=self.life, password=f"token {self.calls}")
+
+
+@pytest.fixture
+def aws() -> Aws:
+    return Aws()
+
+
+@pytest.fixture
+def new_process(aws: Aws, tmp_path: Path) -> Callable[[], Callable[[], str]]:
+    """Make what a process of the host sees: a lookup that gives the token's password."""
+
+    def build() -> Callable[[], str]:
+        cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+        return lambda: cache.get(IDENTITY, aws.mint).password
+
+    return build
+
+
+def test_one_mint_serves_every_process_for_a_life(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """As long as it is fresh, a token is minted once, whoever asks."""
+    served = {new_process()()}
+    aws.now += 11 * HOUR - 1
+
+    assert served | {new_process()()} == {"token 1"}
+    assert aws.calls == 1
+
+
+def test_a_process_does_not_look_at_the_host_while_its_token_is_fresh(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path
+) -> None:
+    """The hit path touches no file."""
+    lookup = new_process()
+    lookup()
+    for file in tmp_path.rglob("*.json"):
+        file.unlink()
+
+    assert lookup() == "token 1"
+    assert aws.calls == 1
+
+
+def test_a_stale_token_is_renewed_by_one(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """The first lookup within refresh_before of the end renews, and the others are served what it got."""
+    first, second = new_process(), new_process()
+    first()
+    second()
+    aws.now += 11 * HOUR
+
+    assert (first(), second(), new_process()()) == ("token 2", "token 2", "token 2")
+    assert aws.calls == 2
+
+
+def test_a_dead_token_is_replaced(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """Within the last minutes of its life, and after."""
+    lookup = new_process()
+    lookup()
+    aws.now += 12 * HOUR - 300
+
+    assert lookup() == "token 2"
+
+
+def test_while_aws_fails_a_live_token_is_served_with_a_warning(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning says how long it will last, and why; the token is not in it."""
+    lookup = new_process()
+    lookup()
+    aws.now += 11.5 * HOUR
+    aws.fails = True
+
+    assert lookup() == "token 1"
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "1800 s" in record.message
+    assert "AccessDeniedException" in record.message
+    assert "token 1" not in caplog.text
+
+
+def test_while_aws_fails_it_is_asked_once_in_a_back_off(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the whole host; and a process warns once a minute."""
+    lookup = new_process()
+    lookup()
+    aws.now += 11 * HOUR
+    aws.fails = True
+    for _ in range(10):
+        lookup()
+        new_process()()
+    assert aws.calls == 2
+
+    aws.now += BACK_OFF_SECONDS
+    lookup()
+
+    assert aws.calls == 3
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 11  # processes
+
+
+def test_a_process_says_so_again_after_a_minute(
+    aws: Aws,
+    new_process: Callable[[], Callable[[], str]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outage is neither silent nor a flood."""
+    monkeypatch.setattr("time.monotonic", lambda: aws.now)
+    lookup = new_process()
+    lookup()
+    aws.now += 11 * HOUR
+    aws.fails = True
+    for _ in range(3 * 60):
+        aws.now += 1
+        lookup()
+
+    assert len(caplog.records) == 180 / WARN_EVERY_SECONDS
+
+
+def test_a_dead_token_is_not_served_though_aws_fails(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """Better an error that names the cause than a token that the registry refuses."""
+    lookup = new_process()
+    lookup()
+    aws.now += 12 * HOUR - 300
+    aws.fails = True
+
+    with pytest.raises(MintError):
+        lookup()
+
+
+def test_a_cold_failure_is_repeated_without_asking_again(
+    aws: Aws, new_process: Callable[[], Callable[[], str]]
+) -> None:
+    """The next callers of the host get the same cause for nothing."""
+    aws.fails = True
+    for _ in range(5):
+        with pytest.raises(MintError) as caught:
+            new_process()()
+        assert caught.value.failure == build_failure()
+
+    assert aws.calls == 1
+
+
+def test_recovery_is_noticed_after_the_back_off(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """No restart, no clearing."""
+    lookup = new_process()
+    aws.fails = True
+    with pytest.raises(MintError):
+        lookup()
+    aws.fails = False
+    aws.now += BACK_OFF_SECONDS
+
+    assert lookup() == "token 2"
+
+
+def test_what_another_process_got_ends_the_back_off(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """A process that has met a failure looks at the host before it repeats it."""
+    lookup = new_process()
+    aws.fails = True
+    with pytest.raises(MintError):
+        lookup()
+    aws.fails = False
+    aws.now += BACK_OFF_SECONDS
+    new_process()()
+    aws.now -= 1
+
+    assert lookup() == "token 2"
+
+
+def test_the_back_off_of_a_short_life_is_short(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """A token of thirty seconds survives a fault of one."""
+    aws.life = 30
+    lookup = new_process()
+    lookup()
+    aws.now += 15
+    aws.fails = True
+    lookup()
+    aws.fails = False
+    aws.now += 3
+
+    assert lookup() == "token 3"
+
+
+def test_a_clock_that_was_set_back_neither_serves_nor_stops(
+    aws: Aws, new_process: Callable[[], Callable[[], str]]
+) -> None:
+    """A token from the future is replaced once; then all is as before."""
+    new_process()()
+    aws.now -= 2 * HOUR
+
+    assert [new_process()() for _ in range(3)] == ["token 2"] * 3
+    assert aws.calls == 2
+
+
+def test_a_failure_from_the_future_does_not_block(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """After the clock was set back, AWS is asked again at once."""
+    aws.fails = True
+    with pytest.raises(MintError):
+        new_process()()
+    aws.fails = False
+    aws.now -= HOUR
+
+    assert new_process()() == "token 2"
+
+
+def test_without_a_host_layer_each_process_mints_once(aws: Aws) -> None:
+    """As ``cache = "process"`` says."""
+    caches = [TokenCache(None, HOUR, ProcessLayer(), aws.clock) for _ in range(2)]
+    for cache in caches * 2:
+        cache.get(IDENTITY, aws.mint)
+
+    assert aws.calls == 2
+
+
+def test_identities_do_not_share(aws: Aws, tmp_path: Path) -> None:
+    """Another identity, another token."""
+    cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+
+    assert cache.get(IDENTITY, aws.mint) != cache.get(replace(IDENTITY, profile_name="other"), aws.mint)
+
+
+def test_threads_that_come_together_mint_once(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """One asks AWS; the others wait for its answer."""
+    lookup = new_process()
+    everybody = threading.Barrier(20)
+    served = []
+
+    def work() -> None:
+        everybody.wait()
+        served.append(lookup())
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert served == ["token 1"] * 20
+    assert aws.calls == 1
+
+
+def test_nobody_waits_for_a_renewal(aws: Aws, tmp_path: Path) -> None:
+    """While one thread renews a stale token, another thread and another process are served the old one."""
+    store = HostStore(str(tmp_path))
+    cache, other = (TokenCache(store, HOUR, ProcessLayer(), aws.clock) for _ in range(2))
+    cache.get(IDENTITY, aws.mint)
+    aws.now += 11 * HOUR
+    asked, answer = threading.Event(), threading.Event()
+
+    def mint_slowly() -> EcrToken:
+        asked.set()
+        assert answer.wait(10)
+        return aws.mint()
+
+    renewal = threading.Thread(target=cache.get, args=(IDENTITY, mint_slowly))
+    renewal.start()
+    assert asked.wait(10)
+    try:
+        served = [process.get(IDENTITY, aws.mint).password for process in (cache, other)]
+    finally:
+        answer.set()
+        renewal.join()
+
+    assert served == ["token 1", "token 1"]
+    assert cache.get(IDENTITY, aws.mint).password == "token 2"
+
+
+def test_whoever_holds_the_turn_too_long_is_not_waited_for(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that was stopped costs the patience, and then a mint."""
+    waited = []
+    monkeypatch.setattr("time.monotonic", lambda: sum(waited))
+    monkeypatch.setattr("time.sleep", waited.append)
+
+    with HostStore(str(tmp_path)).turn(IDENTITY.key) as is_ours:
+        assert is_ours
+        assert new_process()() == "token 1"
+
+    assert HOST_PATIENCE_SECONDS <= sum(waited) < HOST_PATIENCE_SECONDS + 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(build_token(), None, NOW),
+        Entry(None, build_failure(), NOW),
+        Entry(build_token(registry=None), build_failure(), NOW),
+    ],
+)
+def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
+    """A file holds all of it."""
+    assert Entry.from_json(entry.to_json()) == entry
+
+
+def damaged(change: Callable[[dict[str, object]], object]) -> bytes:
+    fields = json.loads(Entry(build_token(), build_failure(), NOW).to_json())
+    change(fields)
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b"[" * 50_000,
+        Entry(build_token(), None, NOW).to_json()[:-1],
+        damaged(lambda fields: fields.update(format=2)),
+        damaged(lambda fields: fields.update(more=1)),
+        damaged(lambda fields: fields.pop("recorded_at")) + b"x",
+        damaged(lambda fields: fields.update(recorded_at="now")),
+        damaged(lambda fields: fields.update(token="a-token")),
+        damaged(lambda fields: fields["token"].pop("password")),  # type: ignore[attr-defined]
+        damaged(lambda fields: fields["token"].update(password=None)),  # type: ignore[attr-defined]
+        damaged(lambda fields: fields["token"].update(expires_at=float("inf"))),  # type: ignore[attr-defined]
+        damaged(lambda fields: fields["token"].update(expires_at=10**400)),  # type: ignore[attr-defined]
+        damaged(lambda fields: fields["failure"].update(code=1)),  # type: ignore[attr-defined]
+    ],
+)
+def test_other_bytes_are_no_entry(text: bytes) -> None:
+    """Cut short, garbage, another shape or another version: a miss."""
+    assert Entry.from_json(text) is None
+
+
+def test_a_damaged_file_is_reported_once_and_healed(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lookup succeeds by minting, and the next process finds a sound file."""
+    new_process()()
+    (file,) = tmp_path.rglob("*.json")
+    file.write_bytes(b"garbage")
+
+    assert new_process()() == "token 2"
+    assert new_process()() == "token 2"
+    assert len(caplog.records) == 1
+    assert "damaged" in caplog.text
+
+
+def test_a_cache_that_cannot_be_used_is_reported_once(
+    aws: Aws, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lookup succeeds by minting, once per process."""
+    file = tmp_path / "file"
+    file.touch()
+    cache = TokenCache(HostStore(str(file)), HOUR, ProcessLayer(), aws.clock)
+    for _ in range(3):
+        cache.get(IDENTITY, aws.mint)
+
+    assert aws.calls == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(file) in caplog.text

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.settings import AWS_SETTINGS, CONNECTION_SETTINGS, SETTINGS, MappedConnection, Settings
+
+A = "123456789012"
+HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
+ROLE = "arn:aws:iam::210987654321:role/pull"
+
+
+def parse_one(shape: object, **common: object) -> MappedConnection:
+    return Settings.parse({"connections": {"docker_default": shape}, **common}).connections["docker_default"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "common", "host", "region"),
+    [
+        (HOST, {}, HOST, "us-east-1"),
+        (f"https://{HOST}/", {}, HOST, "us-east-1"),
+        ({"registry": HOST}, {}, HOST, "us-east-1"),
+        ({"account_id": A, "region_name": "us-east-1"}, {}, HOST, "us-east-1"),
+        ({"account_id": A}, {"region_name": "us-east-1"}, HOST, "us-east-1"),
+        ({"region_name": "eu-west-1"}, {}, None, "eu-west-1"),
+        ({}, {"region_name": "eu-west-1"}, None, "eu-west-1"),
+        ({}, {}, None, None),
+        (json.dumps({"registry": HOST}), {}, HOST, "us-east-1"),
+        ("public.ecr.aws", {}, "public.ecr.aws", "us-east-1"),
+        (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", {}, f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        (HOST, {"region_name": "eu-west-1"}, HOST, "us-east-1"),
+    ],
+)
+def test_every_shape_of_a_connection_is_understood(
+    shape: object, common: dict[str, object], host: str | None, region: str | None
+) -> None:
+    """A shape tells the host, where it can, and the region in which its token is minted; a host's own region wins."""
+    mapped = parse_one(shape, **common)
+
+    assert (mapped.host, mapped.identity.region) == (host, region)
+
+
+def test_structured_kwargs_may_be_json_text() -> None:
+    """Airflow passes per-kwarg environment variables as raw strings."""
+    settings = Settings.parse(
+        {
+            "connections": json.dumps({"docker_default": {"registry": HOST, "extra": json.dumps({"email": "a@b.c"})}}),
+            "role_arn": ROLE,
+            "assume_role_kwargs": json.dumps({"ExternalId": "an-id"}),
+            "refresh_before": "1800",
+            "verify": "False",
+        }
+    )
+
+    mapped = settings.connections["docker_default"]
+    assert mapped.extra == '{"email": "a@b.c"}'
+    assert mapped.identity.assume_role_kwargs == '{"ExternalId": "an-id"}'
+    assert mapped.identity.verify is False
+    assert settings.refresh_before == 1800
+
+
+def test_a_connections_own_aws_setting_wins_over_the_common_one() -> None:
+    """Each setting by itself."""
+    mapped = parse_one(
+        {"registry": HOST, "profile_name": "own"}, profile_name="common", role_arn=ROLE, endpoint_url="http://localhost"
+    )
+
+    assert (mapped.identity.profile_name, mapped.identity.role_arn) == ("own", ROLE)
+    assert mapped.identity.endpoint_url == "http://localhost"
+
+
+def test_none_means_not_given() -> None:
+    """As in the parameters of Airflow's own hooks."""
+    assert parse_one({"registry": HOST, "role_arn": None}, profile_name=None) == parse_one(HOST)
+
+
+def test_what_is_not_given_has_a_default() -> None:
+    """An hour ahead, shared by the host, and a failure is an error."""
+    settings = Settings.parse({"connections": {"docker_default": HOST}})
+
+    assert (settings.refresh_before, settings.cache, settings.cache_dir, settings.on_error) == (
+        3600,
+        "host",
+        None,
+        "raise",
+    )
+
+
+def test_accounts_share_an_identity() -> None:
+    """One token serves every account's registry in a region, so accounts are no part of an identity."""
+    settings = Settings.parse(
+        {"connections": {"a": "111111111111.dkr.ecr.us-east-1.amazonaws.com", "b": {"region_name": "us-east-1"}}}
+    )
+
+    assert settings.connections["a"].identity == settings.connections["b"].identity
+
+
+def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region() -> None:
+    """A FIPS or dual-stack host has the token of all who share it minted through such an endpoint, and nobody else's."""
+    settings = Settings.parse(
+        {
+            "connections": {
+                "plain": HOST,
+                "fips": f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com",
+                "dual": f"{A}.dkr-ecr.us-east-1.on.aws",
+                "elsewhere": f"{A}.dkr.ecr.eu-west-1.amazonaws.com",
+            }
+        }
+    )
+
+    shared = {settings.connections[conn_id].identity for conn_id in ("plain", "fips", "dual")}
+    assert [(identity.use_fips, identity.use_dual_stack) for identity in shared] == [(True, True)]
+    elsewhere = settings.connections["elsewhere"].identity
+    assert (elsewhere.use_fips, elsewhere.use_dual_stack) == (False, False)
+
+
+FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "backend_kwargs", "could not parse"),
+    ({"refresh_before": 60}, "connections", "is missing"),
+    ({"connections": None}, "connections", "is missing"),
+    ({"connections": {}}, "connections", "maps no connection"),
+    ({"connections": []}, "connections", "is a list"),
+    ({"connections": "{"}, "connections", "is not JSON"),
+    ({"connections": "[]"}, "connections", "is a list"),
+    ({"connection": {"a": HOST}}, "connection", "did you mean connections?"),
+    ({"connections": {"a b": HOST}}, "connections.a b", "no ID of an Airflow connection"),
+    ({"connections": {"": HOST}}, "connections.", "is empty"),
+    ({"connections": {1: HOST}}, "connections.1", "is a number"),
+    ({"connections": {"a": 1}}, "connections.a", "is a number"),
+    ({"connections": {"a": None}}, "connections.a", "is null"),
+    ({"connections": {"a": "docker.io"}}, "connections.a", "docker.io"),
+    ({"connections": {"a": {"registry": "docker.io"}}}, "connections.a.registry", "docker.io"),
+    ({"connections": {"a": {"registry": 1}}}, "connections.a.registry", "is a number"),
+    ({"connections": {"a": {"regoin_name": "eu-west-1"}}}, "connections.a.regoin_name", "did you mean region_name?"),
+    ({"connections": {"a": {"region_name": "eu-wset-1x"}}}, "connections.a.region_name", "eu-wset-1x"),
+    ({"connections": {"a": {"region_name": ["eu-west-1"]}}}, "connections.a.region_name", "is a list"),
+    ({"connections": {"a": {"region_name": " eu-west-1"}}}, "connections.a.region_name", "white space"),
+    (
+        {"connections": {"a": {"registry": HOST, "region_name": "eu-west-1"}}},
+        "connections.a.region_name",
+        "contradicts",
+    ),
+    ({"connections": {"a": {"registry": HOST, "account_id": A[::-1]}}}, "connections.a.account_id", "contradicts"),
+    (
+        {"connections": {"a": {"registry": "public.ecr.aws", "account_id": A}}},
+        "connections.a.account_id",
+        "contradicts",
+    ),
+    ({"connections": {"a": {"account_id": A}}}, "connections.a.account_id", "set region_name as well"),
+    ({"connections": {"a": {"account_id": 123456789012, "region_name": "us-east-1"}}}, "connections.a.account_id", "a string"),
+    ({"connections": {"a": {"account_id": "12", "region_name": "us-east-1"}}}, "connections.a.account_id", "twelve"),
+    ({"connections": {"a": {"extra": []}}}, "connections.a.extra", "is a list"),
+    ({"connections": {"a": {"extra": {"reauth": False}}}}, "connections.a.extra.reauth", "is not true"),
+    ({"connections": {"a": {"refresh_before": 5}}}, "connections.a.refresh_before", "is no setting"),
+    ({"connections": {"a": {"assume_role_kwargs": {}}}}, "connections.a.assume_role_kwargs", "without a role"),
+    ({"connections": {"a": HOST}, "assume_role_kwargs": {}}, "assume_role_kwargs", "without a role"),
+    ({"connections": {"a": HOST}, "role_arn": "pull"}, "role_arn", "ARN of an IAM role"),
+    ({"connections": {"a": HOST}, "role_arn": "arn:aws:iam::1:user/x"}, "role_arn", "ARN of an IAM role"),
+    ({"connections": {"a": HOST}, "profile_name": ""}, "profile_name", "is empty"),
+    ({"connections": {"a": HOST}, "endpoint_url": "ecr.example"}, "endpoint_url", "URL of an endpoint"),
+    ({"connections": {"a": HOST}, "endpoint_url": "https://me:secret@ecr.example"}, "endpoint_url", "user name"),
+    ({"connections": {"a": HOST}, "verify": 1}, "verify", "is a number"),
+    ({"connections": {"a": HOST}, "verify": ""}, "verify", "is empty"),
+    ({"connections": {"a": HOST}, "refresh_before": -1}, "refresh_before", "is -1"),
+    ({"connections": {"a": HOST}, "refresh_before": True}, "refresh_before", "is true"),
+    ({"connections": {"a": HOST}, "refresh_before": "soon"}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "refresh_before": float("nan")}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "refresh_before": 10**400}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "cache": "redis"}, "cache", '"host" or "process"'),
+    ({"connections": {"a": HOST}, "cache_dir": "cache"}, "cache_dir", "absolute path"),
+    ({"connections": {"a": HOST}, "on_error": "ignore"}, "on_error", '"raise" or "next"'),
+    ({"connections": {"a": HOST}, "aws_conn_id": "aws_default"}, "aws_conn_id", "not supported by this version"),
+    ({"connections": {"a": HOST}, "fallback_backends": []}, "fallback_backends", "not supported by this version"),
+    *(
+        ({"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": kwargs}, f"assume_role_kwargs.{key}", part)
+        for kwargs, key, part in [
+            ({"ExternalID": "an-id"}, "ExternalID", "did you mean ExternalId?"),
+            ({"RoleArn": ROLE}, "RoleArn", "is no setting"),
+            ({"DurationSeconds": 60}, "DurationSeconds", "from 900 to 43200"),
+            ({"DurationSeconds": "900"}, "DurationSeconds", "from 900 to 43200"),
+            ({"RoleSessionName": "a b"}, "RoleSessionName", "session name"),
+            ({"Tags": {"a": "b"}}, "Tags", "list of objects"),
+            ({"TransitiveTagKeys": [1]}, "TransitiveTagKeys", "list of strings"),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "path", "part"), FAULTS, ids=[f"{path}: {part}" for _, path, part in FAULTS])
+def test_a_fault_is_refused_in_one_line_that_names_it(kwargs: dict[str, Any], path: str, part: str) -> None:
+    """The path of the kwarg, what is wrong with it, and what would be right."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.parse(kwargs)
+
+    assert caught.value.path == path
+    assert part in str(caught.value)
+    assert str(caught.value).startswith(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_refusal_does_not_repeat_what_may_be_secret() -> None:
+    """A password in a URL, or a value in the wrong place, stays out of the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_one(HOST, endpoint_url="https://me:s3cret@ecr.example")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_nothing_is_read_opened_or_called() -> None:
+    """Airflow builds the backend in every process, at every command: Python's audit hook sees nothing happen."""
+    program = """if True:
+        import sys
+        from ecr_secrets_backend.settings import Settings
+        shape = {"registry": "123456789012.dkr.ecr.us-east-1.amazonaws.com", "role_arn": "arn:aws:iam::123456789012:role/r"}
+        events = []
+        sys.addaudithook(lambda event, arguments: events.append(event))
+        Settings.parse({"connections": {"docker_default": shape}, "verify": "/etc/ca.pem", "cache_dir": "/var/cache/x"})
+        print(events)
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("table", [SETTINGS, CONNECTION_SETTINGS, AWS_SETTINGS])
+def test_every_setting_has_a_meaning(table: dict[str, Any]) -> None:
+    """The reference of the configuration is made from these."""
+    assert all(setting.meaning for setting in table.values())
