@@ -191,7 +191,7 @@ class AwsStandIn:
         """Forget calls and script, and go back to the first settings; tokens and secrets stay known."""
         self._ask("POST", "reset", {})
 
-    def _ask(self, method: str, question: str, body: object = None) -> Any:  # noqa: ANN401
+    def _ask(self, method: str, question: str, body: object = None) -> Any:
         with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=10)) as connection:
             connection.request(method, ADMIN_PATH + question, json.dumps(body))
             response = connection.getresponse()

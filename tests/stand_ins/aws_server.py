@@ -166,7 +166,7 @@ class Aws:
     def _forward(self, environ: WSGIEnvironment) -> Answer:
         head: list[Any] = []
 
-        def start_response(*status_and_headers: Any) -> Callable[[bytes], object]:  # noqa: ANN401
+        def start_response(*status_and_headers: Any) -> Callable[[bytes], object]:
             head[:] = status_and_headers
             return lambda _: None
 
@@ -177,7 +177,7 @@ class Aws:
         status, headers, *_ = head
         return Answer(body, int(status.split()[0]), tuple(headers))
 
-    def _administer(self, environ: WSGIEnvironment, body: Any) -> object:  # noqa: ANN401
+    def _administer(self, environ: WSGIEnvironment, body: Any) -> object:
         question = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO'].removeprefix(ADMIN_PATH)}"
         with self._lock:
             match question:
@@ -231,7 +231,7 @@ class Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that give up; some tests make them."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)

@@ -313,10 +313,10 @@ def test_nobody_waits_for_a_renewal(aws: Aws, tmp_path: Path) -> None:
 
 
 def test_whoever_holds_the_turn_too_long_is_not_waited_for(
-    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A holder that was stopped costs the patience, and then a mint."""
-    waited = []
+    waited: list[float] = []
     monkeypatch.setattr("time.monotonic", lambda: sum(waited))
     monkeypatch.setattr("time.sleep", waited.append)
 
@@ -375,7 +375,7 @@ def test_other_bytes_are_no_entry(text: bytes) -> None:
 
 
 def test_a_damaged_file_is_reported_once_and_healed(
-    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    new_process: Callable[[], Callable[[], str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The lookup succeeds by minting, and the next process finds a sound file."""
     new_process()()

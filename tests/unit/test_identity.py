@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 @pytest.mark.parametrize("name", [field.name for field in fields(AwsIdentity)])
 def test_whatever_decides_whose_token_it_is_changes_the_key(name: str) -> None:
     """Two identities never share a token."""
-    assert replace(IDENTITY, **{name: "other"}).key != IDENTITY.key
+    change: dict[str, Any] = {name: "other"}
+    assert replace(IDENTITY, **change).key != IDENTITY.key
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_VARIABLES)

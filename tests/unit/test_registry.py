@@ -82,7 +82,7 @@ def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
         f"https://https://{A}.dkr.ecr.us-east-1.amazonaws.com",
         f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
         f"{A}3.dkr.ecr.us-east-1.amazonaws.com",
-        "١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com",  # noqa: RUF001 - digits, but not of a host name
+        "١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com",
         f"{A}.d\u212ar.ecr.us-east-1.amazonaws.com",  # the Kelvin sign, whose lower case is k
         f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn",
         f"{A}.dkr.ecr.cn-north-1.amazonaws.com",

@@ -101,7 +101,7 @@ def test_accounts_share_an_identity() -> None:
 
 
 def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region() -> None:
-    """A FIPS or dual-stack host has the token of all who share it minted through such an endpoint, and nobody else's."""
+    """A FIPS or dual-stack host has the token of all who share it minted through such an endpoint."""
     settings = Settings.parse(
         {
             "connections": {
@@ -152,7 +152,11 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "contradicts",
     ),
     ({"connections": {"a": {"account_id": A}}}, "connections.a.account_id", "set region_name as well"),
-    ({"connections": {"a": {"account_id": 123456789012, "region_name": "us-east-1"}}}, "connections.a.account_id", "a string"),
+    (
+        {"connections": {"a": {"account_id": 123456789012, "region_name": "us-east-1"}}},
+        "connections.a.account_id",
+        "a string",
+    ),
     ({"connections": {"a": {"account_id": "12", "region_name": "us-east-1"}}}, "connections.a.account_id", "twelve"),
     ({"connections": {"a": {"extra": []}}}, "connections.a.extra", "is a list"),
     ({"connections": {"a": {"extra": {"reauth": False}}}}, "connections.a.extra.reauth", "is not true"),
@@ -177,7 +181,11 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a": HOST}, "aws_conn_id": "aws_default"}, "aws_conn_id", "not supported by this version"),
     ({"connections": {"a": HOST}, "fallback_backends": []}, "fallback_backends", "not supported by this version"),
     *(
-        ({"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": kwargs}, f"assume_role_kwargs.{key}", part)
+        (
+            {"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": kwargs},
+            f"assume_role_kwargs.{key}",
+            part,
+        )
         for kwargs, key, part in [
             ({"ExternalID": "an-id"}, "ExternalID", "did you mean ExternalId?"),
             ({"RoleArn": ROLE}, "RoleArn", "is no setting"),
@@ -216,10 +224,11 @@ def test_nothing_is_read_opened_or_called() -> None:
     program = """if True:
         import sys
         from ecr_secrets_backend.settings import Settings
-        shape = {"registry": "123456789012.dkr.ecr.us-east-1.amazonaws.com", "role_arn": "arn:aws:iam::123456789012:role/r"}
+        shape = {"region_name": "us-east-1", "role_arn": "arn:aws:iam::123456789012:role/pull"}
+        connections = {"host": "123456789012.dkr.ecr.us-east-1.amazonaws.com", "object": shape}
         events = []
         sys.addaudithook(lambda event, arguments: events.append(event))
-        Settings.parse({"connections": {"docker_default": shape}, "verify": "/etc/ca.pem", "cache_dir": "/var/cache/x"})
+        Settings.parse({"connections": connections, "verify": "/etc/ca.pem", "cache_dir": "/var/cache/x"})
         print(events)
     """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

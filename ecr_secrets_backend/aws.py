@@ -1,0 +1,259 @@
+"""From an identity to a token: boto3's session, one call, and AWS's failures in words that help."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import random
+import threading
+import time
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ecr_secrets_backend import __version__
+from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.token import EcrToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import botocore.session
+
+    from ecr_secrets_backend.identity import AwsIdentity
+
+USER_AGENT: Final = f"airflow-ecr-secrets-backend/{__version__}"
+ROLE_SESSION_NAME: Final = "airflow-ecr-secrets-backend"  # how CloudTrail calls us
+
+#: A task waits for this. Attempts x (connect + read) and the pause between them come to 13 s at the most for each call,
+#: and there are two calls at the most: AssumeRole, whose failure ends the mint, and GetAuthorizationToken.
+CONNECT_TIMEOUT_SECONDS: Final = 2
+READ_TIMEOUT_SECONDS: Final = 4
+ATTEMPTS: Final = 2
+
+#: How far AWS's clock, read off an answer's Date header, may be from ours before it is believed rather than ours. The
+#: header tells whole seconds and was written some time after the request was sent.
+CLOCK_DOUBT_SECONDS: Final = 10.0
+
+#: A reason ends here: AWS's longer messages repeat what was signed, session token included, from the second line on.
+_LONGEST_REASON: Final = 600
+
+
+def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrToken:
+    """Ask AWS for a new token.
+
+    ``expires_at`` is told by this host's clock: where AWS's own clock, read off its answer, differs from it, the
+    difference is taken out, so that a host whose clock is wrong neither serves a dead token nor mints without end.
+
+    :param identity: who asks, and where
+    :param clock: seconds since the epoch
+    :return: a token that is alive
+    :raises MintError: AWS gave none, or one that cannot be used
+    """
+    outcome = _mint(identity, clock)
+    if isinstance(outcome, MintFailure):  # raised from here, where no local variable holds what AWS sent
+        raise MintError(outcome)
+    return outcome
+
+
+def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintFailure:
+    import boto3  # noqa: F401 - first, so that all its loggers are there to be hushed
+
+    region = identity.region
+    try:
+        with _hushed():
+            session = _session(identity)
+            region = region or session.get_config_variable("region")
+            client = _client(session, identity)
+            sent_at = clock()
+            answer = client.get_authorization_token()
+            token = _token(answer, sent_at, clock())
+    except _UnusableAnswerError as error:
+        remedy = "Look at what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's."
+        return MintFailure(str(identity), region or "none", "UnusableAnswer", str(error), remedy)
+    except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise, a lookup fails with our exception
+        return _failure(identity, region or "none", error)
+    return token
+
+
+def _session(identity: AwsIdentity) -> botocore.session.Session:
+    """Build the session of an identity: boto3's own chain, or a role that is assumed from what the chain finds."""
+    import botocore.session
+    from botocore.config import Config
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+    from botocore.exceptions import NoCredentialsError
+
+    session = botocore.session.Session(profile=identity.profile_name)
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        user_agent_extra=USER_AGENT,
+    )
+    session.set_default_client_config(config)  # for the clients, too, that botocore builds to find credentials
+    if identity.role_arn:
+        source = session.get_credentials()
+        if source is None:
+            raise NoCredentialsError
+        arguments = {"RoleSessionName": ROLE_SESSION_NAME, **json.loads(identity.assume_role_kwargs or "{}")}
+        role = AssumeRoleCredentialFetcher(
+            partial(session.create_client, region_name=identity.region, verify=identity.verify),
+            source,
+            identity.role_arn,
+            extra_args=arguments,
+        )
+        # Where everybody puts them, Airflow's amazon provider among them: botocore has no public door for it.
+        credentials = DeferredRefreshableCredentials(role.fetch_credentials, "assume-role")
+        session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001
+    return session
+
+
+def _client(session: botocore.session.Session, identity: AwsIdentity) -> Any:  # noqa: ANN401 - of either service
+    import boto3
+    from botocore.config import Config
+
+    return boto3.session.Session(botocore_session=session, region_name=identity.region).client(
+        identity.service,
+        endpoint_url=identity.endpoint_url,
+        verify=identity.verify,
+        # None leaves AWS_USE_FIPS_ENDPOINT and its like in force. An explicit endpoint wins over both.
+        config=Config(
+            use_fips_endpoint=identity.use_fips or None,
+            use_dualstack_endpoint=identity.use_dual_stack or None,
+        ),
+    )
+
+
+class _UnusableAnswerError(Exception):
+    """An answer that is not what ECR's API documents; it never quotes the answer."""
+
+
+def _token(answer: Mapping[str, Any], sent_at: float, received_at: float) -> EcrToken:
+    data = answer.get("authorizationData")
+    if isinstance(data, list):  # ECR answers with a list, ECR Public with its one element
+        data = data[0] if data else None
+    if not data or not data.get("authorizationToken") or not data.get("expiresAt"):
+        problem = "the answer has no authorizationData"
+        raise _UnusableAnswerError(problem)
+    try:
+        username, colon, password = base64.b64decode(data["authorizationToken"], validate=True).decode().partition(":")
+    except ValueError:
+        problem = "the authorizationToken is not base64"
+        raise _UnusableAnswerError(problem) from None
+    if not (username and colon and password):
+        problem = "the authorizationToken is not a user name and a password"
+        raise _UnusableAnswerError(problem)
+    token = EcrToken(
+        username=username,
+        password=password,
+        registry=data["proxyEndpoint"].removeprefix("https://") if data.get("proxyEndpoint") else None,
+        minted_at=received_at,
+        expires_at=data["expiresAt"].timestamp() - _clock_difference(answer, sent_at),
+        jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+    )
+    if not token.is_alive(received_at):
+        problem = "the token had expired before it was received"
+        raise _UnusableAnswerError(problem)
+    return token
+
+
+def _clock_difference(answer: Mapping[str, Any], sent_at: float) -> float:
+    """Tell by how many seconds AWS's clock is ahead of ours; none where they agree as far as can be told."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() + 1 - sent_at  # + 1: it may have been the end of that second
+    except (TypeError, ValueError):
+        return 0.0
+    return ahead if abs(ahead) > CLOCK_DOUBT_SECONDS else 0.0
+
+
+_NO_CREDENTIALS: Final = "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
+_REMEDIES: Final[Mapping[str, str]] = {
+    "NoCredentialsError": _NO_CREDENTIALS,
+    "PartialCredentialsError": _NO_CREDENTIALS,
+    "CredentialRetrievalError": _NO_CREDENTIALS,
+    "ProfileNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration.",
+    "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
+    "ExpiredToken": "Renew the credentials of this process: they have expired.",
+    "InvalidClientTokenId": "Replace the access key of this process: AWS does not know it.",
+    "SignatureDoesNotMatch": "Check the secret key of this process, and the clock of this host.",
+    "RequestExpired": "Set the clock of this host: AWS refuses requests from more than some minutes away.",
+    "ThrottlingException": "Nothing to set: AWS is asked again after a pause. Raise the quota if it lasts.",
+    "SSLError": "Set verify to the CA bundle of the proxy that stands before AWS, or mend its certificate.",
+}
+#: Other names that AWS's services give to one cause.
+_ALIASES: Final[Mapping[str, str]] = {
+    "ExpiredTokenException": "ExpiredToken",
+    "UnrecognizedClientException": "InvalidClientTokenId",
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "RequestTimeTooSkewed": "RequestExpired",
+    "Throttling": "ThrottlingException",
+    "TooManyRequestsException": "ThrottlingException",
+    "ConfigNotFound": "ProfileNotFound",
+}
+_CONNECTION_REMEDY: Final = (
+    "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
+    " (com.amazonaws.<region>.ecr.api) and STS."
+)
+_SERVICE_REMEDY: Final = "Look at AWS's health for that region; it is asked again after a pause."
+
+
+def _failure(identity: AwsIdentity, region: str, error: Exception) -> MintFailure:
+    """Put an exception of the AWS libraries into words: its code, what AWS says, and what to do about it."""
+    from botocore.exceptions import ClientError, HTTPClientError
+
+    reason = str(error)
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code", "Unknown")
+        reason = error.response.get("Error", {}).get("Message") or reason
+        if code.startswith("AccessDenied"):
+            remedy = _permission_remedy(identity, error.operation_name)
+        else:
+            remedy = _REMEDIES.get(_ALIASES.get(code, code), _SERVICE_REMEDY)
+    else:
+        code = type(error).__name__
+        unreachable = isinstance(error, HTTPClientError)
+        unknown = _CONNECTION_REMEDY if unreachable else "Correct the AWS settings of this process."
+        remedy = _REMEDIES.get(_ALIASES.get(code, code), unknown)
+    lines = reason.strip().splitlines() or [""]
+    return MintFailure(str(identity), region, code, lines[0][:_LONGEST_REASON].rstrip(". "), remedy)
+
+
+def _permission_remedy(identity: AwsIdentity, operation: str) -> str:
+    if operation.startswith("AssumeRole"):
+        role = identity.role_arn or "the role"
+        return f"Allow sts:{operation} on {role} to this identity, in its own policy and in the role's trust policy."
+    if identity.service == "ecr-public":
+        return 'Allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on Resource "*" to this identity.'
+    return 'Allow ecr:GetAuthorizationToken on Resource "*" to this identity.'
+
+
+#: Whose lines below WARNING hold what AWS was sent or has answered, tokens included, or are only chatter.
+_TALKATIVE: Final = ("boto3", "botocore", "urllib3")
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep this thread's talk with AWS out of every log, whatever its level: the libraries' DEBUG lines hold the token.
+
+    A filter on each logger, and not a level, because other threads may well want their lines.
+    """
+    thread = threading.get_ident()
+
+    def is_speakable(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or threading.get_ident() != thread
+
+    loggers = [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _TALKATIVE
+    ]
+    for logger in loggers:
+        logger.addFilter(is_speakable)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_speakable)

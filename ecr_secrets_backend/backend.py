@@ -1,0 +1,156 @@
+"""Airflow's face: which connections are ours, and what Airflow gets for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.secrets import BaseSecretsBackend
+
+from ecr_secrets_backend import aws
+from ecr_secrets_backend.cache import TokenCache
+from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError, MintFailure
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from ecr_secrets_backend.identity import AwsIdentity
+    from ecr_secrets_backend.settings import MappedConnection
+    from ecr_secrets_backend.token import EcrToken
+
+    PassedOnError = PermissionError
+else:
+    try:
+        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied as PassedOnError
+    except ImportError:  # before task SDK 1.2.2
+        PassedOnError = EcrSecretsBackendError
+
+logger = logging.getLogger(__name__)
+
+
+class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
+    """A lookup that failed: the one kind of exception that Airflow passes on to the task, where it knows such a kind.
+
+    With any other it would go on to the next backend, and perhaps to a token that died in its database long ago.
+    """
+
+
+class EcrSecretsBackend(BaseSecretsBackend):
+    """Serves Docker connections with live ECR tokens, and nothing else.
+
+    .. code-block:: ini
+
+        [secrets]
+        backend = ecr_secrets_backend.EcrSecretsBackend
+        backend_kwargs = {"connections": {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}}
+
+    :param kwargs: the settings; :data:`ecr_secrets_backend.settings.SETTINGS` tells what each means
+    :raises ecr_secrets_backend.errors.ConfigurationError: one of them cannot be right
+    """
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__()
+        settings = Settings.parse(kwargs)
+        store = HostStore(settings.cache_dir) if settings.cache == "host" else None
+        self._connections = settings.connections
+        self._raises = settings.on_error == "raise"
+        self._cache = TokenCache(store, settings.refresh_before)
+        self._identities: dict[str, AwsIdentity] = {}
+
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
+        """Serve a mapped connection.
+
+        :param conn_id: the connection's ID
+        :param team_name: not used: a mapped connection is the same for all teams
+        :return: the connection, of the class that Airflow wants; None if it is not mapped
+        :raises LookupDeniedError: there is no live token for it, and ``on_error`` is ``"raise"``
+        """
+        del team_name
+        mapped = self._connections.get(conn_id)
+        if mapped is None:
+            return None
+        fields = self._fields(mapped)
+        return None if fields is None else self._wanted_class()(conn_id=conn_id, **fields)
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
+        """Serve a mapped connection as JSON text, for whoever asks for a value rather than a connection."""
+        del team_name
+        mapped = self._connections.get(conn_id)
+        fields = None if mapped is None else self._fields(mapped)
+        return None if fields is None else json.dumps(fields)
+
+    def get_variable(self, key: str, team_name: str | None = None) -> None:
+        """Have no variables: the inherited method would have Airflow log an error for each."""
+
+    def get_config(self, key: str) -> None:
+        """Have no configuration."""
+
+    def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
+        identity = self._identities.get(mapped.conn_id)
+        if identity is None:
+            identity = self._identities[mapped.conn_id] = mapped.identity.in_environment(os.environ)
+        failure: MintFailure | None = None
+        try:
+            token = self._cache.get(identity, partial(_mint, mapped, identity))
+        except MintError as error:
+            failure = error.failure
+        else:
+            host = mapped.host or token.registry
+            if host is not None:
+                return {
+                    "conn_type": "docker",
+                    "host": host,
+                    "login": token.username,
+                    "password": token.password,
+                    "extra": mapped.extra,
+                }
+            failure = MintFailure(
+                str(identity),
+                identity.region or "none",
+                "UnusableAnswer",
+                "the answer names no registry",
+                "Set the connection's registry in backend_kwargs.",
+            )
+        self._fail(mapped, failure)
+        return None
+
+    def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
+        error = LookupDeniedError(mapped.conn_id, failure)
+        # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
+        logger.error("%s", error)
+        if self._raises:
+            raise error
+
+    def _wanted_class(self) -> type:
+        """Tell which class of Connection Airflow wants: it says so from 3.2 on, and shows it by its modules before."""
+        wanted: type | None = getattr(self, "_connection_class", None)
+        if wanted is not None:
+            return wanted
+        if hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS"):
+            from airflow.sdk import Connection
+
+            return Connection
+        from airflow.models.connection import Connection as ServerConnection
+
+        return ServerConnection
+
+
+def _mint(mapped: MappedConnection, identity: AwsIdentity) -> EcrToken:
+    started_at = time.monotonic()
+    token = aws.mint(identity)
+    logger.info(
+        "Minted an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
+        mapped.conn_id,
+        mapped.host or token.registry,
+        identity.region or "of the AWS configuration",
+        identity,
+        datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
+        time.monotonic() - started_at,
+    )
+    return token

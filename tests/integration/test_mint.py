@@ -1,0 +1,338 @@
+"""Real boto3 against the stand-in: what a mint asks, what it makes of the answer, and how it fails."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ecr_secrets_backend import aws as mint_room
+from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.identity import AwsIdentity
+from tests.stand_ins.aws import Close, Delay, Error, Hang, Reply, Reset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ecr_secrets_backend.registry import Service
+    from tests.stand_ins.aws import AwsStandIn, Fault
+
+IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
+ROLE = "arn:aws:iam::210987654321:role/pull"
+
+
+def failure_of(identity: AwsIdentity = IDENTITY) -> MintFailure:
+    with pytest.raises(MintError) as caught:
+        mint(identity)
+    return caught.value.failure
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """An HTTPS proxy that remembers where it was asked to connect to, and connects to nowhere."""
+    asked: list[str] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_address[1]}")
+        threading.Thread(target=server.serve_forever).start()
+        yield asked
+        server.shutdown()
+
+
+def test_a_token_is_what_aws_says(aws: AwsStandIn) -> None:
+    """User name, password, registry and life."""
+    token = mint(IDENTITY)
+
+    assert aws.authorise(token.username, token.password, region="us-east-1").alive
+    assert token.username == "AWS"
+    assert token.registry == "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    assert token.life == pytest.approx(43_200, abs=2)
+
+
+def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
+    """Its answer has another shape."""
+    token = mint(replace(IDENTITY, service="ecr-public"))
+
+    assert aws.authorise(token.username, token.password, service="ecr-public").alive
+    assert token.registry is None
+
+
+def test_aws_sees_who_asks(aws: AwsStandIn) -> None:
+    """The user agent names this package and its version."""
+    mint(IDENTITY)
+
+    (call,) = aws.calls()
+    assert f" {mint_room.USER_AGENT}" in call.user_agent
+
+
+def test_the_region_comes_from_the_configuration_where_it_is_not_named(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As boto3 finds it."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    mint(replace(IDENTITY, region=None))
+
+    assert [call.region for call in aws.calls()] == ["eu-west-3"]
+
+
+def test_a_role_is_assumed_with_all_its_arguments(aws: AwsStandIn) -> None:
+    """The token is that of the role's account."""
+    arguments = {"ExternalId": "an-id", "DurationSeconds": 900, "RoleSessionName": "airflow"}
+    token = mint(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=json.dumps(arguments)))
+
+    (call,) = aws.calls(operation="AssumeRole")
+    assert arguments.items() <= {**call.parameters, "DurationSeconds": int(call.parameters["DurationSeconds"])}.items()
+    assert call.region == "us-east-1"
+    assert token.registry == "210987654321.dkr.ecr.us-east-1.amazonaws.com"
+
+
+def test_cloudtrail_can_tell_the_session_of_an_assumed_role(aws: AwsStandIn) -> None:
+    """It is named for this package, unless configured otherwise."""
+    mint(replace(IDENTITY, role_arn=ROLE))
+
+    (call,) = aws.calls(operation="AssumeRole")
+    assert call.parameters["RoleSessionName"] == "airflow-ecr-secrets-backend"
+
+
+@pytest.mark.parametrize(
+    ("service", "use_fips", "use_dual_stack", "host"),
+    [
+        ("ecr", False, False, "api.ecr.us-east-1.amazonaws.com"),
+        ("ecr", True, False, "api.ecr-fips.us-east-1.amazonaws.com"),
+        ("ecr", False, True, "ecr.us-east-1.api.aws"),
+        ("ecr", True, True, "ecr-fips.us-east-1.api.aws"),
+        ("ecr-public", False, True, "ecr-public.us-east-1.api.aws"),
+    ],
+)
+def test_the_endpoint_follows_the_registry(
+    monkeypatch: pytest.MonkeyPatch, proxy: list[str], service: Service, use_fips: bool, use_dual_stack: bool, host: str
+) -> None:
+    """FIPS and dual stack lead to AWS's endpoints for them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+
+    failure_of(AwsIdentity(service, "us-east-1", use_fips=use_fips, use_dual_stack=use_dual_stack))
+
+    assert set(proxy) == {f"CONNECT {host}:443 HTTP/1.0\r\n"}
+
+
+def test_an_explicit_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn) -> None:
+    """Where the environment names an endpoint, it is asked, whatever the registry's host says."""
+    assert mint(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_alive(time.time())
+    assert len(aws.calls()) == 1
+
+
+def test_the_endpoint_may_be_configured(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``endpoint_url``."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+
+    mint(replace(IDENTITY, endpoint_url=aws.url))
+
+    assert len(aws.calls()) == 1
+
+
+CLOCK_OFFSETS = [7 * 3600.0, -7 * 3600.0, 90.0, -90.0]
+
+
+@pytest.mark.parametrize("offset", CLOCK_OFFSETS)
+def test_a_wrong_clock_does_not_change_a_tokens_life(aws: AwsStandIn, offset: float) -> None:
+    """Its end is told by the clock of this host, however far that is from AWS's; to the safe side, if at all."""
+    aws.set(clock_offset=offset)
+
+    token = mint(IDENTITY)
+
+    assert 43_190 < token.life <= 43_200
+    assert token.minted_at == pytest.approx(time.time(), abs=2)
+
+
+def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
+    """Once: boto3's standard retries."""
+    aws.script(Error("ThrottlingException", times=1))
+
+    assert mint(IDENTITY).is_alive(time.time())
+    assert len(aws.calls()) == 2
+
+
+def basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def private_answer(**fields: object) -> Reply:
+    data = {"authorizationToken": basic("AWS:a-token"), "expiresAt": time.time() + 3600, "proxyEndpoint": "https://x"}
+    return Reply(json.dumps({"authorizationData": [{**data, **fields}]}))
+
+
+FAULTS: dict[str, tuple[Fault, str, str]] = {
+    "denied": (Error("AccessDeniedException"), "AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
+    "expired": (Error("ExpiredTokenException"), "ExpiredTokenException", "Renew the credentials"),
+    "unknown key": (Error("UnrecognizedClientException"), "UnrecognizedClientException", "Replace the access key"),
+    "wrong secret": (Error("InvalidSignatureException"), "InvalidSignatureException", "secret key"),
+    "throttled": (Error("ThrottlingException"), "ThrottlingException", "pause"),
+    "server fault": (Error("ServerException", status=500), "ServerException", "health"),
+    "unavailable": (Reply("<html>Service Unavailable</html>", status=503, content_type="text/html"), "503", "health"),
+    "reset": (Reset(), "ConnectionClosedError", "reach that endpoint"),
+    "closed": (Close(), "ConnectionClosedError", "reach that endpoint"),
+    "no data": (Reply('{"authorizationData": []}'), "UnusableAnswer", "proxy"),
+    "empty data": (Reply('{"authorizationData": [{}]}'), "UnusableAnswer", "proxy"),
+    "not JSON": (Reply("<html>Welcome to the hotel</html>", content_type="text/html"), "UnusableAnswer", "proxy"),
+    "not base64": (private_answer(authorizationToken="?!"), "UnusableAnswer", "proxy"),
+    "no text": (private_answer(authorizationToken=base64.b64encode(b"\xff:\xff").decode()), "UnusableAnswer", "proxy"),
+    "no colon": (private_answer(authorizationToken=basic("AWS")), "UnusableAnswer", "proxy"),
+    "no password": (private_answer(authorizationToken=basic("AWS:")), "UnusableAnswer", "proxy"),
+    "dead": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_failure_of_aws_becomes_ours(aws: AwsStandIn, name: str) -> None:
+    """It has AWS's code, the region, the identity and a remedy, in one line."""
+    fault, code, remedy = FAULTS[name]
+    aws.script(fault)
+
+    failure = failure_of()
+
+    assert (failure.code, failure.region, failure.identity) == (code, "us-east-1", "boto3's default credentials")
+    assert remedy in failure.remedy
+    assert len(str(failure).splitlines()) == 1
+
+
+def test_a_role_that_may_not_be_assumed_is_named(aws: AwsStandIn) -> None:
+    """With the action that is missing."""
+    aws.script(Error("AccessDenied", "not authorized to perform: sts:AssumeRole", status=403, operation="AssumeRole"))
+
+    failure = failure_of(replace(IDENTITY, role_arn=ROLE))
+
+    assert failure.code == "AccessDenied"
+    assert f"sts:AssumeRole on {ROLE}" in failure.remedy
+
+
+def test_ecr_public_needs_two_permissions(aws: AwsStandIn) -> None:
+    """Both are named."""
+    aws.script(Error("AccessDeniedException"))
+
+    remedy = failure_of(replace(IDENTITY, service="ecr-public")).remedy
+
+    assert "ecr-public:GetAuthorizationToken" in remedy
+    assert "sts:GetServiceBearerToken" in remedy
+
+
+@pytest.mark.parametrize("identity", [IDENTITY, replace(IDENTITY, role_arn=ROLE)])
+def test_missing_credentials_are_told(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, identity: AwsIdentity) -> None:
+    """With what could give them."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    failure = failure_of(identity)
+
+    assert failure.code == "NoCredentialsError"
+    assert "AWS_PROFILE" in failure.remedy
+    assert aws.calls() == []
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_unknown_profile_is_told() -> None:
+    """By its name."""
+    failure = failure_of(replace(IDENTITY, profile_name="no-such-profile"))
+
+    assert failure.code == "ProfileNotFound"
+    assert "no-such-profile" in failure.reason
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_missing_region_is_told() -> None:
+    """With the setting that gives it."""
+    failure = failure_of(replace(IDENTITY, region=None))
+
+    assert (failure.code, failure.region) == ("NoRegionError", "none")
+    assert "region_name" in failure.remedy
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://127.0.0.1:9", "EndpointConnectionError"),
+        ("http://no-such-name.invalid", "EndpointConnectionError"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_reached_is_named(aws: AwsStandIn, url: str, code: str) -> None:
+    """Refused, or not found."""
+    failure = failure_of(replace(IDENTITY, endpoint_url=url))
+
+    assert failure.code == code
+    assert url in failure.reason
+    assert aws.calls() == []
+
+
+def test_a_failing_tls_is_told(aws: AwsStandIn) -> None:
+    """With the setting that names the CA."""
+    failure = failure_of(replace(IDENTITY, endpoint_url=aws.url.replace("http:", "https:")))
+
+    assert failure.code == "SSLError"
+    assert "verify" in failure.remedy
+
+
+def test_a_hang_is_bounded(aws: AwsStandIn) -> None:
+    """With the timeouts that users have: half of what a lookup may take in all."""
+    aws.script(Hang(20))
+    started_at = time.monotonic()
+
+    failure = failure_of()
+
+    assert failure.code == "ReadTimeoutError"
+    assert time.monotonic() - started_at < 15
+
+
+def test_a_secret_that_aws_repeats_is_cut(aws: AwsStandIn) -> None:
+    """AWS's longest message quotes, from its second line on, what was signed."""
+    message = "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:s3cret"
+    aws.script(Error("SignatureDoesNotMatch", message))
+
+    assert failure_of().reason == "The signature does not match"
+
+
+@pytest.mark.parametrize("role_arn", [None, ROLE])
+def test_no_log_holds_a_secret_at_any_level(aws: AwsStandIn, role_arn: str | None) -> None:
+    """In a fresh process, everything at DEBUG, a role assumed or not; other threads' lines are left alone."""
+    program = f"""if True:
+        import logging, sys
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+        from ecr_secrets_backend.aws import mint
+        from ecr_secrets_backend.identity import AwsIdentity
+        print(mint(AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})))
+        logging.getLogger("botocore.parsers").debug("after the mint")
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+
+    assert "EcrToken(" in run.stdout
+    assert "after the mint" in run.stdout
+    output = run.stdout + run.stderr
+    assert [secret for secret in aws.secrets() if secret in output] == []
+
+
+def test_other_threads_keep_their_lines(aws: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the minting thread's talk with AWS is hushed."""
+    aws.script(Delay(0.5))
+    caplog.set_level(logging.DEBUG)
+    renewal = threading.Thread(target=mint, args=(IDENTITY,))
+    renewal.start()
+    while renewal.is_alive():
+        logging.getLogger("botocore.parsers").debug("another thread's line")
+        renewal.join(0.05)
+
+    lines = {record.message for record in caplog.records if record.name.startswith("botocore")}
+    assert lines == {"another thread's line"}
