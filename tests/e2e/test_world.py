@@ -1,0 +1,100 @@
+"""What the end-to-end tests rest on: registries as strict as ECR, in a world that leaves no trace."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.conftest import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.e2e.world import World
+from tests.stand_ins.registry import EXPIRED_MESSAGE
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.registry import RegistryStandIn
+
+US_HOST, EU_HOST = REGISTRIES
+MINT = """
+import boto3, sys
+print(boto3.client("ecr", sys.argv[1]).get_authorization_token()["authorizationData"][0]["authorizationToken"])
+"""
+
+pytestmark = pytest.mark.usefixtures("registries")
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> tuple[str, ...]:
+    """The Docker command with no logins of earlier days."""
+    return ("docker", "--config", str(tmp_path))
+
+
+def mint(world: World, aws: AwsStandIn, region: str) -> str:
+    minted = world.run(sys.executable, "-c", MINT, region, environment=aws.environment()).stdout
+    return base64.b64decode(minted).decode().removeprefix("AWS:")
+
+
+def test_a_living_token_opens_its_registry(world: World, aws: AwsStandIn, docker: tuple[str, ...]) -> None:
+    """Docker logs in with it, and pulls the image that only this registry has."""
+    world.run(*docker, "login", "--username=AWS", f"--password={mint(world, aws, 'eu-central-1')}", EU_HOST)
+    world.run(*docker, "pull", f"{EU_HOST}/app:1")
+    greeting = world.run(*docker, "run", "--rm", "--network=none", f"{EU_HOST}/app:1", "cat", "/greeting").stdout
+    world.run(*docker, "image", "rm", f"{EU_HOST}/app:1")
+    assert greeting == f"hello from {EU_HOST}"
+
+
+def test_without_a_login_nothing_is_pulled(world: World, registries: RegistryStandIn, docker: tuple[str, ...]) -> None:
+    """Docker is challenged, and has no answer."""
+    before = len(registries.requests())
+    with pytest.raises(AssertionError, match="no basic auth credentials"):
+        world.run(*docker, "pull", f"{EU_HOST}/app:1")
+    assert {request.verdict for request in registries.requests()[before:]} == {"challenged"}
+
+
+@pytest.mark.parametrize("region", ["us-east-1", None])
+def test_a_token_of_elsewhere_is_refused(
+    region: str | None, world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...]
+) -> None:
+    """A token of another region, or one that AWS never gave, is no login."""
+    password = mint(world, aws, region) if region else "made-up"
+    with pytest.raises(AssertionError, match="401 Unauthorized"):
+        world.run(*docker, "login", "--username=AWS", f"--password={password}", EU_HOST)
+    assert registries.requests()[-1].verdict == "unknown"
+
+
+def test_a_dead_token_is_refused_in_ecr_s_own_words(
+    world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A pull with a token past its end fails by 403, with the sentence that users know."""
+    world.inside(lambda: aws.set(token_life=-1))
+    password = mint(world, aws, "us-east-1")
+    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    login = base64.b64encode(f"AWS:{password}".encode()).decode()
+    (tmp_path / "config.json").write_text(f'{{"auths": {{"{US_HOST}": {{"auth": "{login}"}}}}}}')
+    with pytest.raises(AssertionError, match=re.escape(EXPIRED_MESSAGE)):
+        world.run(*docker, "pull", f"{US_HOST}/app:1")
+    assert (registries.requests()[-1].status, registries.requests()[-1].verdict) == (403, "expired")
+
+
+def test_a_world_ends_all_that_runs_in_it(tmp_path: Path) -> None:
+    """When its block ends, so do its processes, and those that they have let go of."""
+    with World.running(tmp_path, []) as world:
+        world.start("sleeper", "sleep", "infinity")
+        world.run("sh", "-c", "sleep infinity >/dev/null 2>&1 &")
+        namespace = (world.root / "proc/1/ns/pid").readlink()
+        world.wait("process 1, its `cat` and two that sleep", lambda: len(processes_in(namespace)) == 4)
+    assert processes_in(namespace) == []
+
+
+def processes_in(namespace: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is none of ours
+            if (process / "ns/pid").readlink() == namespace:
+                found.append((process / "comm").read_text())
+    return found

@@ -1,0 +1,174 @@
+"""
+ECR's registries on loopback: their own host names over TLS, and real registries behind them.
+
+What ECR adds to a plain registry is who may enter. That is done here, as ECR does it towards Docker: a challenge for
+those who come without a login, a refusal for a wrong one, and another, well known one for a token that has expired.
+All else is passed on to a registry that trusts everybody. The stand-in for AWS says which tokens are alive::
+
+    with RegistryStandIn.running("192.0.2.1", {host: 5000}, certificate, aws, log):
+        ...  # docker login <host>, where <host> means that address
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import ssl
+import threading
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Literal
+
+    import trustme
+
+    from tests.stand_ins.aws import AwsStandIn
+
+HTTPS_PORT = 443
+UPSTREAM_TIMEOUT_SECONDS = 30.0  # a registry on loopback answers in milliseconds, also while all else starts beside it
+EXPIRED_MESSAGE = "Your authorization token has expired. Reauthenticate and try again."
+OWN_HEADERS = ("host", "authorization", "connection")  # they are about this hop alone
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    One request that reached a registry; it holds nothing of the login.
+
+    :param host: the registry that was asked
+    :param path: for what
+    :param status: the HTTP status of the answer
+    :param verdict: ``challenged`` without a login, ``unknown`` or ``expired`` with a bad one, else ``served``
+    """
+
+    host: str
+    path: str
+    status: int
+    verdict: Literal["challenged", "unknown", "expired", "served"]
+
+
+class RegistryStandIn(ThreadingHTTPServer):
+    """
+    All registries of an account, told apart by the host that a client asks for.
+
+    :param address: the IP address where they listen, at HTTPS's port
+    :param upstreams: the host of each registry, and the loopback port of the real one behind it
+    :param certificate: a certificate for these hosts
+    :param aws: who knows which tokens are alive
+    :param log: a file that gets a line of JSON for each request
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self, address: str, upstreams: Mapping[str, int], certificate: trustme.LeafCert, aws: AwsStandIn, log: Path
+    ) -> None:
+        self.upstreams = upstreams
+        self.aws = aws
+        self._log = log
+        self._lock = threading.Lock()
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(self._tls)
+        log.touch()
+        super().__init__((address, HTTPS_PORT), Handler)
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, address: str, upstreams: Mapping[str, int], certificate: trustme.LeafCert, aws: AwsStandIn, log: Path
+    ) -> Iterator[RegistryStandIn]:
+        """Serve in threads of this process until the block ends; the parameters are the class's."""
+        with cls(address, upstreams, certificate, aws, log) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def requests(self) -> list[Request]:
+        """List the requests so far, oldest first."""
+        with self._lock:
+            return [Request(**json.loads(line)) for line in self._log.read_text().splitlines()]
+
+    def record(self, request: Request) -> None:
+        """Write a request into the log."""
+        with self._lock, self._log.open("a") as log:
+            log.write(json.dumps(asdict(request)) + "\n")
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accept a connection, and leave its handshake to its own thread: a slow client holds up nobody else."""
+        connection, address = super().get_request()
+        return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection of a client that pulls; nobody pushes this way."""
+
+    server: RegistryStandIn
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Let a request in, or say why not."""
+        self._host = self.headers["Host"]
+        kind, _, login = self.headers.get("Authorization", "").partition(" ")
+        if kind != "Basic":
+            self._refuse("challenged", HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "Not Authorized")
+            return
+        username, _, password = base64.b64decode(login).decode().partition(":")
+        region = self._host.split(".")[3]
+        match self.server.aws.authorise(username, password, region=region, service="ecr").reason:
+            case "unknown":
+                self._refuse("unknown", HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "Not Authorized")
+            case "expired":
+                self._refuse("expired", HTTPStatus.FORBIDDEN, "DENIED", EXPIRED_MESSAGE)
+            case None:
+                self._pass_on()
+
+    def do_HEAD(self) -> None:
+        """Answer as to GET, but for the body."""
+        self.do_GET()
+
+    def _refuse(
+        self, verdict: Literal["challenged", "unknown", "expired"], status: HTTPStatus, code: str, message: str
+    ) -> None:
+        self.server.record(Request(self._host, self.path, status, verdict))
+        body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+        self.send_response(status)
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", f'Basic realm="https://{self._host}/",service="ecr.amazonaws.com"')
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _pass_on(self) -> None:
+        port = self.server.upstreams[self._host]
+        with closing(HTTPConnection("127.0.0.1", port, timeout=UPSTREAM_TIMEOUT_SECONDS)) as upstream:
+            upstream.putrequest(self.command, self.path, skip_accept_encoding=True)
+            for name, value in self.headers.items():  # one by one, for Docker sends several of the name "Accept"
+                if name.lower() not in OWN_HEADERS:
+                    upstream.putheader(name, value)
+            upstream.endheaders()
+            answer = upstream.getresponse()
+            self.server.record(Request(self._host, self.path, answer.status, "served"))
+            self.send_response_only(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            shutil.copyfileobj(answer, self.wfile)
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing to standard error: the server keeps a log of its own."""
