@@ -12,7 +12,7 @@ READY       := .venv/airflow-$(AIRFLOW).ready
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types docs constraints clean
+.PHONY: help demo test lint types docs bench constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -33,6 +33,9 @@ types: $(READY) ## mypy, strict
 # The variable silences the theme's announcement of its successor, which says nothing about these pages.
 docs: $(READY) ## build the documentation into site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: $(READY) ## measure what a lookup costs, as ratios taken in one run
+	$(BIN)/python -m tests.benchmarks
 
 constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for another one, BEFORE=yyyy-mm-dd for its day
 	echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile pyproject.toml --group dev --constraint - --upgrade \

@@ -9,7 +9,10 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +34,12 @@ logger = logging.getLogger(__name__)
 BACK_OFF_SECONDS: Final = 20.0
 #: ... but no more than this part of a token's life, so that short-lived tokens survive a fault.
 BACK_OFF_PART: Final = 0.1
-#: How long a process waits for another one's mint before it mints for itself: longer than a mint that hangs.
-HOST_PATIENCE_SECONDS: Final = 15.0
-#: How long a thread waits for another one of its process, which may wait for the host and then mint.
-THREAD_PATIENCE_SECONDS: Final = 30.0
+#: How long a lookup waits in all, whatever hangs: AWS, a name server, whoever has the turn.
+LOOKUP_PATIENCE_SECONDS: Final = 28.0
+#: ... how long of it for another process's mint, before it mints for itself: longer than a call that hangs.
+HOST_PATIENCE_SECONDS: Final = 14.0
+#: ... and how long while the old token serves: long enough for AWS when it is well, and nobody minds.
+RENEWAL_PATIENCE_SECONDS: Final = 1.0
 #: How often a waiting process looks whether the token is there: soon at first, then seldom, because hundreds may wait.
 FIRST_LOOK_SECONDS: Final = 0.002
 LONGEST_PAUSE_SECONDS: Final = 0.1
@@ -182,31 +187,29 @@ class TokenCache:
         settled = self._settled(key, entry)
         if settled is not None:
             return settled
-        stale = entry.token
-        if stale is not None and stale.is_alive(self._clock()):
-            return self._renewed(key, mint) or stale
-        return self._awaited(identity, mint)
+        if entry.token is not None and entry.token.is_alive(self._clock()):
+            return self._renewed(key, mint) or entry.token
+        token = self._awaited(key, mint)
+        if token is None:
+            reason = f"there was no answer within {LOOKUP_PATIENCE_SECONDS:.0f} s"
+            remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
+            raise MintError(MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy))
+        return token
 
     def _renewed(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
-        """Renew a token that still lives, unless somebody does so already."""
-        turn = self._process.turn(key)
-        if not turn.acquire(blocking=False):
-            return None
-        try:
+        """Renew a token that still lives; None if somebody does so already, or if it takes long."""
+
+        def renew() -> EcrToken | None:
             with self._host_turn(key) as is_ours:
                 return self._minted(key, mint) if is_ours else None
-        finally:
-            turn.release()
 
-    def _awaited(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
-        """Wait for a token, and mint it when the turn is ours, or when whoever has the turn takes too long."""
-        key = identity.key
         turn = self._process.turn(key)
-        if not turn.acquire(timeout=THREAD_PATIENCE_SECONDS):
-            reason = f"another thread of this process has not got a token within {THREAD_PATIENCE_SECONDS:.0f} s"
-            remedy = "Look for its failure in this process's log."
-            raise MintError(MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy))
-        try:
+        return _in_background(renew, turn, RENEWAL_PATIENCE_SECONDS) if turn.acquire(blocking=False) else None
+
+    def _awaited(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
+        """Wait for a token, and mint it when the turn is ours or takes too long to come; None if all takes too long."""
+
+        def wait() -> EcrToken:
             give_up_at = time.monotonic() + HOST_PATIENCE_SECONDS
             pause = FIRST_LOOK_SECONDS
             while True:
@@ -218,8 +221,12 @@ class TokenCache:
                 settled = self._settled(key, self._newest(key))
                 if settled is not None:
                     return settled
-        finally:
-            turn.release()
+
+        turn = self._process.turn(key)
+        patience_ends_at = time.monotonic() + LOOKUP_PATIENCE_SECONDS
+        if not turn.acquire(timeout=LOOKUP_PATIENCE_SECONDS):
+            return None
+        return _in_background(wait, turn, patience_ends_at - time.monotonic())
 
     def _minted(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
         """Mint, when whoever had the turn before has not done so, and let all know how it went."""
@@ -307,6 +314,37 @@ class TokenCache:
             logger.warning(
                 "The host's cache of ECR tokens (in %s) fails, so AWS is asked more often: %s", self._store, cause
             )
+
+
+def _in_background(work: Callable[[], EcrToken | None], turn: threading.Lock, patience: float) -> EcrToken | None:
+    """Do what may hang in a thread of its own, so that a lookup need not wait for its end; then give up the turn.
+
+    boto3's timeouts do not bound a name server that is silent, nor a program that is to tell the credentials.
+
+    :param patience: seconds to wait for it
+    :return: what it returns, or None when patience ends; what it raises is raised
+    """
+    outcome: Future[EcrToken | None] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is the waiting lookup's
+            outcome.set_exception(error)
+        finally:
+            turn.release()
+
+    # A daemon, because a process need not wait for a mint to end; in the context of the lookup, because Airflow's
+    # triggerer tells by it whose log a line belongs to.
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="ecr-token", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the process ends, or may have no more threads
+        run()
+    try:
+        return outcome.result(patience)
+    except FutureTimeoutError:
+        return None
 
 
 def _back_off(token: EcrToken | None) -> float:

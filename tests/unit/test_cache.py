@@ -327,6 +327,57 @@ def test_whoever_holds_the_turn_too_long_is_not_waited_for(
     assert HOST_PATIENCE_SECONDS <= sum(waited) < HOST_PATIENCE_SECONDS + 1
 
 
+def test_a_renewal_that_hangs_is_not_waited_for(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old token is served; the new one is there when AWS has answered after all."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 0.05)
+    cache = TokenCache(HostStore(str(tmp_path)), HOUR, process := ProcessLayer(), aws.clock)
+    cache.get(IDENTITY, aws.mint)
+    aws.now += 11 * HOUR
+    answer = threading.Event()
+
+    def mint_slowly() -> EcrToken:
+        assert answer.wait(10)
+        return aws.mint()
+
+    assert cache.get(IDENTITY, mint_slowly).password == "token 1"
+    answer.set()
+    with process.turn(IDENTITY.key):
+        assert cache.get(IDENTITY, aws.mint).password == "token 2"
+
+
+def test_a_mint_that_hangs_is_not_waited_for_without_end(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by who mints nor by the other threads, whatever hangs; and the failure says so."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
+    cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+    answer = threading.Event()
+
+    def mint_slowly() -> EcrToken:
+        assert answer.wait(10)
+        return aws.mint()
+
+    for _ in range(2):
+        with pytest.raises(MintError) as caught:
+            cache.get(IDENTITY, mint_slowly)
+        assert caught.value.failure.code == "TimedOut"
+    answer.set()
+
+
+def test_a_process_that_may_have_no_more_threads_mints_without(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it is about to end."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", fail)
+
+    assert new_process()() == "token 1"
+    assert aws.calls == 1
+
+
 @pytest.mark.parametrize(
     "entry",
     [
