@@ -26,8 +26,7 @@ def __getattr__(name: str) -> object:
     before Airflow was imported must let Airflow begin: only then is there one order of imports, Airflow's own.
     """
     if name != "EcrSecretsBackend":
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import airflow.configuration  # noqa: F401
 
     from ecr_secrets_backend.backend import EcrSecretsBackend

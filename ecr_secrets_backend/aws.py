@@ -135,16 +135,13 @@ def _token(answer: Mapping[str, Any], sent_at: float, received_at: float) -> Ecr
     if isinstance(data, list):  # ECR answers with a list, ECR Public with its one element
         data = data[0] if data else None
     if not data or not data.get("authorizationToken") or not data.get("expiresAt"):
-        problem = "the answer has no authorizationData"
-        raise _UnusableAnswerError(problem)
+        raise _UnusableAnswerError("the answer has no authorizationData")
     try:
         username, colon, password = base64.b64decode(data["authorizationToken"], validate=True).decode().partition(":")
     except ValueError:
-        problem = "the authorizationToken is not base64"
-        raise _UnusableAnswerError(problem) from None
+        raise _UnusableAnswerError("the authorizationToken is not base64") from None
     if not (username and colon and password):
-        problem = "the authorizationToken is not a user name and a password"
-        raise _UnusableAnswerError(problem)
+        raise _UnusableAnswerError("the authorizationToken is not a user name and a password")
     token = EcrToken(
         username=username,
         password=password,
@@ -154,8 +151,7 @@ def _token(answer: Mapping[str, Any], sent_at: float, received_at: float) -> Ecr
         jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
     )
     if not token.is_alive(received_at):
-        problem = "the token had expired before it was received"
-        raise _UnusableAnswerError(problem)
+        raise _UnusableAnswerError("the token had expired before it was received")
     return token
 
 

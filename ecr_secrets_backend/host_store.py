@@ -52,11 +52,10 @@ class HostStore:
         """
         with self._folder() as folder:
             try:
-                descriptor = os.open(name, os.O_RDONLY | _OPEN_SAFELY, dir_fd=folder)
+                descriptor = _open_file(name, os.O_RDONLY, folder)
             except FileNotFoundError:
                 return None
             try:
-                _check_file(name, os.fstat(descriptor))
                 return os.read(descriptor, LARGEST_FILE_BYTES)
             finally:
                 os.close(descriptor)
@@ -78,7 +77,11 @@ class HostStore:
             try:
                 with open(descriptor, "wb") as file:
                     file.write(content)
-                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                try:
+                    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                except IsADirectoryError:
+                    os.rmdir(name, dir_fd=folder)
+                    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except OSError:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
@@ -155,22 +158,28 @@ def _open_private_folder(path: str, make: Callable[[str, int], None] = os.mkdir)
     return descriptor
 
 
-def _open_lock(name: str, folder: int) -> int:
-    flags = os.O_RDWR | os.O_CREAT | _OPEN_SAFELY
-    try:
-        descriptor = os.open(name, flags, mode=_FILE_MODE, dir_fd=folder)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        os.unlink(name, dir_fd=folder)
-        descriptor = os.open(name, flags, mode=_FILE_MODE, dir_fd=folder)
+def _open_file(name: str, flags: int, folder: int) -> int:
+    descriptor = os.open(name, flags | _OPEN_SAFELY, mode=_FILE_MODE, dir_fd=folder)
     try:
         _check_file(name, os.fstat(descriptor))
     except UnsafeFileError:
         os.close(descriptor)
-        os.unlink(name, dir_fd=folder)
-        return os.open(name, flags | os.O_EXCL, mode=_FILE_MODE, dir_fd=folder)
+        raise
     return descriptor
+
+
+def _open_lock(name: str, folder: int) -> int:
+    """Open a lock of ours, made if need be; a link, an empty folder or a file of others in its place is removed."""
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        return _open_file(name, flags, folder)
+    except IsADirectoryError:
+        os.rmdir(name, dir_fd=folder)
+    except OSError as error:
+        if not (isinstance(error, UnsafeFileError) or error.errno == errno.ELOOP):
+            raise
+        os.unlink(name, dir_fd=folder)
+    return _open_file(name, flags, folder)
 
 
 def _check_file(name: str, status: os.stat_result) -> None:

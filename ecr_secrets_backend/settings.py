@@ -104,7 +104,7 @@ def _structure(path: str, value: object, kind: type, form: str) -> Any:  # noqa:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigurationError(path, "is a string that is not JSON", f"write {form}") from None
     if not isinstance(value, kind):
         raise ConfigurationError(path, f"is {_kind(value)}", f"write {form}")
@@ -200,9 +200,8 @@ def _assume_role_kwargs(path: str, value: object) -> str:
 def _extra(path: str, value: object) -> str:
     mapping = _mapping(path, value)
     if "reauth" in mapping and mapping["reauth"] is not True:
-        problem = "is not true"
         remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
-        raise ConfigurationError(f"{path}.reauth", problem, remedy)
+        raise ConfigurationError(f"{path}.reauth", "is not true", remedy)
     return json.dumps(mapping)
 
 
@@ -226,7 +225,6 @@ _conn_id = _matching(
     "is no ID of an Airflow connection",
     "write letters, digits and any of # ! ( ) - . : / \\ _",
 )
-_registry = _text  # a host, which Registry.parse judges
 
 
 def _reserved(path: str, _value: object) -> object:
@@ -295,7 +293,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "fallback_backends": Setting(_reserved, "other secrets backends, asked for all that is not mapped"),
 }
 CONNECTION_SETTINGS: Final[Mapping[str, Setting]] = {
-    "registry": Setting(_registry, "the registry's host"),
+    "registry": Setting(_text, "the registry's host"),
     "account_id": Setting(
         _matching(r"\d{12}", "is not an AWS account ID", "write its twelve digits as a string"),
         "the account whose default registry it is",
@@ -313,7 +311,7 @@ def _read(path: str, given: Mapping[str, object], known: Mapping[str, Setting]) 
     for name, value in given.items():
         setting = known.get(name)
         if setting is None:
-            raise _unknown(f"{path}{name}", "setting", name, known)
+            raise _unknown(f"{path}{name}", name, known)
         if value is not None:
             values[name] = setting.read(f"{path}{name}", value)
     return values
@@ -396,25 +394,21 @@ def _plain(identity: AwsIdentity) -> AwsIdentity:
     return replace(identity, use_fips=False, use_dual_stack=False)
 
 
-def _unknown(path: str, noun: str, name: str, known: Mapping[str, object]) -> ConfigurationError:
+def _unknown(path: str, name: str, known: Mapping[str, object]) -> ConfigurationError:
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1)
     remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-    return ConfigurationError(path, f"is no {noun}", remedy)
+    return ConfigurationError(path, "is no setting", remedy)
 
 
 def _kind(value: object) -> str:
     """Name a JSON value's type, not the value: it may be a secret in the wrong place."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
+    if value is None:
+        return "null"
+    names = {dict: "object", list: "list", str: "string", bool: "truth value", int: "number", float: "number"}
+    name = names.get(type(value), type(value).__name__)
+    return f"an {name}" if name == "object" else f"a {name}"
 
 
 def _shown(value: object) -> str:

@@ -143,6 +143,19 @@ def test_a_link_in_a_locks_place_is_replaced(store: HostStore, folder: Path, tmp
     assert not target.exists()
 
 
+def test_an_empty_folder_in_a_files_place_is_replaced(store: HostStore, folder: Path) -> None:
+    """In an entry's, and in a lock's."""
+    for name in (NAME, f"{NAME}.lock"):
+        (folder / name).mkdir()
+    with pytest.raises(UnsafeFileError, match="is not a file"):
+        store.read(NAME)
+
+    with store.turn(NAME) as is_ours:
+        assert is_ours
+    store.write(NAME, b"content")
+    assert store.read(NAME) == b"content"
+
+
 def spoil_by_mode(file: Path) -> None:
     file.chmod(0o640)
 
