@@ -45,7 +45,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            asked.append(self.rfile.readline().decode())
+            asked.append(self.rfile.readline().split()[1].decode())
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_address[1]}")
@@ -128,7 +128,20 @@ def test_the_endpoint_follows_the_registry(
 
     failure_of(AwsIdentity(service, "us-east-1", use_fips=use_fips, use_dual_stack=use_dual_stack))
 
-    assert set(proxy) == {f"CONNECT {host}:443 HTTP/1.0\r\n"}
+    assert set(proxy) == {f"{host}:443"}
+
+
+def test_the_environments_flags_of_endpoints_stay_in_force(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, proxy: list[str]
+) -> None:
+    """A host that is to use FIPS endpoints only, does so for a plain registry as well."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+
+    failure_of()
+
+    assert set(proxy) == {"api.ecr-fips.us-east-1.amazonaws.com:443"}
+    assert aws.calls() == []
 
 
 def test_an_explicit_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn) -> None:
