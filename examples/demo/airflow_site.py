@@ -1,0 +1,136 @@
+"""A real Airflow in a folder of its own: API server, scheduler, DAG processor, and a process for each task."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from sqlite3 import connect
+from typing import TYPE_CHECKING, Any
+
+import psutil  # type: ignore[import-untyped]  # comes with Airflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+COMPONENTS = {"api-server": ["--apps=execution"], "dag-processor": [], "scheduler": ["--skip-serve-logs"]}
+CONFIGURATION = """\
+[core]
+dags_folder = {dags}
+dags_are_paused_at_creation = False
+execution_api_server_url = http://127.0.0.1:{port}/execution/
+# Unencrypted, so that whatever reaches the database can be found there.
+fernet_key =
+load_examples = False
+parallelism = 6
+[api]
+host = 127.0.0.1
+port = {port}
+[api_auth]
+jwt_secret = {jwt_secret}
+[logging]
+logging_level = DEBUG
+[scheduler]
+scheduler_idle_sleep_time = 0.2
+"""
+FOREIGN = re.compile("^(AIRFLOW|AWS)_|_proxy$", re.IGNORECASE)
+PATIENCE_SECONDS = 120
+POLL_SECONDS = 0.4
+
+
+class AirflowSite:
+    """
+    One Airflow on SQLite, which logs all that it can.
+
+    :param folder: a new folder for all its files
+    :param dags: the DAG folder
+    :param configuration: sections of ``airflow.cfg`` beside those that any such Airflow needs
+    :param environment: variables beside this process's own, without those for Airflow, AWS and proxies
+    """
+
+    def __init__(self, folder: Path, dags: Path, configuration: str, environment: Mapping[str, str]) -> None:
+        self.home = folder
+        self.home.mkdir()
+        inherited = {name: value for name, value in os.environ.items() if not FOREIGN.search(name)}
+        places = dict.fromkeys(("AIRFLOW_HOME", "HOME", "TMPDIR"), str(folder))
+        self._environment = {**inherited, **places, **environment}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        common = CONFIGURATION.format(dags=dags, port=port, jwt_secret=secrets.token_hex(32))
+        (self.home / "airflow.cfg").write_text(common + configuration)
+
+    def start(self, command: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start an ``airflow`` command, with ``<command>.log`` for all that it says."""
+        with (self.home / f"{command}.log").open("wb") as log:
+            self._processes[command] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *command.split(), *options],
+                env=self._environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is not for them, and a session can be ended as a whole
+            )
+        return self._processes[command]
+
+    def end(self) -> None:
+        """Kill all processes: nothing of theirs is to be kept, and Airflow 3.3's scheduler may miss a SIGTERM."""
+        # One that ended well has left nobody, and its number may be another's by now.
+        sessions = {process.pid for process in self._processes.values() if process.poll() != 0}
+        killed: set[int] = set()
+        while living := {pid for pid in psutil.pids() if session_of(pid) in sessions} - killed:  # some may have forked
+            for pid in living:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            killed |= living
+        while self._processes:
+            self._processes.popitem()[1].wait()
+
+    def until(self, is_done: Callable[[], object]) -> Iterator[None]:
+        """
+        Yield from time to time until something is done.
+
+        :raises ChildProcessError: a process has failed
+        :raises TimeoutError: it takes too long
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not is_done():
+            if failed := [name for name, process in self._processes.items() if process.poll()]:
+                raise ChildProcessError(f"airflow {failed[0]} has ended")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Airflow did not get there within {PATIENCE_SECONDS} s")
+            yield
+            time.sleep(POLL_SECONDS)
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the metadata database."""
+        with closing(connect(self.home / "airflow.db")) as database:
+            return database.execute(query).fetchall()
+
+    def stored(self) -> Iterator[tuple[str, str]]:
+        """Give every value in the metadata database, with its table."""
+        for (table,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            for row in self.ask(f'SELECT * FROM "{table}"'):  # noqa: S608
+                for value in row:
+                    yield f"table {table}", value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+    def logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give each task's log, line by line."""
+        for log in self.home.glob("logs/dag_id=*/run_id=*/task_id=*/*.log"):
+            for line in log.read_text(errors="replace").splitlines():
+                yield log.parent.name.removeprefix("task_id="), json.loads(line)
+
+
+def session_of(pid: int) -> int | None:
+    with suppress(OSError):  # it has just ended
+        return os.getsid(pid)
+    return None
