@@ -60,8 +60,9 @@ def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrTo
 
 def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintFailure:
     import boto3  # noqa: F401 - first, so that all its loggers are there to be hushed
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    region = identity.region
+    region, client = identity.region, None
     try:
         with _hushed():
             session = _session(identity)
@@ -69,13 +70,16 @@ def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintF
             client = _client(session, identity)
             sent_at = clock()
             answer = client.get_authorization_token()
-            token = _token(answer, sent_at, clock())
-    except _UnusableAnswerError as error:
-        remedy = "Look at what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's."
-        return MintFailure(str(identity), region or "none", "UnusableAnswer", str(error), remedy)
+            return _token(answer, sent_at, clock())
     except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise, a lookup fails with our exception
-        return _failure(identity, region or "none", error)
-    return token
+        if isinstance(error, _UnusableAnswerError):
+            reason = str(error)
+        elif client is None or isinstance(error, (BotoCoreError, ClientError, OSError)) or _STILL_EXPIRED in str(error):
+            return _failure(identity, region or "none", error)
+        else:  # botocore, or we, stumbled over an answer of another shape; the error may quote it
+            reason = "the answer has not the shape that AWS documents"
+        remedy = "Look at what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's."
+        return MintFailure(str(identity), region or "none", "UnusableAnswer", reason, remedy)
 
 
 def _session(identity: AwsIdentity) -> botocore.session.Session:
@@ -147,7 +151,7 @@ def _token(answer: Mapping[str, Any], sent_at: float, received_at: float) -> Ecr
         password=password,
         registry=data["proxyEndpoint"].removeprefix("https://") if data.get("proxyEndpoint") else None,
         minted_at=received_at,
-        expires_at=data["expiresAt"].timestamp() - _clock_difference(answer, sent_at),
+        expires_at=data["expiresAt"].timestamp() - _clock_difference(answer, min(sent_at, received_at)),
         jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
     )
     if not token.is_alive(received_at):
@@ -156,7 +160,7 @@ def _token(answer: Mapping[str, Any], sent_at: float, received_at: float) -> Ecr
 
 
 def _clock_difference(answer: Mapping[str, Any], sent_at: float) -> float:
-    """Tell by how many seconds AWS's clock is ahead of ours; none where they agree as far as can be told."""
+    """Tell by how many seconds at most AWS's clock is ahead of ours; none where they agree as far as can be told."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     try:
         ahead = parsedate_to_datetime(date).timestamp() + 1 - sent_at  # + 1: it may have been the end of that second
@@ -172,6 +176,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "CredentialRetrievalError": _NO_CREDENTIALS,
     "ProfileNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration.",
     "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
+    "ExpiredCredentials": "Set the clock of this host, or renew the credentials, which seem to have expired.",
     "ExpiredToken": "Renew the credentials of this process: they have expired.",
     "InvalidClientTokenId": "Replace the access key of this process: AWS does not know it.",
     "SignatureDoesNotMatch": "Check the secret key of this process, and the clock of this host.",
@@ -184,6 +189,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "ExpiredTokenException": "ExpiredToken",
     "UnrecognizedClientException": "InvalidClientTokenId",
     "InvalidSignatureException": "SignatureDoesNotMatch",
+    "RequestInTheFuture": "RequestExpired",
     "RequestTimeTooSkewed": "RequestExpired",
     "Throttling": "ThrottlingException",
     "TooManyRequestsException": "ThrottlingException",
@@ -193,26 +199,34 @@ _CONNECTION_REMEDY: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
     " (com.amazonaws.<region>.ecr.api) and STS."
 )
-_SERVICE_REMEDY: Final = "Look at AWS's health for that region; it is asked again after a pause."
+_SERVICE_REMEDY: Final = (
+    "Look at AWS's health for that region, and at any proxy on the way; AWS is asked again after a pause."
+)
+#: What botocore says, in a plain RuntimeError, of credentials that it has just got and that seem to have expired.
+_STILL_EXPIRED: Final = "still expired"
 
 
 def _failure(identity: AwsIdentity, region: str, error: Exception) -> MintFailure:
     """Put an exception of the AWS libraries into words: its code, what AWS says, and what to do about it."""
-    from botocore.exceptions import ClientError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004
 
     reason = str(error)
     if isinstance(error, ClientError):
-        code = error.response.get("Error", {}).get("Code", "Unknown")
-        reason = error.response.get("Error", {}).get("Message") or reason
+        told = error.response.get("Error", {})
+        code = str(told.get("Code", "Unknown"))
+        reason = str(told.get("Message") or reason)
+        remedy = _REMEDIES.get(_ALIASES.get(code, code), _SERVICE_REMEDY)
         if code.startswith("AccessDenied"):
             remedy = _permission_remedy(identity, error.operation_name)
-        else:
-            remedy = _REMEDIES.get(_ALIASES.get(code, code), _SERVICE_REMEDY)
+        elif code.isdigit():  # an HTTP status: whatever has answered, a proxy's page perhaps, may quote what was sent
+            reason = "the answer is not AWS's"
     else:
-        code = type(error).__name__
-        unreachable = isinstance(error, HTTPClientError)
+        code = "ExpiredCredentials" if _STILL_EXPIRED in reason else type(error).__name__
+        unreachable = isinstance(error, (ConnectionError, HTTPClientError))
         unknown = _CONNECTION_REMEDY if unreachable else "Correct the AWS settings of this process."
         remedy = _REMEDIES.get(_ALIASES.get(code, code), unknown)
+        if type(error) is HTTPClientError or not isinstance(error, (BotoCoreError, OSError, RuntimeError)):
+            reason = "it is not repeated what was said, because that may quote what was sent"
     lines = reason.strip().splitlines() or [""]
     return MintFailure(str(identity), region, code, lines[0][:_LONGEST_REASON].rstrip(". "), remedy)
 
@@ -226,30 +240,28 @@ def _permission_remedy(identity: AwsIdentity, operation: str) -> str:
     return 'Allow ecr:GetAuthorizationToken on Resource "*" to this identity.'
 
 
-#: Whose lines below WARNING hold what AWS was sent or has answered, tokens included, or are only chatter.
+#: Whose lines hold what AWS was sent or has answered, tokens included: at DEBUG as text, and at WARNING in the local
+#: variables of a traceback.
 _TALKATIVE: Final = ("boto3", "botocore", "urllib3")
+_hush: Final = threading.local()
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep this thread's talk with AWS out of every log, whatever its level: the libraries' DEBUG lines hold the token.
+    """Keep this thread's talk with AWS out of every log, whatever its level; what fails is told by us.
 
-    A filter on each logger, and not a level, because other threads may well want their lines.
+    By a filter on each logger, and not by a level, because other threads may well want their lines. The filter stays:
+    logging does not bear one that goes while another thread's line passes it.
     """
-    thread = threading.get_ident()
-
-    def is_speakable(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or threading.get_ident() != thread
-
-    loggers = [
-        logger
-        for name, logger in list(logging.root.manager.loggerDict.items())
-        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _TALKATIVE
-    ]
-    for logger in loggers:
-        logger.addFilter(is_speakable)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _TALKATIVE:
+            logger.addFilter(_is_speakable)
+    _hush.is_on = True
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeFilter(is_speakable)
+        _hush.is_on = False
+
+
+def _is_speakable(_record: logging.LogRecord) -> bool:
+    return not getattr(_hush, "is_on", False)

@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's ow
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cachetools import FIFOCache
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.identity import AwsIdentity
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 #: After a failure nobody on the host asks AWS again for this long. Airflow retries a lookup that failed on its API
 #: server for up to 18 s: those retries are to cost nothing.
@@ -45,6 +47,8 @@ FIRST_LOOK_SECONDS: Final = 0.002
 LONGEST_PAUSE_SECONDS: Final = 0.1
 #: While AWS does not answer, a process says so once in this time.
 WARN_EVERY_SECONDS: Final = 60.0
+#: By how much a clock may go back without having been set: a time server trims it.
+CLOCK_TRIM_SECONDS: Final = 5.0
 
 _FORMAT: Final = 1
 _MOST_ENTRIES: Final = 4096  # bounds a process whose identities change; far above the identities of one configuration
@@ -86,16 +90,16 @@ class Entry:
             return None
 
     def _is_sound(self) -> bool:
-        texts: list[object] = []
-        times: list[object] = [self.recorded_at]
+        """Tell whether its times can be compared; TypeError or ValueError: a text is none, or cannot be sent."""
+        texts, times = [], [self.recorded_at]
         if self.token is not None:
-            texts += [self.token.username, self.token.password, self.token.registry or ""]
-            times += [self.token.minted_at, self.token.expires_at, self.token.jitter]
+            texts += [self.token.username, self.token.password]
+            texts += [] if self.token.registry is None else [self.token.registry]
+            times += [self.token.minted_at, self.token.expires_at, self.token.life, self.token.jitter]
         if self.failure is not None:
             texts += asdict(self.failure).values()
-        return all(isinstance(text, str) for text in texts) and all(
-            isinstance(number, (int, float)) and math.isfinite(number) for number in times
-        )
+        "".join(texts).encode()
+        return all(map(math.isfinite, times))
 
 
 class ProcessLayer:
@@ -187,17 +191,16 @@ class TokenCache:
         settled = self._settled(key, entry)
         if settled is not None:
             return settled
-        if entry.token is not None and entry.token.is_alive(self._clock()):
-            return self._renewed(key, mint) or entry.token
-        token = self._awaited(key, mint)
-        if token is None:
-            reason = f"there was no answer within {LOOKUP_PATIENCE_SECONDS:.0f} s"
-            remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
-            raise MintError(MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy))
-        return token
+        try:
+            if entry.token is not None and entry.token.is_alive(self._clock()):
+                return self._renewed(key, mint) or entry.token
+            return self._awaited(key, mint)
+        except _TooLongError as error:
+            seconds = error.seconds
+        return self._in_vain(identity, entry, seconds)
 
     def _renewed(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
-        """Renew a token that still lives; None if somebody does so already, or if it takes long."""
+        """Renew a token that still lives; None if somebody does so already."""
 
         def renew() -> EcrToken | None:
             with self._host_turn(key) as is_ours:
@@ -206,8 +209,8 @@ class TokenCache:
         turn = self._process.turn(key)
         return _in_background(renew, turn, RENEWAL_PATIENCE_SECONDS) if turn.acquire(blocking=False) else None
 
-    def _awaited(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
-        """Wait for a token, and mint it when the turn is ours or takes too long to come; None if all takes too long."""
+    def _awaited(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
+        """Wait for a token, and mint it when the turn is ours, or when whoever has the turn takes long."""
 
         def wait() -> EcrToken:
             give_up_at = time.monotonic() + HOST_PATIENCE_SECONDS
@@ -225,7 +228,7 @@ class TokenCache:
         turn = self._process.turn(key)
         patience_ends_at = time.monotonic() + LOOKUP_PATIENCE_SECONDS
         if not turn.acquire(timeout=LOOKUP_PATIENCE_SECONDS):
-            return None
+            raise _TooLongError(LOOKUP_PATIENCE_SECONDS)
         return _in_background(wait, turn, patience_ends_at - time.monotonic())
 
     def _minted(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
@@ -243,6 +246,17 @@ class TokenCache:
             return token
         self._record(key, Entry(entry.token, failure, self._clock()))
         return self._despite(failure, key, entry.token)
+
+    def _in_vain(self, identity: AwsIdentity, entry: Entry, seconds: float) -> EcrToken:
+        """After waiting too long, serve what has come meanwhile; else see to it that nobody waits again so soon."""
+        reason = f"there was no answer within {seconds:.0f} s"
+        remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
+        failure = MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy)
+        newest = self._newest(identity.key)
+        if newest == entry:
+            newest = Entry(entry.token, failure, self._clock())
+            self._record(identity.key, newest)
+        return self._settled(identity.key, newest) or self._despite(failure, identity.key, entry.token)
 
     def _settled(self, key: str, entry: Entry) -> EcrToken | None:
         """Tell what an entry settles by itself.
@@ -268,13 +282,17 @@ class TokenCache:
         return token
 
     def _newest(self, key: str) -> Entry:
-        """Tell what is known by the process or by the host, whichever asked AWS last."""
+        """Tell what is known by the process or by the host, whichever asked AWS last.
+
+        What seems to come from the future was recorded before the clock was set back, and so before all else.
+        """
+        now = self._clock() + CLOCK_TRIM_SECONDS
         known = self._process.get(key) or Entry()
-        found = self._read(key)
-        if found is None or found.recorded_at <= known.recorded_at:
-            return known
-        self._process.put(key, found)
-        return found
+        found = self._read(key) or known
+        newest = max(known, found, key=lambda entry: (entry.recorded_at <= now, entry.recorded_at))
+        if newest is not known:
+            self._process.put(key, newest)
+        return newest
 
     def _read(self, key: str) -> Entry | None:
         if self._store is None:
@@ -316,15 +334,27 @@ class TokenCache:
             )
 
 
-def _in_background(work: Callable[[], EcrToken | None], turn: threading.Lock, patience: float) -> EcrToken | None:
+class _TooLongError(Exception):
+    """What was to be waited for has not come.
+
+    :param seconds: how long it was waited for
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def _in_background(work: Callable[[], Result], turn: threading.Lock, patience: float) -> Result:
     """Do what may hang in a thread of its own, so that a lookup need not wait for its end; then give up the turn.
 
     boto3's timeouts do not bound a name server that is silent, nor a program that is to tell the credentials.
 
     :param patience: seconds to wait for it
-    :return: what it returns, or None when patience ends; what it raises is raised
+    :return: what it returns; what it raises is raised
+    :raises _TooLongError: it goes on
     """
-    outcome: Future[EcrToken | None] = Future()
+    outcome: Future[Result] = Future()
 
     def run() -> None:
         try:
@@ -344,7 +374,7 @@ def _in_background(work: Callable[[], EcrToken | None], turn: threading.Lock, pa
     try:
         return outcome.result(patience)
     except FutureTimeoutError:
-        return None
+        raise _TooLongError(patience) from None
 
 
 def _back_off(token: EcrToken | None) -> float:

@@ -82,6 +82,8 @@ class HostStore:
                 except IsADirectoryError:
                     os.rmdir(name, dir_fd=folder)
                     os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except FileNotFoundError:
+                pass  # another writer took our file for a leftover, and has written its own
             except OSError:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
@@ -187,7 +189,7 @@ def _check_file(name: str, status: os.stat_result) -> None:
         problem = "is not a file"
     elif status.st_uid != os.geteuid():
         problem = "belongs to another user"
-    elif status.st_nlink != 1:
+    elif status.st_nlink > 1:  # and not none: it may have been replaced since it was opened
         problem = "has a second name"
     elif stat.S_IMODE(status.st_mode) & 0o077:
         problem = "is open to other users"

@@ -194,7 +194,7 @@ def _list_of(kind: type, form: str) -> Reader:
 
 
 def _assume_role_kwargs(path: str, value: object) -> str:
-    return json.dumps(_read(f"{path}.", _mapping(path, value), ASSUME_ROLE_SETTINGS), sort_keys=True)
+    return _json(path, _read(f"{path}.", _mapping(path, value), ASSUME_ROLE_SETTINGS))
 
 
 def _extra(path: str, value: object) -> str:
@@ -202,7 +202,14 @@ def _extra(path: str, value: object) -> str:
     if "reauth" in mapping and mapping["reauth"] is not True:
         remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
         raise ConfigurationError(f"{path}.reauth", "is not true", remedy)
-    return json.dumps(mapping)
+    return _json(path, mapping)
+
+
+def _json(path: str, value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True)
+    except RecursionError:
+        raise ConfigurationError(path, "is too deep", "nest it less") from None
 
 
 _CONNECTIONS_REMEDY: Final = (
@@ -413,5 +420,8 @@ def _kind(value: object) -> str:
 
 def _shown(value: object) -> str:
     """Show a value that is no secret, in one line and not at length."""
-    text = json.dumps(value, default=lambda other: f"a {type(other).__name__}")
+    try:
+        text = json.dumps(value, default=lambda other: f"a {type(other).__name__}")
+    except RecursionError:
+        text = "too deep"
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - about a line
