@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import random
 import threading
 import time
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend import __version__
@@ -59,7 +61,7 @@ def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrTo
 
 
 def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintFailure:
-    import boto3  # noqa: F401 - first, so that all its loggers are there to be hushed
+    _import_all()  # first, so that all loggers are there to be hushed
     from botocore.exceptions import BotoCoreError, ClientError
 
     region, client = identity.region, None
@@ -80,6 +82,19 @@ def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintF
             reason = "the answer has not the shape that AWS documents"
         remedy = "Look at what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's."
         return MintFailure(str(identity), region or "none", "UnusableAnswer", reason, remedy)
+
+
+#: Held while boto3 is imported, and while a process forks: a child that is forked in the middle of an import finds half
+#: of it, and nobody to import the rest.
+_importing: Final = threading.Lock()
+os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
+
+
+def _import_all() -> None:
+    """Import all that a mint needs, down to what Python's sockets import at their first use."""
+    with _importing:
+        for name in ("boto3.session", "botocore.session", "encodings.idna"):
+            import_module(name)
 
 
 def _session(identity: AwsIdentity) -> botocore.session.Session:

@@ -191,9 +191,14 @@ class TokenCache:
         settled = self._settled(key, entry)
         if settled is not None:
             return settled
-        try:
-            if entry.token is not None and entry.token.is_alive(self._clock()):
+        if entry.token is not None and entry.token.is_alive(self._clock()):
+            try:
                 return self._renewed(key, mint) or entry.token
+            except _TooLongError as error:
+                seconds = error.seconds
+            if entry.token.is_alive(self._clock()):
+                return self._in_vain(identity, entry, seconds)
+        try:
             return self._awaited(key, mint)
         except _TooLongError as error:
             seconds = error.seconds
