@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import ssl
 import threading
 import time
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrTo
 
 
 def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintFailure:
-    _import_all()  # first, so that all loggers are there to be hushed
+    _begin()  # first, so that all loggers are there to be hushed
     from botocore.exceptions import BotoCoreError, ClientError
 
     region, client = identity.region, None
@@ -84,17 +85,19 @@ def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintF
         return MintFailure(str(identity), region or "none", "UnusableAnswer", reason, remedy)
 
 
-#: Held while boto3 is imported, and while a process forks: a child that is forked in the middle of an import finds half
-#: of it, and nobody to import the rest.
-_importing: Final = threading.Lock()
-os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
+#: Held while boto3 is imported and OpenSSL begins, and while a process forks: a child that is forked in the middle of
+#: either finds half of it, or a lock of OpenSSL taken, and nobody to go on.
+_beginning: Final = threading.Lock()
+os.register_at_fork(before=_beginning.acquire, after_in_parent=_beginning.release, after_in_child=_beginning.release)
 
 
-def _import_all() -> None:
+def _begin() -> None:
     """Import all that a mint needs, down to what Python's sockets import at their first use."""
-    with _importing:
+    with _beginning:
         for name in ("boto3.session", "botocore.session", "encodings.idna"):
             import_module(name)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ssl.RAND_bytes(1)
 
 
 def _session(identity: AwsIdentity) -> botocore.session.Session:

@@ -61,11 +61,13 @@ class Entry:
     :param token: the last token that AWS gave, if any
     :param failure: why AWS gave none when it was asked last; None if it did
     :param recorded_at: when AWS was asked last, in seconds since the epoch
+    :param key: whose token: a file that was renamed is not another identity's
     """
 
     token: EcrToken | None = None
     failure: MintFailure | None = None
     recorded_at: float = -math.inf
+    key: str = ""
 
     def to_json(self) -> bytes:
         """Write it as the file of the host's cache holds it."""
@@ -91,7 +93,7 @@ class Entry:
 
     def _is_sound(self) -> bool:
         """Tell whether its times can be compared; TypeError or ValueError: a text is none, or cannot be sent."""
-        texts, times = [], [self.recorded_at]
+        texts, times = [self.key], [self.recorded_at]
         if self.token is not None:
             texts += [self.token.username, self.token.password]
             texts += [] if self.token.registry is None else [self.token.registry]
@@ -222,7 +224,10 @@ class TokenCache:
             pause = FIRST_LOOK_SECONDS
             while True:
                 with self._host_turn(key) as is_ours:
-                    if is_ours or time.monotonic() >= give_up_at:
+                    is_late = time.monotonic() >= give_up_at
+                    if is_late and not is_ours:
+                        self._complain("the process whose turn it is does not get on")
+                    if is_late or is_ours:
                         return self._minted(key, mint)
                 time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
                 pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
@@ -247,9 +252,9 @@ class TokenCache:
         except MintError as error:
             failure = error.failure
         else:
-            self._record(key, Entry(token, None, self._clock()))
+            self._record(Entry(token, None, self._clock(), key))
             return token
-        self._record(key, Entry(entry.token, failure, self._clock()))
+        self._record(Entry(entry.token, failure, self._clock(), key))
         return self._despite(failure, key, entry.token)
 
     def _in_vain(self, identity: AwsIdentity, entry: Entry, seconds: float) -> EcrToken:
@@ -259,8 +264,8 @@ class TokenCache:
         failure = MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy)
         newest = self._newest(identity.key)
         if newest == entry:
-            newest = Entry(entry.token, failure, self._clock())
-            self._record(identity.key, newest)
+            newest = Entry(entry.token, failure, self._clock(), identity.key)
+            self._record(newest)
         return self._settled(identity.key, newest) or self._despite(failure, identity.key, entry.token)
 
     def _settled(self, key: str, entry: Entry) -> EcrToken | None:
@@ -308,15 +313,16 @@ class TokenCache:
             self._complain(error.strerror)
             return None
         entry = None if text is None else Entry.from_json(text)
-        if text is not None and entry is None:
+        if text is not None and (entry is None or entry.key != key):
             self._complain("a file of the cache is damaged, or of another version")
+            return None
         return entry
 
-    def _record(self, key: str, entry: Entry) -> None:
-        self._process.put(key, entry)
+    def _record(self, entry: Entry) -> None:
+        self._process.put(entry.key, entry)
         if self._store is not None:
             try:
-                self._store.write(f"{key}.json", entry.to_json())
+                self._store.write(f"{entry.key}.json", entry.to_json())
             except OSError as error:
                 self._complain(error.strerror)
 

@@ -23,7 +23,9 @@ LARGEST_FILE_BYTES: Final = 64 * 1024
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
-_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # not blocking: a pipe in a file's place would
+_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking: a pipe in a file's place would
+#: What opening gives for an unsafe file, a link, a folder, a socket, and a file that is closed to us.
+_NO_FILE_OF_OURS: Final = (errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES)
 
 
 class UnsafeFileError(OSError):
@@ -69,8 +71,8 @@ class HostStore:
         with self._folder() as folder:
             for leftover in os.listdir(folder):  # of writers that were killed
                 if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
-                    with suppress(FileNotFoundError):
-                        os.unlink(leftover, dir_fd=folder)
+                    with suppress(OSError):
+                        _remove(leftover, folder)
             temporary = f"{name}.{secrets.token_hex(8)}.tmp"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_SAFELY
             descriptor = os.open(temporary, flags, mode=_FILE_MODE, dir_fd=folder)
@@ -127,7 +129,7 @@ class HostStore:
     def _open_folder(self) -> int:
         name = FOLDER_NAME.format(uid=os.geteuid())
         if self._cache_dir is not None:
-            return _open_private_folder(os.path.join(self._cache_dir, name), make=os.makedirs)
+            return _open_private_folder(os.path.join(self._cache_dir, name), make=_make_folders)
         for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), *_SHARED_PARENTS):
             if os.path.isabs(parent):
                 with suppress(OSError):
@@ -137,6 +139,15 @@ class HostStore:
     def __str__(self) -> str:
         """Tell where it is."""
         return self._cache_dir or f"$XDG_RUNTIME_DIR, {', '.join(_SHARED_PARENTS)} or the temp folder"
+
+
+def _make_folders(path: str, mode: int) -> None:
+    """Make a folder and those above it, as ``os.makedirs`` does, but all of them with the mode."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        with suppress(FileExistsError):
+            _make_folders(parent, mode)
+    os.mkdir(path, mode)
 
 
 def _open_private_folder(path: str, make: Callable[[str, int], None] = os.mkdir) -> int:
@@ -171,17 +182,24 @@ def _open_file(name: str, flags: int, folder: int) -> int:
 
 
 def _open_lock(name: str, folder: int) -> int:
-    """Open a lock of ours, made if need be; a link, an empty folder or a file of others in its place is removed."""
+    """Open a lock of ours, made if need be; whatever else stands in its place is removed, if it may be."""
     flags = os.O_RDWR | os.O_CREAT
     try:
         return _open_file(name, flags, folder)
+    except OSError as error:
+        if error.errno not in _NO_FILE_OF_OURS:
+            raise
+    with suppress(FileNotFoundError):  # another process was quicker
+        _remove(name, folder)
+    return _open_file(name, flags, folder)
+
+
+def _remove(name: str, folder: int) -> None:
+    """Remove what stands under a name: a folder only if it is empty."""
+    try:
+        os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
         os.rmdir(name, dir_fd=folder)
-    except OSError as error:
-        if not (isinstance(error, UnsafeFileError) or error.errno == errno.ELOOP):
-            raise
-        os.unlink(name, dir_fd=folder)
-    return _open_file(name, flags, folder)
 
 
 def _check_file(name: str, status: os.stat_result) -> None:
