@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.token import EcrToken
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
+OTHER = replace(IDENTITY, profile_name="other")
 HOUR = 3600.0
 
 
@@ -48,6 +53,12 @@ class Aws:
         if self.fails:
             raise MintError(build_failure())
         return build_token(minted_at=self.now, life=self.life, password=f"token {self.calls}")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, a renewal here does not take too long, but where a test is about that."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -76,16 +87,33 @@ def test_one_mint_serves_every_process_for_a_life(aws: Aws, new_process: Callabl
 
 
 def test_a_process_does_not_look_at_the_host_while_its_token_is_fresh(
-    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path
+    new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hit path touches no file."""
-    lookup = new_process()
-    lookup()
-    for file in tmp_path.rglob("*.json"):
-        file.unlink()
+    """The hit path touches no file, whether the process minted the token or found it."""
+    who_minted, who_found = new_process(), new_process()
+    who_minted()
+    who_found()
+    monkeypatch.setattr(HostStore, "_open_folder", lambda _: pytest.fail("a look at the host"))
 
-    assert lookup() == "token 1"
-    assert aws.calls == 1
+    assert (who_minted(), who_found()) == ("token 1", "token 1")
+
+
+@pytest.mark.parametrize(("age", "fails"), [(0, False), (11.5 * HOUR, True)])
+def test_nobody_takes_a_turn_for_what_the_host_knows(
+    aws: Aws,
+    new_process: Callable[[], Callable[[], str]],
+    monkeypatch: pytest.MonkeyPatch,
+    age: float,
+    fails: bool,
+) -> None:
+    """A token that is fresh, or that serves while AWS is not to be asked, costs a look at a file."""
+    new_process()()
+    aws.now += age
+    aws.fails = fails
+    new_process()()
+    monkeypatch.setattr(HostStore, "turn", lambda *_: pytest.fail("a turn was taken"))
+
+    assert new_process()() == "token 1"
 
 
 def test_a_stale_token_is_renewed_by_one(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
@@ -136,9 +164,10 @@ def test_while_aws_fails_it_is_asked_once_in_a_back_off(
     for _ in range(10):
         lookup()
         new_process()()
+        aws.now += (BACK_OFF_SECONDS - 1) / 10
     assert aws.calls == 2
 
-    aws.now += BACK_OFF_SECONDS
+    aws.now += 1
     lookup()
 
     assert aws.calls == 3
@@ -164,6 +193,18 @@ def test_a_process_says_so_again_after_a_minute(
     assert len(caplog.records) == 180 / WARN_EVERY_SECONDS
 
 
+def test_every_identity_has_its_own_warning(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
+    """One that fails does not silence another."""
+    cache = TokenCache(None, HOUR, ProcessLayer(), aws.clock)
+    for later in (0, 11 * HOUR):
+        aws.now += later
+        aws.fails = bool(later)
+        for identity in (IDENTITY, OTHER):
+            cache.get(identity, aws.mint)
+
+    assert len(caplog.records) == 2
+
+
 def test_a_dead_token_is_not_served_though_aws_fails(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
     """Better an error that names the cause than a token that the registry refuses."""
     lookup = new_process()
@@ -184,18 +225,22 @@ def test_a_cold_failure_is_repeated_without_asking_again(
         with pytest.raises(MintError) as caught:
             new_process()()
         assert caught.value.failure == build_failure()
+        aws.now += (BACK_OFF_SECONDS - 1) / 5
 
     assert aws.calls == 1
 
 
-def test_recovery_is_noticed_after_the_back_off(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
-    """No restart, no clearing."""
+@pytest.mark.parametrize("later", [BACK_OFF_SECONDS, HOUR])
+def test_recovery_is_noticed_after_the_back_off(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], later: float
+) -> None:
+    """No restart, no clearing, however much later."""
     lookup = new_process()
     aws.fails = True
     with pytest.raises(MintError):
         lookup()
     aws.fails = False
-    aws.now += BACK_OFF_SECONDS
+    aws.now += later
 
     assert lookup() == "token 2"
 
@@ -212,6 +257,23 @@ def test_what_another_process_got_ends_the_back_off(aws: Aws, new_process: Calla
     aws.now -= 1
 
     assert lookup() == "token 2"
+
+
+def test_a_process_backs_off_though_the_host_does_not_remember(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path
+) -> None:
+    """What the process knows is newer than a file that could not be replaced."""
+    lookup = new_process()
+    lookup()
+    (file,) = tmp_path.rglob("*.json")
+    old = file.read_bytes()
+    aws.now += 11 * HOUR
+    aws.fails = True
+    for _ in range(3):
+        lookup()
+        file.write_bytes(old)
+
+    assert aws.calls == 2
 
 
 def test_the_back_off_of_a_short_life_is_short(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
@@ -240,12 +302,12 @@ def test_a_clock_that_was_set_back_neither_serves_nor_stops(
 
 
 def test_a_failure_from_the_future_does_not_block(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
-    """After the clock was set back, AWS is asked again at once."""
+    """After the clock was set back, however little, AWS is asked again at once."""
     aws.fails = True
     with pytest.raises(MintError):
         new_process()()
     aws.fails = False
-    aws.now -= HOUR
+    aws.now -= 0.5
 
     assert new_process()() == "token 2"
 
@@ -263,7 +325,32 @@ def test_identities_do_not_share(aws: Aws, tmp_path: Path) -> None:
     """Another identity, another token."""
     cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
 
-    assert cache.get(IDENTITY, aws.mint) != cache.get(replace(IDENTITY, profile_name="other"), aws.mint)
+    assert cache.get(IDENTITY, aws.mint) != cache.get(OTHER, aws.mint)
+
+
+@pytest.mark.parametrize("age", [0, 11 * HOUR])
+def test_identities_do_not_wait_for_each_other(aws: Aws, tmp_path: Path, age: float) -> None:
+    """While the mint of one hangs, another gets its token, the first or a new one."""
+    cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+    if age:
+        for identity in (IDENTITY, OTHER):
+            cache.get(identity, aws.mint)
+    aws.now += age
+    asked, answer = threading.Event(), threading.Event()
+
+    def mint_slowly() -> EcrToken:
+        asked.set()
+        assert answer.wait(10)
+        return aws.mint()
+
+    hanging = threading.Thread(target=cache.get, args=(IDENTITY, mint_slowly))
+    hanging.start()
+    assert asked.wait(10)
+    try:
+        assert cache.get(OTHER, aws.mint).minted_at == aws.now
+    finally:
+        answer.set()
+        hanging.join()
 
 
 def test_threads_that_come_together_mint_once(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
@@ -327,8 +414,43 @@ def test_whoever_holds_the_turn_too_long_is_not_waited_for(
     assert HOST_PATIENCE_SECONDS <= sum(waited) < HOST_PATIENCE_SECONDS + 1
 
 
-def test_a_renewal_that_hangs_is_not_waited_for(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old token is served; the new one is there when AWS has answered after all."""
+def test_who_waits_for_the_turn_takes_the_token_that_comes(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not need the turn for that: all who wait leave together."""
+    store = HostStore(str(tmp_path))
+    entry = Entry(build_token(), None, NOW, IDENTITY.key).to_json()
+    monkeypatch.setattr("time.sleep", lambda _: store.write(f"{IDENTITY.key}.json", entry))
+    with store.turn(IDENTITY.key):
+        assert new_process()() == "a-token"
+
+    assert aws.calls == 0
+
+
+def test_who_waits_looks_soon_at_first_and_then_seldom(
+    new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, for a token that comes soon; ten to twenty times a second, and not in step, for the crowd's sake."""
+    waited: list[float] = []
+    monkeypatch.setattr("time.monotonic", lambda: sum(waited))
+    monkeypatch.setattr("time.sleep", waited.append)
+    with HostStore(str(tmp_path)).turn(IDENTITY.key):
+        new_process()()
+
+    assert waited[0] < 0.005
+    assert sum(waited[:8]) < 0.1
+    assert all(0.05 <= pause <= 0.1 for pause in waited[20:])
+    assert len(set(waited)) == len(waited)
+
+
+def test_a_renewal_that_hangs_is_not_waited_for(
+    aws: Aws,
+    new_process: Callable[[], Callable[[], str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The old token is served, by all; the new one is there when AWS has answered after all."""
     monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 0.05)
     cache = TokenCache(HostStore(str(tmp_path)), HOUR, process := ProcessLayer(), aws.clock)
     cache.get(IDENTITY, aws.mint)
@@ -340,6 +462,8 @@ def test_a_renewal_that_hangs_is_not_waited_for(aws: Aws, tmp_path: Path, monkey
         return aws.mint()
 
     assert cache.get(IDENTITY, mint_slowly).password == "token 1"
+    assert "there was no answer within 0 s" in caplog.text
+    assert new_process()() == "token 1"
     answer.set()
     with process.turn(IDENTITY.key):
         assert cache.get(IDENTITY, aws.mint).password == "token 2"
@@ -348,20 +472,94 @@ def test_a_renewal_that_hangs_is_not_waited_for(aws: Aws, tmp_path: Path, monkey
 def test_a_mint_that_hangs_is_not_waited_for_without_end(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither by who mints nor by the other threads, whatever hangs; and the failure says so."""
+    """The failure says so; whoever comes next is told the same, and does not wait, in whichever process."""
     monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
-    cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
-    answer = threading.Event()
+    one, other = (TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock) for _ in range(2))
+    asked, answer = [], threading.Event()
 
     def mint_slowly() -> EcrToken:
+        asked.append(True)
         assert answer.wait(10)
         return aws.mint()
 
-    for _ in range(2):
+    for cache in (one, one, other):
         with pytest.raises(MintError) as caught:
             cache.get(IDENTITY, mint_slowly)
-        assert caught.value.failure.code == "TimedOut"
+        assert (caught.value.failure.code, caught.value.failure.region) == ("TimedOut", "us-east-1")
+        assert caught.value.failure.identity == str(IDENTITY)
+        assert caught.value.failure.reason == "there was no answer within 0 s"
+        assert "what hangs" in caught.value.failure.remedy
     answer.set()
+    assert len(asked) == 1
+
+
+def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failure is that of the threads that wait for it."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
+    cache = TokenCache(None, HOUR, process := ProcessLayer(), aws.clock)
+
+    with process.turn(IDENTITY.key), pytest.raises(MintError, match="no answer within 0 s"):
+        cache.get(IDENTITY, aws.mint)
+    assert aws.calls == 0
+
+
+def test_what_comes_while_a_mint_hangs_is_served(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a process that has waited long enough for its own."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
+    cache = TokenCache(store := HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+    answer = threading.Event()
+
+    def mint_slowly() -> EcrToken:
+        store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
+        assert answer.wait(10)
+        return aws.mint()
+
+    assert cache.get(IDENTITY, mint_slowly) == build_token()
+    answer.set()
+
+
+def test_a_process_ends_though_a_mint_hangs() -> None:
+    """Nobody waits for an answer that no lookup waits for."""
+    program = """if True:
+        import time
+        from ecr_secrets_backend import cache
+        from ecr_secrets_backend.errors import MintError
+        from ecr_secrets_backend.identity import AwsIdentity
+        cache.LOOKUP_PATIENCE_SECONDS = 0.05
+        try:
+            cache.TokenCache(None, 0).get(AwsIdentity("ecr", "us-east-1"), lambda: time.sleep(60))
+        except MintError as error:
+            print(error.failure.code)
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+
+    assert run.stdout == "TimedOut\n"
+
+
+def test_a_child_begins_with_no_turn_taken() -> None:
+    """The thread that had it when the child was forked is not in the child, and would never give it up."""
+    process = ProcessLayer()
+    process.survive_forks()
+    assert process.turn("key").acquire(blocking=False)
+    child = os.fork()
+    if child == 0:
+        is_free = process.turn("key").acquire(blocking=False)
+        process.put("key", Entry())
+        os._exit(0 if is_free else 1)
+    process.put("key", Entry())
+
+    assert os.waitpid(child, 0) == (child, 0)
+    assert not process.turn("key").acquire(blocking=False)
+
+
+def test_what_one_process_keeps_is_bounded() -> None:
+    """Identities that change without end do not fill the memory."""
+    process = ProcessLayer()
+    for number in range(10_000):
+        process.put(str(number), Entry())
+
+    assert process.get("0") is None
+    assert process.get("9999") is not None
 
 
 def test_a_process_that_may_have_no_more_threads_mints_without(
@@ -391,7 +589,7 @@ def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
     assert Entry.from_json(entry.to_json()) == entry
 
 
-def damaged(change: Callable[[dict[str, object]], object]) -> bytes:
+def damaged(change: Callable[[Any], object]) -> bytes:
     fields = json.loads(Entry(build_token(), build_failure(), NOW).to_json())
     change(fields)
     return json.dumps(fields).encode()
@@ -408,16 +606,20 @@ def damaged(change: Callable[[dict[str, object]], object]) -> bytes:
         b"{}",
         b"[" * 50_000,
         Entry(build_token(), None, NOW).to_json()[:-1],
+        damaged(lambda fields: fields.update(format=0)),
         damaged(lambda fields: fields.update(format=2)),
         damaged(lambda fields: fields.update(more=1)),
         damaged(lambda fields: fields.pop("recorded_at")) + b"x",
         damaged(lambda fields: fields.update(recorded_at="now")),
         damaged(lambda fields: fields.update(token="a-token")),
-        damaged(lambda fields: fields["token"].pop("password")),  # type: ignore[attr-defined]
-        damaged(lambda fields: fields["token"].update(password=None)),  # type: ignore[attr-defined]
-        damaged(lambda fields: fields["token"].update(expires_at=float("inf"))),  # type: ignore[attr-defined]
-        damaged(lambda fields: fields["token"].update(expires_at=10**400)),  # type: ignore[attr-defined]
-        damaged(lambda fields: fields["failure"].update(code=1)),  # type: ignore[attr-defined]
+        damaged(lambda fields: fields["token"].pop("password")),
+        damaged(lambda fields: fields["token"].update(password=None)),
+        damaged(lambda fields: fields["token"].update(registry=False)),
+        damaged(lambda _: None).replace(b"a-token", b"\xed\xa0\x80"),
+        damaged(lambda fields: fields["token"].update(minted_at=-(10**308), expires_at=10**308)),
+        damaged(lambda fields: fields["token"].update(expires_at=float("inf"))),
+        damaged(lambda fields: fields["token"].update(expires_at=10**400)),
+        damaged(lambda fields: fields["failure"].update(code=1)),
     ],
 )
 def test_other_bytes_are_no_entry(text: bytes) -> None:
@@ -452,3 +654,24 @@ def test_a_cache_that_cannot_be_used_is_reported_once(
     assert aws.calls == 1
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(file) in caplog.text
+    assert "Not a directory" in caplog.text
+
+
+def test_every_fault_of_the_cache_is_reported(
+    new_process: Callable[[], Callable[[], str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One does not hide another."""
+    new_process()()
+    (file,) = tmp_path.rglob("*.json")
+    file.write_bytes(b"garbage")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HostStore, "write", fail)
+    new_process()()
+    assert "damaged" in caplog.records[0].message
+    assert "No space left" in caplog.records[1].message

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend.host_store import FOLDER_NAME, LARGEST_FILE_BYTES, HostStore, UnsafeFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAME = "entry.json"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
@@ -51,9 +56,10 @@ def test_nobody_else_may_read_or_write(store: HostStore, folder: Path, umask: in
     assert {mode_of(file) for file in folder.iterdir()} == {0o600}
 
 
-def test_a_folder_that_was_opened_to_others_is_closed(store: HostStore, folder: Path) -> None:
-    """By the next operation."""
-    folder.chmod(0o777)
+@pytest.mark.parametrize("mode", [0o777, 0o701, 0o500, 0o1700])
+def test_a_folder_of_another_mode_is_set_right(store: HostStore, folder: Path, mode: int) -> None:
+    """By the next operation: it is closed to others, and open to us."""
+    folder.chmod(mode)
     store.read(NAME)
 
     assert mode_of(folder) == 0o700
@@ -86,7 +92,7 @@ def test_by_default_it_lives_in_the_users_runtime_folder(tmp_path: Path, monkeyp
     assert len(list(tmp_path.rglob(NAME))) == 1
 
 
-@pytest.mark.parametrize("runtime_folder", ["", "relative", "/nonexistent", "/dev/null"])
+@pytest.mark.parametrize("runtime_folder", ["", "relative", "/proc/nonexistent", "/dev/null"])
 def test_without_a_runtime_folder_it_lives_in_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_folder: str
 ) -> None:
@@ -101,11 +107,17 @@ def test_without_a_runtime_folder_it_lives_in_shared_memory(
 def test_without_shared_memory_it_lives_in_the_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last resort, for a kernel or a container without ``/dev/shm``."""
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_PARENTS", ("/nonexistent",))
+    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_PARENTS", ("/proc/nonexistent",))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     HostStore(None).write(NAME, b"content")
 
     assert len(list(tmp_path.rglob(NAME))) == 1
+
+
+def test_it_tells_where_it_is_looked_for() -> None:
+    """For whoever reads a complaint about it."""
+    assert str(HostStore("/var/cache/tokens")) == "/var/cache/tokens"
+    assert str(HostStore(None)) == "$XDG_RUNTIME_DIR, /dev/shm or the temp folder"
 
 
 def test_a_link_is_not_followed(store: HostStore, folder: Path, tmp_path: Path) -> None:
@@ -133,6 +145,16 @@ def test_a_link_in_the_folders_place_is_refused(store: HostStore, folder: Path, 
     assert not list(target.iterdir())
 
 
+def test_a_file_in_the_folders_place_is_refused(store: HostStore, folder: Path) -> None:
+    """And left as it was."""
+    folder.rmdir()
+    folder.touch(0o644)
+
+    with pytest.raises(NotADirectoryError):
+        store.read(NAME)
+    assert mode_of(folder) == 0o644
+
+
 def test_a_link_in_a_locks_place_is_replaced(store: HostStore, folder: Path, tmp_path: Path) -> None:
     """The turn is taken at a file of our own."""
     target = tmp_path / "target"
@@ -156,8 +178,45 @@ def test_an_empty_folder_in_a_files_place_is_replaced(store: HostStore, folder: 
     assert store.read(NAME) == b"content"
 
 
-def spoil_by_mode(file: Path) -> None:
-    file.chmod(0o640)
+def test_a_write_that_fails_leaves_nothing_behind(store: HostStore, folder: Path) -> None:
+    """Here because of what stands in the file's place; on a full disk as well."""
+    (folder / NAME).mkdir()
+    (folder / NAME / "content").touch()
+
+    with pytest.raises(OSError, match="not empty"):
+        store.write(NAME, b"content")
+    assert [file.name for file in folder.iterdir()] == [NAME]
+
+
+def test_a_lock_that_cannot_be_opened_is_not_removed(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may hold it; as when this process has no descriptors left."""
+    lock = folder / f"{NAME}.lock"
+    lock.touch(0o600)
+    open_file = os.open
+
+    def fail(path: str, *arguments: Any, **options: Any) -> int:
+        if path == lock.name:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr("os.open", fail)
+    with pytest.raises(OSError, match="Too many"), store.turn(NAME):
+        pass
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("size", [20_000, LARGEST_FILE_BYTES])
+def test_a_token_may_grow(store: HostStore, size: int) -> None:
+    """AWS does not fix its size: several times today's fits, and the largest is read whole."""
+    store.write(NAME, b"x" * size)
+
+    assert store.read(NAME) == b"x" * size
+
+
+def spoil_by_mode(mode: int) -> Callable[[Path], None]:
+    return lambda file: file.chmod(mode)
 
 
 def spoil_by_hard_link(file: Path) -> None:
@@ -173,14 +232,23 @@ def spoil_by_pipe(file: Path) -> None:
     os.mkfifo(file, 0o600)
 
 
-@pytest.mark.parametrize("spoil", [spoil_by_mode, spoil_by_hard_link, spoil_by_size, spoil_by_pipe])
-def test_an_unsafe_file_is_refused_and_can_be_replaced(store: HostStore, folder: Path, spoil: object) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        *((spoil_by_mode(0o600 | bit), "open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
+        (spoil_by_hard_link, "second name"),
+        (spoil_by_size, "too large"),
+        (spoil_by_pipe, "not a file"),
+    ],
+)
+def test_an_unsafe_file_is_refused_and_can_be_replaced(
+    store: HostStore, folder: Path, spoil: Callable[[Path], None], problem: str
+) -> None:
     """Whatever another user may have written, or may read."""
     store.write(NAME, b"content")
-    assert callable(spoil)
     spoil(folder / NAME)
 
-    with pytest.raises(UnsafeFileError):
+    with pytest.raises(UnsafeFileError, match=problem):
         store.read(NAME)
     store.write(NAME, b"ours")
     assert store.read(NAME) == b"ours"
@@ -207,12 +275,70 @@ def test_what_belongs_to_another_user_is_refused(store: HostStore, folder: Path)
             operation(NAME)
 
 
+@needs_root
+@pytest.mark.parametrize("them", [1, 54321])
+def test_every_user_but_ourselves_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, them: int) -> None:
+    """Root is not special, and numbers are not compared by size."""
+    us = 12345
+    monkeypatch.setattr("os.geteuid", lambda: us)
+    store, folder = HostStore(str(tmp_path)), tmp_path / FOLDER_NAME.format(uid=us)
+    folder.mkdir()
+    os.chown(folder, us, us)
+    store.write(NAME, b"ours")
+    os.chown(folder / NAME, us, us)
+    assert store.read(NAME) == b"ours"
+
+    for place in (folder / NAME, folder):
+        os.chown(place, them, them)
+        with pytest.raises(UnsafeFileError, match="another user"):
+            store.read(NAME)
+
+
+def test_a_leftover_may_be_gone_before_it_is_removed(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer was quicker."""
+    monkeypatch.setattr("os.listdir", lambda _: [f"{NAME}.0123.tmp"])
+    store.write(NAME, b"content")
+
+    assert store.read(NAME) == b"content"
+
+
 def test_a_reader_never_sees_half_a_file(store: HostStore, folder: Path) -> None:
     """A file is replaced, not rewritten: who has the old one open goes on to read it."""
     store.write(NAME, b"old")
     with (folder / NAME).open("rb") as reader:
         store.write(NAME, b"new")
         assert reader.read() == b"old"
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has opened the old one is content with it, though it has no name any more."""
+    store.write(NAME, b"old")
+    status_of = os.fstat
+
+    def meanwhile_replaced(descriptor: int) -> os.stat_result:
+        if stat.S_ISREG(status_of(descriptor).st_mode):
+            (folder / NAME).unlink(missing_ok=True)
+        return status_of(descriptor)
+
+    monkeypatch.setattr("os.fstat", meanwhile_replaced)
+    assert store.read(NAME) == b"old"
+
+
+def test_writers_that_meet_do_no_harm(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two contents is there in the end, and neither writer fails."""
+    replace = os.replace
+
+    def after_another(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr("os.replace", replace)
+        store.write(NAME, b"another")
+        replace(*arguments, **options)
+
+    monkeypatch.setattr("os.replace", after_another)
+    store.write(NAME, b"one")
+    assert [file.name for file in folder.iterdir()] == [NAME]
+    assert store.read(NAME) in {b"one", b"another"}
 
 
 def test_what_killed_writers_left_is_removed(store: HostStore, folder: Path) -> None:
@@ -284,7 +410,7 @@ def test_no_descriptor_is_left_open(store: HostStore, folder: Path) -> None:
     store.read(NAME)
     with store.turn(NAME), store.turn(NAME):
         pass
-    spoil_by_mode(folder / NAME)
+    (folder / NAME).chmod(0o640)
     with pytest.raises(UnsafeFileError):
         store.read(NAME)
 

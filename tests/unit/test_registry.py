@@ -89,6 +89,7 @@ def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
         f"{A}.dkr.ecr.us-gov-west-1.amazonaws.eu",
         f"{A}.dkr.ecr.us-iso-east-1.sc2s.sgov.gov",
         f"{A}.dkr.ecr.eu-west-1.on.aws",
+        f"{A}.dkr.ecr.us-gov-east-1.on.aws",
         f"{A}.dkr-ecr.eu-west-1.amazonaws.com",
         f"{A}.dkr-ecr.eu-west-1.api.aws",
         f"{A}.dkr.ecr.moon-base-1.amazonaws.com",
@@ -103,6 +104,29 @@ def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
     """Look-alikes, pairs of region and domain that do not belong together, ports, paths, users and odd characters."""
     with pytest.raises(InvalidRegistryError):
         Registry.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        ("https:///", "is empty"),
+        (f"http://{A}.dkr.ecr.us-east-1.amazonaws.com", "a scheme that is not https"),
+        (f"AWS:secret@{A}.dkr.ecr.us-east-1.amazonaws.com", "a user name before the host"),
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com/app:latest", "a path after the host; leave the repository"),
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com:443", "a port after the host; leave it off"),
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com\n", "white space"),
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com\x00", "a character that no host name has"),
+        ("docker.io", "'docker.io', which is not the host of an ECR registry"),
+        (f"{A}.dkr.ecr.moon-base-1.amazonaws.com", "the region 'moon-base-1'"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong(text: str, problem: str) -> None:
+    """And, where a user name stands before the host, does not repeat what may be a password."""
+    with pytest.raises(InvalidRegistryError, match=problem) as caught:
+        Registry.parse(text)
+
+    assert "secret" not in str(caught.value)
 
 
 def test_a_domain_of_another_partition_is_answered_with_the_right_host() -> None:

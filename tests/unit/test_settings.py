@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import AWS_SETTINGS, CONNECTION_SETTINGS, SETTINGS, MappedConnection, Settings
 
 A = "123456789012"
@@ -25,6 +27,7 @@ def parse_one(shape: object, **common: object) -> MappedConnection:
         (HOST, {}, HOST, "us-east-1"),
         (f"https://{HOST}/", {}, HOST, "us-east-1"),
         ({"registry": HOST}, {}, HOST, "us-east-1"),
+        ({"registry": HOST, "account_id": A, "region_name": "us-east-1"}, {}, HOST, "us-east-1"),
         ({"account_id": A, "region_name": "us-east-1"}, {}, HOST, "us-east-1"),
         ({"account_id": A}, {"region_name": "us-east-1"}, HOST, "us-east-1"),
         ({"region_name": "eu-west-1"}, {}, None, "eu-west-1"),
@@ -62,6 +65,89 @@ def test_structured_kwargs_may_be_json_text() -> None:
     assert mapped.identity.assume_role_kwargs == '{"ExternalId": "an-id"}'
     assert mapped.identity.verify is False
     assert settings.refresh_before == 1800
+
+
+def test_every_setting_arrives_as_it_was_written() -> None:
+    """None is lost, none is taken for another."""
+    arguments = {
+        "DurationSeconds": 900,
+        "ExternalId": "an:id",
+        "Policy": "{}",
+        "PolicyArns": [{"arn": "arn:aws:iam::aws:policy/a"}],
+        "ProvidedContexts": [{"ContextAssertion": "a", "ProviderArn": "b"}],
+        "RoleSessionName": "a-session",
+        "SourceIdentity": "me",
+        "Tags": [{"Key": "a", "Value": "b"}],
+        "TransitiveTagKeys": ["a"],
+    }
+    aws: dict[str, Any] = {
+        "profile_name": "prod",
+        "role_arn": ROLE,
+        "endpoint_url": "https://ecr.example:8443/path",
+        "verify": "/ca",
+    }
+    settings = Settings.parse(
+        {
+            "connections": {"a": {"region_name": "eu-west-1", "extra": {"email": "a@b.c", "reauth": True}}},
+            "assume_role_kwargs": arguments,
+            "refresh_before": 60,
+            "cache": "process",
+            "cache_dir": "/var/cache/tokens",
+            "on_error": "next",
+            **aws,
+        }
+    )
+
+    identity = AwsIdentity("ecr", "eu-west-1", assume_role_kwargs=json.dumps(arguments), **aws)
+    mapped = MappedConnection("a", None, identity, '{"email": "a@b.c", "reauth": true}')
+    assert settings == Settings({"a": mapped}, 60.0, "process", "/var/cache/tokens", "next")
+
+
+def test_the_order_in_which_arguments_are_written_makes_no_other_identity() -> None:
+    """Two processes that are configured alike share a token."""
+    one, two = (
+        parse_one(HOST, role_arn=ROLE, assume_role_kwargs=arguments)
+        for arguments in ({"ExternalId": "id", "Policy": "{}"}, {"Policy": "{}", "ExternalId": "id"})
+    )
+
+    assert one.identity.key == two.identity.key
+
+
+@pytest.mark.parametrize(("text", "truth"), [("true", True), ("TRUE", True), ("false", False), ("False", False)])
+def test_a_truth_value_may_be_text(text: str, truth: bool) -> None:
+    """As it comes from an environment variable."""
+    assert parse_one(HOST, verify=text).identity.verify is truth
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"refresh_before": 0},
+        {"role_arn": ROLE, "assume_role_kwargs": {"DurationSeconds": 900}},
+        {"role_arn": ROLE, "assume_role_kwargs": {"DurationSeconds": 43200}},
+        {"role_arn": "arn:aws-us-gov:iam::210987654321:role/a/path/with+=,.@-signs"},
+        {"endpoint_url": "http://localhost:4566"},
+        {"endpoint_url": "http://[::1]:4566/"},
+        {"profile_name": "a profile with spaces, é and {"},
+    ],
+    ids=str,
+)
+def test_what_is_just_within_the_bounds_is_taken(kwargs: dict[str, Any]) -> None:
+    """No refusal without need."""
+    parse_one(HOST, **kwargs)
+
+
+def test_a_role_may_be_named_by_one_connection_alone() -> None:
+    """Common arguments of AssumeRole go with it, and the other connections are as if there were none."""
+    settings = Settings.parse(
+        {
+            "connections": {"a": {"registry": HOST, "role_arn": ROLE}, "b": HOST},
+            "assume_role_kwargs": {"ExternalId": "an-id"},
+        }
+    )
+
+    assert settings.connections["a"].identity.assume_role_kwargs == '{"ExternalId": "an-id"}'
+    assert settings.connections["b"] == replace(parse_one(HOST), conn_id="b")
 
 
 def test_a_connections_own_aws_setting_wins_over_the_common_one() -> None:
@@ -119,6 +205,28 @@ def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region() -> N
     assert (elsewhere.use_fips, elsewhere.use_dual_stack) == (False, False)
 
 
+def deep() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("host", "fips", "dual_stack"),
+    [
+        (f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com", True, False),
+        (f"{A}.dkr-ecr.us-east-1.on.aws", False, True),
+    ],
+)
+def test_an_endpoint_is_of_no_other_kind_than_a_host_asks_for(host: str, fips: bool, dual_stack: bool) -> None:
+    """A FIPS endpoint has no dual stack unless one is named, and the other way round."""
+    settings = Settings.parse({"connections": {"a": host, "b": HOST, "c": {"registry": HOST, "profile_name": "other"}}})
+    kinds = [(mapped.identity.use_fips, mapped.identity.use_dual_stack) for mapped in settings.connections.values()]
+
+    assert kinds == [(fips, dual_stack), (fips, dual_stack), (False, False)]
+
+
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "backend_kwargs", "could not parse"),
     ({"refresh_before": 60}, "connections", "is missing"),
@@ -127,6 +235,12 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": []}, "connections", "is a list"),
     ({"connections": "{"}, "connections", "is not JSON"),
     ({"connections": "[]"}, "connections", "is a list"),
+    ({"connections": '"text"'}, "connections", "is a string"),
+    ({"connections": "true"}, "connections", "is a truth value"),
+    ({"connections": "null"}, "connections", "is null"),
+    ({"connections": 1.5}, "connections", "is a number"),
+    ({"connections": (HOST,)}, "connections", "is a tuple"),
+    ({"connections": {"a": HOST}, "profile_name": {}}, "profile_name", "is an object"),
     ({"connection": {"a": HOST}}, "connection", "did you mean connections?"),
     ({"connections": {"a b": HOST}}, "connections.a b", "no ID of an Airflow connection"),
     ({"connections": {"": HOST}}, "connections.", "is empty"),
@@ -140,6 +254,9 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a": {"region_name": "eu-wset-1x"}}}, "connections.a.region_name", "eu-wset-1x"),
     ({"connections": {"a": {"region_name": ["eu-west-1"]}}}, "connections.a.region_name", "is a list"),
     ({"connections": {"a": {"region_name": " eu-west-1"}}}, "connections.a.region_name", "white space"),
+    ({"connections": {"a": {"region_name": "eu-west-1 "}}}, "connections.a.region_name", "white space"),
+    ({"connections": {"a": {"region_name": " "}}}, "connections.a.region_name", "is empty"),
+    ({"connections": {"a": {"profile_name": "a\tb"}}}, "connections.a.profile_name", "a control character"),
     (
         {"connections": {"a": {"registry": HOST, "region_name": "eu-west-1"}}},
         "connections.a.region_name",
@@ -159,7 +276,9 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"connections": {"a": {"account_id": "12", "region_name": "us-east-1"}}}, "connections.a.account_id", "twelve"),
     ({"connections": {"a": {"extra": []}}}, "connections.a.extra", "is a list"),
+    ({"connections": {"a": {"extra": {"k": deep()}}}}, "connections.a.extra", "too deep"),
     ({"connections": {"a": {"extra": {"reauth": False}}}}, "connections.a.extra.reauth", "is not true"),
+    ({"connections": {"a": {"extra": {"reauth": 1}}}}, "connections.a.extra.reauth", "is not true"),
     ({"connections": {"a": {"refresh_before": 5}}}, "connections.a.refresh_before", "is no setting"),
     ({"connections": {"a": {"assume_role_kwargs": {}}}}, "connections.a.assume_role_kwargs", "without a role"),
     ({"connections": {"a": HOST}, "assume_role_kwargs": {}}, "assume_role_kwargs", "without a role"),
@@ -175,11 +294,20 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a": HOST}, "refresh_before": "soon"}, "refresh_before", "number of seconds"),
     ({"connections": {"a": HOST}, "refresh_before": float("nan")}, "refresh_before", "number of seconds"),
     ({"connections": {"a": HOST}, "refresh_before": 10**400}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "refresh_before": float("inf")}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "refresh_before": "1e999"}, "refresh_before", "number of seconds"),
+    ({"connections": {"a": HOST}, "refresh_before": deep()}, "refresh_before", "too deep"),
     ({"connections": {"a": HOST}, "cache": "redis"}, "cache", '"host" or "process"'),
-    ({"connections": {"a": HOST}, "cache_dir": "cache"}, "cache_dir", "absolute path"),
+    ({"connections": {"a": HOST}, "cache": {HOST}}, "cache", 'is "a set"'),
+    ({"connections": {"a": HOST}, "cache_dir": "cache"}, "cache_dir", 'is "cache"; write an absolute path'),
     ({"connections": {"a": HOST}, "on_error": "ignore"}, "on_error", '"raise" or "next"'),
     ({"connections": {"a": HOST}, "aws_conn_id": "aws_default"}, "aws_conn_id", "not supported by this version"),
     ({"connections": {"a": HOST}, "fallback_backends": []}, "fallback_backends", "not supported by this version"),
+    (
+        {"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": {"Tags": [{"Key": deep()}]}},
+        "assume_role_kwargs",
+        "too deep",
+    ),
     *(
         (
             {"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": kwargs},
@@ -190,10 +318,17 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
             ({"ExternalID": "an-id"}, "ExternalID", "did you mean ExternalId?"),
             ({"RoleArn": ROLE}, "RoleArn", "is no setting"),
             ({"DurationSeconds": 60}, "DurationSeconds", "from 900 to 43200"),
+            ({"DurationSeconds": 899}, "DurationSeconds", "from 900 to 43200"),
+            ({"DurationSeconds": 43201}, "DurationSeconds", "from 900 to 43200"),
+            ({"DurationSeconds": 900.0}, "DurationSeconds", "from 900 to 43200"),
             ({"DurationSeconds": "900"}, "DurationSeconds", "from 900 to 43200"),
+            ({"DurationSeconds": True}, "DurationSeconds", "from 900 to 43200"),
             ({"RoleSessionName": "a b"}, "RoleSessionName", "session name"),
             ({"Tags": {"a": "b"}}, "Tags", "list of objects"),
+            ({"Tags": [{}, "team"]}, "Tags", "list of objects"),
+            ({" Tags": []}, " Tags", "white space"),
             ({"TransitiveTagKeys": [1]}, "TransitiveTagKeys", "list of strings"),
+            ({"TransitiveTagKeys": "team"}, "TransitiveTagKeys", "list of strings"),
         ]
     ),
 ]
@@ -206,9 +341,30 @@ def test_a_fault_is_refused_in_one_line_that_names_it(kwargs: dict[str, Any], pa
         Settings.parse(kwargs)
 
     assert caught.value.path == path
+    assert caught.value.remedy
     assert part in str(caught.value)
     assert str(caught.value).startswith(path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("redis", '"redis"; '), ("x" * 1000, "xxx..."), ([1, None], "[1, null]; ")]
+)
+def test_a_refusal_shows_the_value_but_not_at_length(value: object, shown: str) -> None:
+    """The message is a line, whatever was given."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_one(HOST, cache=value)
+
+    assert shown in str(caught.value)
+    assert len(str(caught.value)) < 120
+
+
+def test_a_name_that_is_far_from_every_other_is_answered_with_all() -> None:
+    """There is nothing to guess."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_one(HOST, xyz=1)
+
+    assert all(name in caught.value.remedy for name in SETTINGS)
 
 
 def test_a_refusal_does_not_repeat_what_may_be_secret() -> None:

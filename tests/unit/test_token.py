@@ -35,12 +35,13 @@ def test_a_short_life_is_used_as_well(age: float, fresh: bool, alive: bool) -> N
     assert (token.is_fresh(NOW + age, refresh_before=HOUR), token.is_alive(NOW + age)) == (fresh, alive)
 
 
-def test_jitter_renews_earlier_and_never_later() -> None:
+@pytest.mark.parametrize(("jitter", "renewal"), [(0.0, HOUR), (0.5, 1.05 * HOUR), (1.0, 1.1 * HOUR)])
+def test_jitter_renews_earlier_and_never_later(jitter: float, renewal: float) -> None:
     """Hosts that were started together renew apart, by up to a tenth of refresh_before."""
-    token = build_token(jitter=1.0)
+    token = build_token(jitter=jitter)
 
-    assert token.is_fresh(NOW + 12 * HOUR - 1.1 * HOUR - 1, refresh_before=HOUR)
-    assert not token.is_fresh(NOW + 12 * HOUR - 1.1 * HOUR, refresh_before=HOUR)
+    assert token.is_fresh(NOW + 12 * HOUR - renewal - 1, refresh_before=HOUR)
+    assert not token.is_fresh(NOW + 12 * HOUR - renewal, refresh_before=HOUR)
 
 
 def test_jitter_does_not_take_more_than_half_of_a_life() -> None:
@@ -63,8 +64,14 @@ def test_a_token_from_the_future_is_not_served() -> None:
 
 
 def test_a_clock_that_is_trimmed_by_seconds_does_no_harm() -> None:
-    """The last minutes of a life, which are not used, are more than a clock is trimmed by."""
-    assert build_token().is_fresh(NOW - 5, refresh_before=HOUR)
+    """As far as the last minutes of a life go, which are not used: so the end is still ahead."""
+    assert build_token().is_fresh(NOW - 300, refresh_before=HOUR)
+    assert not build_token().is_alive(NOW - 301)
+
+
+def test_a_clock_that_was_never_set_does_no_harm() -> None:
+    """A host without a battery begins in 1970."""
+    assert build_token(minted_at=10.0).is_fresh(11.0, refresh_before=HOUR)
 
 
 @pytest.mark.parametrize("life", [0, -30])

@@ -1,0 +1,173 @@
+"""Input for the property tests: what is valid, what nearly is, and what is anything at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.registry import PARTITIONS, Partition
+from ecr_secrets_backend.settings import ASSUME_ROLE_SETTINGS, CONNECTION_SETTINGS, SETTINGS
+from ecr_secrets_backend.token import EcrToken
+
+Values = st.SearchStrategy[Any]  # of any JSON type
+
+
+# Anything at all
+
+
+ANY_TEXT = (
+    st.text()
+    | st.text(st.characters(categories=["Cs", "Cc", "Zs", "Nd"]))  # a JSON string may hold lone surrogates as well
+    | st.sampled_from(["[", '{"a":', "a", "1", "-", "a.", " "]).map(lambda text: text * 20_000)
+)
+ANY_NUMBER = st.floats() | st.integers() | st.sampled_from([10**22, 10**308, -(10**308), 10**400])
+ANY_JSON: Values = st.recursive(
+    st.none() | st.booleans() | ANY_NUMBER | ANY_TEXT | st.just(json.loads("[" * 300 + "]" * 300)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+# What nearly is valid
+
+_NAMES = st.sampled_from(sorted({*SETTINGS, *CONNECTION_SETTINGS, *ASSUME_ROLE_SETTINGS}))
+_SLIPS = st.sampled_from(["", ".", "-", "/", ":", "@", " ", "\n", "\x00", "1", "A", "\u0661", "\u212a", "\ud800"])
+
+
+@st.composite
+def slips(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
+    """Cut something out of a text, and put something in."""
+    text = draw(texts)
+    begin = draw(st.integers(0, len(text)))
+    end = draw(st.integers(begin, min(begin + 3, len(text))))
+    return text[:begin] + draw(_SLIPS | ANY_TEXT) + text[end:]
+
+
+@st.composite
+def near_misses(draw: st.DrawFn, values: Values) -> Any:
+    """Change one place in a JSON value, or several, near its root or deep within."""
+    value = draw(values)
+    for _ in range(draw(st.integers(1, 3))):
+        value = _missed(draw, value)
+    return value
+
+
+def _missed(draw: st.DrawFn, value: Any) -> Any:
+    if isinstance(value, dict) and value:
+        key = draw(st.sampled_from(sorted(value)))
+        rest = {name: item for name, item in value.items() if name != key}
+        match draw(st.sampled_from(["within", "within", "within", "without it", "misnamed", "something more", "text"])):
+            case "within":
+                return {**value, key: _missed(draw, value[key])}
+            case "without it":
+                return rest
+            case "misnamed":
+                return {**rest, draw(slips(st.just(key))): value[key]}
+            case "something more":
+                return {**value, draw(_NAMES): draw(ANY_JSON)}
+            case _:
+                return json.dumps(value)
+    if isinstance(value, list) and value and draw(st.booleans()):
+        return [_missed(draw, value[0]), *value[1:]]
+    if isinstance(value, str) and draw(st.booleans()):
+        return draw(slips(st.just(value)))
+    return draw(ANY_JSON)
+
+
+# Registries
+
+ACCOUNTS = st.from_regex(r"[0-9]{12}", fullmatch=True)
+
+
+@st.composite
+def regions(draw: st.DrawFn, partition: Partition | None = None) -> str:
+    pattern = (partition or draw(st.sampled_from(PARTITIONS))).region_pattern
+    return draw(st.from_regex(pattern.replace(r"\w", "[a-z0-9]").replace(r"\d", "[0-9]"), fullmatch=True))
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> str:
+    """Every form of every partition, and ECR Public's."""
+    partition = draw(st.sampled_from(PARTITIONS))
+    dual_stack_domain = "on." + partition.dual_stack_domain.removeprefix("api.")
+    separator, domain = draw(st.sampled_from([(".", partition.domain), ("-", dual_stack_domain)]))
+    fips = draw(st.sampled_from(["", "-fips"]))
+    private = f"{draw(ACCOUNTS)}.dkr{separator}ecr{fips}.{draw(regions(partition))}.{domain}"
+    return draw(st.sampled_from([private] * 8 + ["public.ecr.aws", "ecr-public.aws.com"]))
+
+
+# Kwargs
+
+_TEXTS = st.from_regex(r"[a-z][\w#-~]{0,9}", fullmatch=True)
+_OBJECTS = st.dictionaries(_TEXTS, _TEXTS | st.booleans(), max_size=2)
+_ROLES = {
+    "role_arn": st.just("arn:aws:iam::123456789012:role/path/pull"),
+    "assume_role_kwargs": st.fixed_dictionaries(
+        {},
+        optional={
+            "DurationSeconds": st.integers(900, 43200),
+            "ExternalId": st.just("an:id"),
+            "Policy": _TEXTS,
+            "PolicyArns": st.lists(_OBJECTS, max_size=2),
+            "ProvidedContexts": st.lists(_OBJECTS, max_size=2),
+            "RoleSessionName": st.just("a-session"),
+            "SourceIdentity": _TEXTS,
+            "Tags": st.lists(_OBJECTS, max_size=2),
+            "TransitiveTagKeys": st.lists(_TEXTS, max_size=2),
+        },
+    ),
+}
+_AWS_SETTINGS = {
+    "profile_name": _TEXTS,
+    "endpoint_url": st.sampled_from(["http://localhost:4566", "https://[::1]:443/", "https://ecr.example/path"]),
+    "verify": st.booleans() | st.sampled_from(["true", "False", "/etc/ca.pem"]),
+}
+
+
+def _objects(*required: dict[str, Values], **optional: Values) -> Values:
+    fixed = {name: values for group in required for name, values in group.items()}
+    return st.fixed_dictionaries(fixed, optional={**_AWS_SETTINGS, **optional}) | st.fixed_dictionaries(
+        {**fixed, **_ROLES}, optional={**_AWS_SETTINGS, **optional}
+    )
+
+
+_EXTRA = _OBJECTS | _OBJECTS.map(json.dumps)
+_SHAPES = (
+    _objects({"registry": hosts()}, extra=_EXTRA)
+    | _objects({"account_id": ACCOUNTS, "region_name": regions()}, extra=_EXTRA)
+    | _objects(region_name=regions(), extra=_EXTRA)
+)
+_CONN_IDS = st.sampled_from(["docker_default", "a.b", "team/docker:eu", "#1"])
+_CONNECTIONS = st.dictionaries(_CONN_IDS, hosts() | _SHAPES | _SHAPES.map(json.dumps), min_size=1, max_size=3)
+CONFIGURATIONS = _objects(
+    {"connections": _CONNECTIONS | _CONNECTIONS.map(json.dumps)},
+    region_name=regions(),
+    refresh_before=st.floats(0, 1e9) | st.integers(0, 10**6).map(str),
+    cache=st.sampled_from(["host", "process"]),
+    cache_dir=_TEXTS.map("/{}".format),
+    on_error=st.sampled_from(["raise", "next"]),
+)
+
+
+# What is kept
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FAILURES = st.builds(MintFailure)
+ENTRIES = st.builds(
+    Entry,
+    st.none() | st.builds(EcrToken, registry=st.none() | hosts(), minted_at=FINITE, expires_at=FINITE, jitter=FINITE),
+    st.none() | FAILURES,
+    FINITE,
+)
+_ODD_TEXTS: Values = st.text() | st.text() | st.sampled_from([None, False, 0, [], {}, "\ud800", "\ud800\udc00"])
+_ODD_TIMES: Values = FINITE | FINITE | ANY_NUMBER | st.booleans()
+ODD_ENTRIES = st.builds(
+    Entry,
+    st.none() | st.builds(EcrToken, _ODD_TEXTS, _ODD_TEXTS, _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES, _ODD_TIMES),
+    st.none() | FAILURES | st.builds(MintFailure, _ODD_TEXTS),
+    FINITE | _ODD_TIMES,
+)

@@ -1,0 +1,162 @@
+"""What holds for any input: deterministic as a test; ``HYPOTHESIS_PROFILE=fuzz`` tries new and far more input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError
+from ecr_secrets_backend.registry import Registry
+from ecr_secrets_backend.settings import Settings
+from ecr_secrets_backend.token import EcrToken
+from tests.unit.builders import NOW
+from tests.unit.strategies import (
+    ACCOUNTS,
+    ANY_JSON,
+    ANY_TEXT,
+    CONFIGURATIONS,
+    ENTRIES,
+    ODD_ENTRIES,
+    hosts,
+    near_misses,
+    regions,
+    slips,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NO_HASTE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("test", derandomize=True, max_examples=100, **NO_HASTE)
+settings.register_profile("fuzz", max_examples=10_000, **NO_HASTE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+Value = TypeVar("Value")
+Refusal = TypeVar("Refusal", bound=Exception)
+
+
+def outcome(refusal: type[Refusal], read: Callable[..., Value], *given: object) -> Value | Refusal:
+    """Tell what came of it: the value, or the refusal; any other exception is a fault."""
+    try:
+        return read(*given)
+    except refusal as error:
+        return error
+
+
+@given(CONFIGURATIONS)
+def test_every_valid_configuration_is_read(kwargs: dict[str, Any]) -> None:
+    """Whatever is combined; and in the near misses below one thing is wrong, not all."""
+    Settings.parse(kwargs)
+
+
+@given(st.dictionaries(ANY_TEXT, ANY_JSON) | near_misses(CONFIGURATIONS).filter(lambda value: isinstance(value, dict)))
+def test_any_json_is_a_configuration_or_is_refused(kwargs: dict[str, Any]) -> None:
+    """By our exception, in one line that begins with the path."""
+    parsed = outcome(ConfigurationError, Settings.parse, kwargs)
+
+    if isinstance(parsed, ConfigurationError):
+        assert str(parsed).isprintable()
+        assert str(parsed).startswith(parsed.path) or not parsed.path.isprintable()
+
+
+@given(hosts())
+def test_every_valid_host_is_read(host: str) -> None:
+    """Of every form and partition, as it stands."""
+    assert Registry.parse(host).host == host
+
+
+@given(ANY_TEXT | slips(hosts()) | slips(slips(hosts())))
+def test_any_text_is_a_host_or_is_refused(text: str) -> None:
+    """What comes out was in the text, and reads as the same registry again."""
+    registry = outcome(InvalidRegistryError, Registry.parse, text)
+
+    if isinstance(registry, InvalidRegistryError):
+        assert str(registry).isprintable()
+    else:
+        assert registry.host in text.lower()
+        assert Registry.parse(registry.host) == registry
+
+
+@given(ACCOUNTS | ANY_TEXT | slips(ACCOUNTS), regions() | ANY_TEXT | slips(regions()))
+def test_any_account_and_region_are_a_registry_or_are_refused(account_id: str, region: str) -> None:
+    """The registry is the account's, in that region, and its host tells both."""
+    registry = outcome(InvalidRegistryError, Registry.of_account, account_id, region)
+
+    if isinstance(registry, InvalidRegistryError):
+        assert str(registry).isprintable()
+    else:
+        assert (registry.account_id, registry.region) == (account_id, region)
+        assert Registry.parse(registry.host) == registry
+
+
+@given(ENTRIES)
+def test_every_entry_reads_as_it_was_written(entry: Entry) -> None:
+    """Whatever its texts and times."""
+    assert Entry.from_json(entry.to_json()) == entry
+
+
+FIELDS = ENTRIES.map(lambda entry: json.loads(entry.to_json()))
+FILES = (
+    st.binary()
+    | slips(ENTRIES.map(lambda entry: entry.to_json().decode())).map(lambda text: text.encode(errors="surrogatepass"))
+    | near_misses(FIELDS).map(lambda fields: json.dumps(fields).encode())
+    | near_misses(FIELDS).map(lambda fields: json.dumps(fields, ensure_ascii=False).encode(errors="surrogatepass"))
+    | st.builds(Entry.to_json, ODD_ENTRIES)
+    | st.builds(lambda one, two: one.to_json()[:-1] + b"," + two.to_json()[1:], ENTRIES, ENTRIES)  # all keys twice
+)
+
+
+@given(FILES)
+def test_any_bytes_are_a_sound_entry_or_none(text: bytes) -> None:
+    """An entry that is read can be written and read again, and its token can be asked and served."""
+    entry = Entry.from_json(text)
+
+    if entry is not None:
+        assert Entry.from_json(entry.to_json()) == entry
+        assert entry.recorded_at + 1.0 < math.inf
+        if entry.token is not None:
+            texts = (entry.token.username, entry.token.password, entry.token.registry)
+            assert {type(value) for value in texts} <= {str, type(None)}
+            assert isinstance(entry.token.is_fresh(NOW, 3600), bool)
+
+
+TOKENS = st.builds(EcrToken, minted_at=st.floats(), expires_at=st.floats(), jitter=st.floats())
+LIKELY_TOKENS = st.builds(
+    lambda life, jitter: EcrToken("AWS", "a-token", None, NOW, NOW + life, jitter),
+    st.floats(-100, 50_000),
+    st.floats(0, 1),
+)
+LIKELY_TIMES = st.floats(-50_000, 100_000).map(NOW.__add__)
+REFRESH = st.floats(min_value=0, allow_infinity=False)
+
+
+@given(TOKENS | LIKELY_TOKENS, st.floats() | LIKELY_TIMES, REFRESH)
+def test_a_fresh_token_is_alive_and_a_live_one_has_not_expired(
+    token: EcrToken, now: float, refresh_before: float
+) -> None:
+    """Whatever AWS, a clock or a file of the cache tells."""
+    assert token.is_alive(now) or not token.is_fresh(now, refresh_before)
+    assert now < token.expires_at or not token.is_alive(now)
+
+
+@given(TOKENS | LIKELY_TOKENS, st.tuples(st.floats(), st.floats()) | st.tuples(LIKELY_TIMES, LIKELY_TIMES), REFRESH)
+def test_a_token_does_not_recover(token: EcrToken, times: tuple[float, float], refresh_before: float) -> None:
+    """From the moment it was received, what was stale does not become fresh, nor what was dead alive."""
+    early, late = sorted(times)
+
+    if token.minted_at <= early:
+        assert token.is_alive(early) or not token.is_alive(late)
+        assert token.is_fresh(early, refresh_before) or not token.is_fresh(late, refresh_before)
+
+
+@given(LIKELY_TOKENS, REFRESH)
+def test_a_token_with_a_life_serves_for_half_of_it(token: EcrToken, refresh_before: float) -> None:
+    """Whatever refresh_before and jitter: else AWS would be asked at every lookup."""
+    assert token.life < 1 or token.is_fresh(token.minted_at + 0.49 * token.life, refresh_before)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.identity import AwsIdentity
+from ecr_secrets_backend.registry import Registry
+from ecr_secrets_backend.settings import Settings
+from tests.unit.builders import build_failure, build_token
+
+SETTINGS = Settings.parse({"connections": {"docker_default": {}}})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        build_token(),
+        build_failure(),
+        Entry(),
+        AwsIdentity("ecr", None),
+        Registry.parse("public.ecr.aws"),
+        SETTINGS,
+        SETTINGS.connections["docker_default"],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_threads_share_is_never_changed(value: object) -> None:
+    """It is only replaced, so no reader sees half a change."""
+    for field in fields(value):  # type: ignore[arg-type] # each is a dataclass
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, None)
