@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.process_helpers import Processes
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
@@ -25,3 +28,19 @@ def aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> AwsStandIn:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
     return aws_server
+
+
+@pytest.fixture(scope="session")
+def processes(aws_server: AwsStandIn) -> Iterator[Processes]:
+    """Whoever else lives on this host."""
+    with Processes.running(aws_server.environment()) as processes:
+        yield processes
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder where every user may leave things, and remove their own: what /dev/shm and /tmp are."""
+    with TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        folder.chmod(0o1777)
+        yield folder

@@ -1,26 +1,28 @@
-"""A crowd of processes that look connections up at once: ``python -m tests.integration.crowd``, with JSON in and out.
+"""A crowd of processes that look connections up at once: ``python -m tests.integration.crowd``.
 
 A program of its own, so that the processes are forked from one that has no other threads.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import subprocess
-import sys
+import os
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import airflow.sdk
-
-from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend import aws
+from ecr_secrets_backend.cache import TokenCache
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.settings import Settings
+from tests.integration import programs
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
+    from collections.abc import Callable
+    from multiprocessing.queues import SimpleQueue
     from multiprocessing.synchronize import Barrier
 
 
@@ -32,61 +34,98 @@ class Lookup:
     token: str
 
 
-def crowd(kwargs: dict[str, Any], *, processes: int, threads: int, start_method: str = "fork") -> list[Lookup]:
+def crowd(
+    kwargs: dict[str, Any],
+    *,
+    processes: int,
+    threads: int,
+    start_method: Literal["fork", "spawn"] = "fork",
+    room: Literal["backend", "cache"] = "backend",
+) -> list[Lookup]:
     """Let every thread of every process look one of the connections up, all at the same moment.
+
+    A process that mints in the background lives on until it has done so, as a task's process would.
 
     :param kwargs: the backend's
     :param processes: how many
     :param threads: how many in each
-    :param start_method: ``fork`` or ``spawn``
+    :param start_method: how the processes come to be
+    :param room: where the lookup begins: at the backend, or one room lower, which does without Airflow
     :return: the lookups, in no order
     """
-    order = {"kwargs": kwargs, "processes": processes, "threads": threads, "start_method": start_method}
-    command = [sys.executable, "-m", "tests.integration.crowd", json.dumps(order)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return [Lookup(**lookup) for lookup in json.loads(done.stdout.splitlines()[-1])]
+    lookups = programs.run(
+        __name__, kwargs=kwargs, processes=processes, threads=threads, start_method=start_method, room=room
+    )
+    return [Lookup(**lookup) for lookup in lookups]
 
 
-def _thread(backend: EcrSecretsBackend, conn_id: str, lookups: list[Lookup]) -> None:
+def _backend(kwargs: dict[str, Any]) -> Callable[[str], str]:
+    # Not at the top: a spawned process would import all of Airflow, which is 100 MB and a second of CPU for each.
+    from airflow.sdk import Connection  # noqa: PLC0415
+
+    from ecr_secrets_backend import EcrSecretsBackend  # noqa: PLC0415
+
+    backend = EcrSecretsBackend(**kwargs)
+    backend._set_connection_class(Connection)  # as Airflow does in a task
+    return lambda conn_id: str(backend.get_connection(conn_id).password)
+
+
+def _cache(kwargs: dict[str, Any]) -> Callable[[str], str]:
+    settings = Settings.parse(kwargs)
+    cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before)
+
+    def lookup(conn_id: str) -> str:
+        identity = settings.connections[conn_id].identity.in_environment(os.environ)
+        return cache.get(identity, partial(aws.mint, identity)).password
+
+    return lookup
+
+
+ROOMS = {"backend": _backend, "cache": _cache}
+
+
+def _thread(lookup: Callable[[str], str], conn_id: str, lookups: list[Lookup]) -> None:
     started_at = time.monotonic()
     try:
-        token = sha256(backend.get_connection(conn_id).password.encode()).hexdigest()
+        token = sha256(lookup(conn_id).encode()).hexdigest()
     except Exception as error:  # noqa: BLE001 - the test judges it
         token = repr(error)
     lookups.append(Lookup(time.monotonic() - started_at, token))
 
 
-def _process(kwargs: dict[str, Any], threads: int, start: Barrier, results: Queue[list[Lookup]]) -> None:
-    backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(airflow.sdk.Connection)
+def _process(room: str, kwargs: dict[str, Any], threads: int, everybody: Barrier, results: SimpleQueue[Any]) -> None:
+    lookup = ROOMS[room](kwargs)
     conn_ids = list(kwargs["connections"])
     lookups: list[Lookup] = []
     workers = [
-        threading.Thread(target=_thread, args=(backend, conn_ids[number % len(conn_ids)], lookups))
+        threading.Thread(target=_thread, args=(lookup, conn_ids[number % len(conn_ids)], lookups))
         for number in range(threads)
     ]
-    start.wait()
+    everybody.wait()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    results.put(lookups)
+    everybody.wait()  # the end of a spawned process costs more than its lookups
+    results.put([asdict(lookup) for lookup in lookups])
+    for thread in threading.enumerate():
+        if thread.name == "ecr-token":
+            thread.join()
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
+    order = programs.order()
+    ROOMS[order["room"]](order["kwargs"])  # so that a forked process finds all that it needs imported, as a task does
     context = multiprocessing.get_context(order["start_method"])
-    start, results = context.Barrier(order["processes"]), context.Queue()
-    crowd = [
-        context.Process(target=_process, args=(order["kwargs"], order["threads"], start, results))
-        for _ in range(order["processes"])
-    ]
+    everybody, results = context.Barrier(order["processes"]), context.SimpleQueue()
+    arguments = (order["room"], order["kwargs"], order["threads"], everybody, results)
+    crowd = [context.Process(target=_process, args=arguments) for _ in range(order["processes"])]
     for process in crowd:
         process.start()
     lookups = [lookup for _ in crowd for lookup in results.get()]
     for process in crowd:
         process.join()
-    print(json.dumps([asdict(lookup) for lookup in lookups]))  # noqa: T201 - its output
+    programs.report(lookups)
 
 
 if __name__ == "__main__":

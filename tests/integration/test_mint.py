@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -20,13 +19,14 @@ from ecr_secrets_backend import aws as mint_room
 from ecr_secrets_backend.aws import mint
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.stand_ins.aws import Close, Delay, Error, Hang, Reply, Reset
+from tests.integration.faults import FAULTS
+from tests.stand_ins.aws import Delay, Error, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ecr_secrets_backend.registry import Service
-    from tests.stand_ins.aws import AwsStandIn, Fault
+    from tests.stand_ins.aws import AwsStandIn
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
@@ -179,36 +179,6 @@ def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
 
     assert mint(IDENTITY).is_alive(time.time())
     assert len(aws.calls()) == 2
-
-
-def basic(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def private_answer(**fields: object) -> Reply:
-    data = {"authorizationToken": basic("AWS:a-token"), "expiresAt": time.time() + 3600, "proxyEndpoint": "https://x"}
-    return Reply(json.dumps({"authorizationData": [{**data, **fields}]}))
-
-
-FAULTS: dict[str, tuple[Fault, str, str]] = {
-    "denied": (Error("AccessDeniedException"), "AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
-    "expired": (Error("ExpiredTokenException"), "ExpiredTokenException", "Renew the credentials"),
-    "unknown key": (Error("UnrecognizedClientException"), "UnrecognizedClientException", "Replace the access key"),
-    "wrong secret": (Error("InvalidSignatureException"), "InvalidSignatureException", "secret key"),
-    "throttled": (Error("ThrottlingException"), "ThrottlingException", "pause"),
-    "server fault": (Error("ServerException", status=500), "ServerException", "health"),
-    "unavailable": (Reply("<html>Service Unavailable</html>", status=503, content_type="text/html"), "503", "health"),
-    "reset": (Reset(), "ConnectionClosedError", "reach that endpoint"),
-    "closed": (Close(), "ConnectionClosedError", "reach that endpoint"),
-    "no data": (Reply('{"authorizationData": []}'), "UnusableAnswer", "proxy"),
-    "empty data": (Reply('{"authorizationData": [{}]}'), "UnusableAnswer", "proxy"),
-    "not JSON": (Reply("<html>Welcome to the hotel</html>", content_type="text/html"), "UnusableAnswer", "proxy"),
-    "not base64": (private_answer(authorizationToken="?!"), "UnusableAnswer", "proxy"),
-    "no text": (private_answer(authorizationToken=base64.b64encode(b"\xff:\xff").decode()), "UnusableAnswer", "proxy"),
-    "no colon": (private_answer(authorizationToken=basic("AWS")), "UnusableAnswer", "proxy"),
-    "no password": (private_answer(authorizationToken=basic("AWS:")), "UnusableAnswer", "proxy"),
-    "dead": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -1,0 +1,131 @@
+"""
+A process that tells all it knows: ``python -m tests.integration.exposed``, with JSON as its argument.
+
+It meets one fault of AWS after the other, cold and with a token that is to be renewed. Every library logs at DEBUG:
+once as Airflow has a task do it, and once plainly, with the local variables of every traceback. Whatever is raised or
+kept is shown in every way that Python and the libraries of Airflow know.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import pickle
+import sys
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+from unittest import mock
+
+import botocore.loaders
+import botocore.session
+from airflow.sdk import Connection
+from airflow.sdk.log import configure_logging
+from rich.console import Console
+from rich.pretty import pprint
+from rich.traceback import Traceback
+from structlog.tracebacks import ExceptionDictTransformer
+
+from ecr_secrets_backend import EcrSecretsBackend, aws, cache
+from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.host_store import HostStore
+from tests.integration.faults import FAULTS
+from tests.stand_ins.aws import AwsStandIn, Hang
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIGN_OF_DEBUG = "lines at DEBUG are kept"
+OUT_OF_TIME = "out of time"  # a hang that is longer than a lookup's patience
+HALF_AN_HOUR = 1800.0
+PAGE_WIDTH = 500  # characters; a line that rich breaks within a secret hides it from us
+
+
+class Formatter(logging.Formatter):
+    """Shows the local variables of tracebacks, as the logs of Airflow 3.0 do."""
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - logging's name for it
+        return "".join(traceback.TracebackException(*exc_info, capture_locals=True).format())
+
+
+def log_everything(folder: Path) -> None:
+    log = (folder / "task.log").open("wb", buffering=0)
+    configure_logging(json_output=True, log_level="DEBUG", output=log, sending_to_supervisor=True)
+    handler = logging.FileHandler(folder / "plain.log")
+    handler.setFormatter(Formatter("%(levelname)s %(name)s %(message)s"))
+    logging.root.addHandler(handler)
+    logging.getLogger("botocore.parsers").debug(SIGN_OF_DEBUG)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    if error is not None:
+        yield error
+        yield from chain(error.__cause__)
+        yield from chain(error.__context__)
+
+
+def show_error(error: BaseException, shown: TextIO) -> None:
+    page = Console(file=shown, width=PAGE_WIDTH)
+    for one in chain(error):
+        print(repr(one), one, one.args, vars(one), getattr(one, "__notes__", None), pickle.dumps(one), file=shown)
+        print(*traceback.TracebackException.from_exception(one, capture_locals=True).format(), file=shown)
+        info = (type(one), one, one.__traceback__)
+        page.print(Traceback.from_exception(*info, show_locals=True, locals_max_string=10_000))
+        print(ExceptionDictTransformer(show_locals=True, locals_max_string=10_000)(info), file=shown)
+
+
+def show_values(backend: EcrSecretsBackend, shown: TextIO) -> None:
+    process = cache._process_layer
+    entries = process._entries.values()
+    for value in (backend, backend._cache, process, *entries, *(entry.token for entry in entries)):
+        print(repr(value), value, getattr(value, "__dict__", None), file=shown)
+        pprint(value, console=Console(file=shown, width=PAGE_WIDTH), expand_all=True)
+
+
+def look_up(backend: EcrSecretsBackend, shown: TextIO) -> None:
+    try:
+        backend.get_connection("docker_default")
+    except PermissionError as error:
+        show_error(error, shown)
+
+
+def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
+    """Put a token into the host's cache that lives, and is to be renewed."""
+    identity = backend._connections["docker_default"].identity.in_environment(os.environ)
+    token = aws.mint(identity)
+    end = time.time() + HALF_AN_HOUR
+    token = replace(token, minted_at=end - token.life, expires_at=end)
+    HostStore(cache_dir).write(f"{identity.key}.json", Entry(token, None, token.minted_at, identity.key).to_json())
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    log_everything(Path(order["folder"]))
+    loader = botocore.loaders.create_loader()
+    mock.patch("botocore.session.create_loader", return_value=loader).start()  # it keeps what it has read
+    mock.patch("ecr_secrets_backend.aws.ATTEMPTS", 1).start()
+    mock.patch("ecr_secrets_backend.aws.READ_TIMEOUT_SECONDS", 0.5).start()
+    stand_in = AwsStandIn(os.environ["AWS_ENDPOINT_URL"])
+    with Path(order["folder"], "shown.txt").open("w") as shown:
+        for name, is_stale in itertools.product((None, *order["faults"]), (False, True)):
+            os.environ["HOME"] = f"/home/{name}/{is_stale}"  # an identity of its own, which has met no fault yet
+            backend = EcrSecretsBackend(**order["kwargs"])
+            backend._set_connection_class(Connection)  # as Airflow does in a task
+            if is_stale:
+                keep_stale_token(backend, order["kwargs"]["cache_dir"])
+            if name is not None:
+                fault = Hang(1) if name == OUT_OF_TIME else FAULTS[name][0]
+                # Where a role is assumed, it is the first of two calls that fails, and then the second.
+                stand_in.script(replace(fault, operation="GetAuthorizationToken" if is_stale else None))
+            with mock.patch("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.2 if name == OUT_OF_TIME else 28.0):
+                look_up(backend, shown)
+            stand_in.settle()
+        show_values(EcrSecretsBackend(**order["kwargs"]), shown)
+
+
+if __name__ == "__main__":
+    main()

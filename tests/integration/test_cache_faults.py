@@ -1,0 +1,443 @@
+"""The host's cache at fault: every lookup succeeds by minting, says why once, and heals the cache where it may."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ecr_secrets_backend import cache
+from ecr_secrets_backend.host_store import HostStore
+from tests.process_helpers import Host, Lookups, delete_for_ever, get_tokens_for, give_up, look_up, need_root
+from tests.stand_ins.aws import Delay, Hang
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.process_helpers import Process, Processes
+    from tests.stand_ins.aws import AwsStandIn
+
+IS_ROOT = os.geteuid() == 0
+#: Root may read and write whatever the modes say, so the lookups are those of somebody else.
+USER = 54321 if IS_ROOT else None
+
+
+@pytest.fixture
+def host(aws: AwsStandIn, processes: Processes, shared_folder: Path) -> Host:
+    return Host(aws, processes, shared_folder, USER)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def fill_with_garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(3000))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def give_another_shape(path: Path) -> None:
+    path.write_text(json.dumps([json.loads(path.read_text())]))
+
+
+def give_another_version(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+
+
+def blow_up(path: Path) -> None:
+    os.truncate(path, 50_000_000)
+
+
+def blow_up_by_white_space(path: Path) -> None:
+    path.write_bytes(path.read_bytes().ljust(50_000_000))  # as JSON it is as good as before
+
+
+def forbid(path: Path) -> None:
+    path.chmod(0)
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_full_folder(path: Path) -> None:
+    replace_by_folder(path)
+    (path / "something").touch()
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def replace_by_socket(path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def replace_by_dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+NOT_A_FILE = [replace_by_folder, replace_by_pipe, replace_by_socket, replace_by_dangling_link]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_short,
+        fill_with_garbage,
+        empty,
+        give_another_shape,
+        give_another_version,
+        blow_up,
+        blow_up_by_white_space,
+        forbid,
+        *NOT_A_FILE,
+    ],
+)
+def test_a_damaged_entry_costs_one_mint_and_one_warning(host: Host, damage: Callable[[Path], object]) -> None:
+    """The process that meets it replaces it, and the next one is served from the cache."""
+    host.look_up()
+    host.processes.run(damage, host.entry, user=host.user)
+
+    unlucky, next_one = host.look_up(times=3), host.look_up()
+
+    assert host.mints == 2
+    assert len(unlucky.warnings) == 1
+    assert str(host.cache_dir) in unlucky.warnings[0]
+    assert {*unlucky.tokens} == {*next_one.tokens}
+    assert next_one.warnings == ()
+
+
+@pytest.mark.parametrize("damage", [forbid, *NOT_A_FILE])
+def test_a_damaged_lock_is_replaced(host: Host, damage: Callable[[Path], object]) -> None:
+    """The process that meets it takes its turn at a new one; nobody need be told."""
+    host.look_up()
+    host.processes.run(damage, host.lock, user=host.user)
+    host.entry.unlink()
+
+    lookups = host.look_up()
+
+    assert lookups.warnings == ()
+    assert host.lock.is_file()
+    assert not host.lock.is_symlink()
+
+
+def test_a_folder_in_the_entrys_place_is_left_if_it_holds_something(host: Host) -> None:
+    """It is not ours to delete: each process mints once, and gives each reason once."""
+    host.look_up()
+    host.processes.run(replace_by_full_folder, host.entry, user=host.user)
+
+    for mints in (2, 3):
+        warnings = host.look_up(times=3).warnings
+        assert host.mints == mints
+        assert 1 <= len(warnings) == len(set(warnings))
+    assert (host.entry / "something").exists()
+    assert not list(host.folder.glob("*.tmp"))
+
+
+def test_a_folder_in_the_locks_place_is_left_if_it_holds_something(host: Host) -> None:
+    """Turns are not taken then, but what one process has got serves the next."""
+    host.look_up()
+    host.processes.run(replace_by_full_folder, host.lock, user=host.user)
+    host.entry.unlink()
+
+    first, second = host.look_up(times=3), host.look_up()
+
+    assert host.mints == 2
+    assert len(first.warnings) == 1
+    assert second.tokens[0] in first.tokens
+    assert second.warnings == ()
+    assert (host.lock / "something").exists()
+
+
+def make_file(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def make_path_below_file(path: Path) -> Path:
+    return make_file(path) / "below"
+
+
+def make_dangling_link(path: Path) -> Path:
+    path.symlink_to("nowhere")
+    return path
+
+
+def make_forbidden_folder(path: Path) -> Path:
+    path.mkdir(0)
+    return path
+
+
+def make_read_only_folder(path: Path) -> Path:
+    path.mkdir(0o500)
+    return path
+
+
+def make_path_below_read_only_folder(path: Path) -> Path:
+    return make_read_only_folder(path) / "below"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_file,
+        make_path_below_file,
+        make_dangling_link,
+        make_forbidden_folder,
+        make_read_only_folder,
+        make_path_below_read_only_folder,
+    ],
+)
+def test_without_a_usable_cache_each_process_mints_once(
+    aws: AwsStandIn, processes: Processes, shared_folder: Path, make: Callable[[Path], Path]
+) -> None:
+    """And says so once, and where it was to be."""
+    cache_dir = processes.run(make, shared_folder / "cache", user=USER)
+    host = Host(aws, processes, cache_dir, USER)
+
+    for mints in (1, 2):
+        (warning,) = host.look_up(times=3).warnings
+        assert host.mints == mints
+        assert str(cache_dir) in warning
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o400, 0o755, 0o777])
+def test_the_folders_mode_is_put_right(host: Host, mode: int) -> None:
+    """It is ours, so what it lacks it is given, and what it has too much is taken from it."""
+    host.look_up()
+    host.folder.chmod(mode)
+
+    assert host.look_up().warnings == ()
+    assert host.folder.stat().st_mode & 0o7777 == 0o700
+    assert host.mints == 1
+
+
+def test_a_folder_that_cannot_be_entered_costs_one_mint_per_process(host: Host) -> None:
+    """It cannot even be opened, so it is left as it is."""
+    host.look_up()
+    host.folder.chmod(0)
+
+    for mints in (2, 3):
+        assert len(host.look_up(times=3).warnings) == 1
+        assert host.mints == mints
+
+
+@pytest.mark.parametrize("variables", [{"HOME": None}, {"HOME": "/nonexistent"}, {"HOME": ""}])
+def test_no_home_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None]) -> None:
+    """Neither for the cache nor for the mint."""
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+
+    first, second = host.look_up(), host.look_up()
+
+    assert first.tokens == second.tokens
+    assert first.warnings == second.warnings == ()
+
+
+@pytest.fixture
+def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system in memory where one process, a shell, sees it, and who goes through that one's root."""
+    need_root()
+    tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
+    if tried.returncode:
+        give_up(f"no file system may be mounted here: {tried.stderr.strip()}")
+    folder = shared_folder / "mounted"
+    folder.mkdir()
+    command = ["unshare", "--mount", "sh", "-e"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+
+        def mount(options: str) -> Path:
+            assert shell.stdin is not None
+            assert shell.stdout is not None
+            shell.stdin.write(f"mount -t tmpfs -o {options} tmpfs {folder}; echo done\n")
+            shell.stdin.flush()
+            assert shell.stdout.readline() == "done\n"
+            return Path(f"/proc/{shell.pid}/root{folder}")
+
+        yield mount
+
+
+def test_a_full_disk_costs_one_mint_per_process(
+    aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
+) -> None:
+    """Nothing is left of what did not fit; when there is room again the cache works."""
+    host = Host(aws, processes, mount("size=4k"), None)
+    filling = host.cache_dir / "filling"
+    filling.write_bytes(b"x" * 4096)
+
+    for mints in (1, 2):
+        (warning,) = host.look_up(times=3).warnings
+        assert "No space left" in warning
+        assert host.mints == mints
+        assert [path.suffix for path in host.folder.iterdir()] == [".lock"]
+
+    filling.unlink()
+    assert host.look_up().tokens == host.look_up().tokens
+    assert host.mints == 3
+
+
+def test_a_disk_without_room_for_another_file_costs_one_mint_per_process(
+    aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
+) -> None:
+    """Not even the lock can be made."""
+    host = Host(aws, processes, mount("nr_inodes=2"), None)
+
+    for mints in (1, 2):
+        assert len(host.look_up(times=3).warnings) == 1
+        assert host.mints == mints
+
+
+def test_a_read_only_file_system_serves_what_it_holds(
+    aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
+) -> None:
+    """While the token is fresh all is well; after that each process mints once, and says so once."""
+    aws.set(token_life=6)
+    host = Host(aws, processes, mount("size=64k"), None)
+    first = host.look_up()
+    renewal_is_due_at = aws.calls()[0].time + 3
+    mount("remount,ro")
+
+    second = host.look_up()
+    assert time.time() < renewal_is_due_at, "this machine is too slow for the test"
+    assert (second.tokens, second.warnings) == (first.tokens, ())
+
+    time.sleep(renewal_is_due_at - time.time())
+    aws.set(token_life=3600)
+    for mints in (2, 3):
+        (warning,) = host.look_up(times=3).warnings
+        assert "Read-only file system" in warning
+        assert host.mints == mints
+
+
+def test_the_folder_may_be_deleted_between_lookups(host: Host) -> None:
+    """By whoever cleans up: the next process makes it anew, and nobody need be told."""
+    host.look_up()
+    shutil.rmtree(host.folder)
+
+    first, second = host.look_up(times=3), host.look_up()
+
+    assert host.mints == 2
+    assert {*first.tokens} == {*second.tokens}
+    assert first.warnings == second.warnings == ()
+
+
+def test_the_folder_may_be_deleted_during_a_mint(host: Host) -> None:
+    """What was minted is there for the next process."""
+    host.aws.script(Delay(0.5))
+    with host.processes.start(look_up, host.kwargs, user=host.user) as minting:
+        wait_for_call(host.aws)
+        shutil.rmtree(host.folder)
+        first = host.judge(minting.result())
+
+    assert host.look_up().tokens == first.tokens
+    assert host.mints == 1
+    assert first.warnings == ()
+
+
+def test_the_folder_may_be_deleted_at_any_moment(host: Host) -> None:
+    """No lookup fails, though it meets the deletion in the midst of whatever it does."""
+    with ExitStack() as stack:
+        stack.enter_context(host.processes.start(delete_for_ever, host.folder, user=host.user))
+        arguments = (1.5, host.identity, host.cache_dir, "ours")
+        working = [
+            stack.enter_context(host.processes.start(get_tokens_for, *arguments, user=host.user)) for _ in range(3)
+        ]
+
+        assert [process.result() for process in working] == [{"ours"}] * 3
+
+
+def read(store: HostStore) -> None:
+    store.read("entry.json")
+
+
+def write(store: HostStore) -> None:
+    store.write("entry.json", b"content")
+
+
+def work_for(seconds: float, cache_dir: Path, operation: Callable[[HostStore], None]) -> int:
+    """Do something with the store again and again, and tell how often it was done."""
+    store = HostStore(str(cache_dir))
+    rounds = 0
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        operation(store)
+        rounds += 1
+    return rounds
+
+
+def test_an_entry_may_be_replaced_at_any_moment(host: Host) -> None:
+    """Two who write at once, as they do where no lock works, disturb neither each other nor who reads."""
+    with ExitStack() as stack:
+        working = [
+            stack.enter_context(host.processes.start(work_for, 1.0, host.cache_dir, operation, user=host.user))
+            for operation in (read, write, write)
+        ]
+
+        assert all(process.result() for process in working)
+
+
+def wait_for_call(aws: AwsStandIn) -> None:
+    while not aws.calls():
+        time.sleep(0.01)
+
+
+def look_up_impatiently(kwargs: dict[str, Any], times: int) -> Lookups:
+    """Look up without waiting for another process as long as one does."""
+    cache.HOST_PATIENCE_SECONDS = 0.5  # type: ignore[misc]
+    return look_up(kwargs, times)
+
+
+@pytest.fixture
+def minting(host: Host) -> Iterator[Process]:
+    """A process that has the turn, and waits for AWS's answer."""
+    host.aws.script(Hang(10, times=1))
+    with host.processes.start(look_up, host.kwargs, user=host.user) as process:
+        wait_for_call(host.aws)
+        yield process
+
+
+def test_a_holder_of_the_lock_that_was_stopped_is_not_waited_for_without_end(host: Host, minting: Process) -> None:
+    """When its patience ends a process mints, and says so once; the next is served what it got."""
+    minting.signal(signal.SIGSTOP)
+
+    impatient = host.judge(host.processes.run(look_up_impatiently, host.kwargs, 3, user=host.user))
+    next_one = host.look_up()
+
+    assert host.mints == 2
+    assert 0.5 <= impatient.seconds < 5
+    assert len(impatient.warnings) == 1
+    assert {*impatient.tokens} == {*next_one.tokens}
+    assert next_one.warnings == ()
+
+
+def test_a_holder_of_the_lock_that_was_killed_is_not_waited_for(host: Host, minting: Process) -> None:
+    """Its turn passes to one that waits, at once; nobody need be told."""
+    with host.processes.start(look_up, host.kwargs, user=host.user) as waiting:
+        time.sleep(0.5)  # time enough for it to wait; if it does not yet, nothing is lost
+        assert host.mints == 1
+        minting.signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        lookups = host.judge(waiting.result())
+
+    assert time.monotonic() - killed_at < 3
+    assert host.mints == 2
+    assert lookups.warnings == ()
+    assert host.look_up().tokens == lookups.tokens

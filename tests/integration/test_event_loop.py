@@ -1,0 +1,88 @@
+"""An event loop that looks up, through threads as Airflow's triggerer does, or by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow.sdk import Connection
+from asgiref.sync import sync_to_async
+
+from ecr_secrets_backend import EcrSecretsBackend
+from tests.stand_ins.aws import Delay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tests.stand_ins.aws import AwsStandIn
+
+MINT_SECONDS = 1.0
+LONGEST_GAP_SECONDS = MINT_SECONDS / 2
+LOOKUPS = 200
+
+
+@pytest.fixture
+def look_up(aws: AwsStandIn, tmp_path: Path) -> Callable[[], str]:
+    aws.script(Delay(MINT_SECONDS))
+    hosts = {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}
+    backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
+    backend._set_connection_class(Connection)
+    return lambda: str(backend.get_connection("docker_default").password)
+
+
+def to_thread(look_up: Callable[[], str]) -> Awaitable[str]:
+    return asyncio.to_thread(look_up)
+
+
+def to_the_one_thread(look_up: Callable[[], str]) -> Awaitable[str]:
+    return sync_to_async(look_up)()  # what Airflow's triggers use
+
+
+@pytest.mark.parametrize("hand_over", [to_thread, to_the_one_thread])
+def test_a_loop_that_looks_up_through_threads_goes_on_turning(
+    aws: AwsStandIn, look_up: Callable[[], str], hand_over: Callable[[Callable[[], str]], Awaitable[str]]
+) -> None:
+    """Many at once wait for one call, and meanwhile the loop does other things."""
+    gaps: list[float] = []
+
+    async def turn() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    async def main() -> list[str]:
+        turning = asyncio.create_task(turn())
+        tokens = await asyncio.gather(*(hand_over(look_up) for _ in range(LOOKUPS)))
+        turning.cancel()
+        return tokens
+
+    tokens = asyncio.run(main())
+
+    assert (len(tokens), len(set(tokens))) == (LOOKUPS, 1)
+    assert len(aws.calls()) == 1
+    assert max(gaps) < LONGEST_GAP_SECONDS
+
+
+def test_a_loop_may_look_up_by_itself(aws: AwsStandIn, look_up: Callable[[], str]) -> None:
+    """It stands still until there is a token, also when one of its threads is minting that; and no longer."""
+
+    async def look_up_on_the_loop() -> str:
+        return look_up()
+
+    def wait_for_the_call() -> None:
+        while not aws.calls():
+            time.sleep(0.01)
+
+    async def main() -> list[str]:
+        minting = asyncio.create_task(asyncio.to_thread(look_up))
+        await asyncio.to_thread(wait_for_the_call)
+        return await asyncio.gather(minting, *(look_up_on_the_loop() for _ in range(LOOKUPS)))
+
+    tokens = asyncio.run(main())
+
+    assert (len(tokens), len(set(tokens))) == (1 + LOOKUPS, 1)
+    assert len(aws.calls()) == 1
