@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from ecr_secrets_backend.cache import RENEWAL_PATIENCE_SECONDS, Entry
+from ecr_secrets_backend import aws as real_aws
+from ecr_secrets_backend.cache import RENEWAL_PATIENCE_SECONDS, Entry, ProcessLayer, TokenCache
 from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.crowd import crowd
 from tests.stand_ins.aws import Delay, Error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
@@ -83,6 +88,32 @@ def test_a_crowd_renews_once_and_nobody_waits(aws: AwsStandIn, kwargs: dict[str,
     *others, renewing = sorted(lookup.seconds for lookup in lookups)
     assert max(others) < RENEWAL_PATIENCE_SECONDS
     assert renewing < SLOW_MINT_SECONDS / 2
+
+
+class LateStore(HostStore):
+    """One whose first reader is held up, so that its news are old."""
+
+    def __init__(self, cache_dir: str, meanwhile: Callable[[], object]) -> None:
+        super().__init__(cache_dir)
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    def read(self, name: str) -> bytes | None:
+        found = super().read(name)
+        if self._meanwhile is not None:
+            self._meanwhile, meanwhile = None, self._meanwhile
+            meanwhile()
+        return found
+
+
+def test_whoever_has_the_turn_looks_again(aws: AwsStandIn, tmp_path: Path) -> None:
+    """Another process may have minted, and given up the turn, since this one has looked."""
+    identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
+    mint = partial(real_aws.mint, identity)
+    early = TokenCache(HostStore(str(tmp_path)), 3600, ProcessLayer())
+    late = TokenCache(LateStore(str(tmp_path), lambda: early.get(identity, mint)), 3600, ProcessLayer())
+
+    assert late.get(identity, mint) == early.get(identity, mint)
+    assert len(aws.calls()) == 1
 
 
 def test_a_crowd_that_fails_has_asked_once(aws: AwsStandIn, kwargs: dict[str, Any]) -> None:

@@ -1,0 +1,51 @@
+"""The whole at once, for minutes: tokens that rotate, processes that come, go and are killed, and AWS with a delay."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.soak import soak
+from tests.stand_ins.aws import Delay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.stand_ins.aws import AwsStandIn
+
+SOAK_SECONDS = 120
+LIFE_SECONDS = 5.0
+RENEWED_AFTER_SECONDS = LIFE_SECONDS / 2
+AWS_SECONDS = 0.2
+MOST_GROWTH_KIB = 16 * 1024  # two clients of boto3
+FILE_NAME = re.compile(r"[0-9a-f]{32}\.(json|lock|json\.[0-9a-f]{16}\.tmp)")
+
+
+@pytest.mark.timeout(SOAK_SECONDS + 60)
+def test_a_soak(aws: AwsStandIn, tmp_path: Path) -> None:
+    """No dead token, no failed lookup, no more calls than lives and kills, and nothing that piles up."""
+    aws.set(token_life=LIFE_SECONDS)
+    aws.script(Delay(AWS_SECONDS))
+    cache_dir = tmp_path / "cache"
+
+    seen = soak(cache_dir, SOAK_SECONDS)
+
+    assert seen.problems == []
+    assert all(aws.authorise("AWS", token).reason != "unknown" for token in seen.tokens)
+
+    calls = len(aws.calls())
+    assert 2 < len(seen.tokens) <= seen.seconds / RENEWED_AFTER_SECONDS + 1
+    assert calls - len(seen.tokens) <= seen.killed  # whoever is killed may have minted, and told nobody
+
+    assert seen.most_leftovers <= 2  # of the last one who was killed, and of one who is writing
+    unknown = [name for name in seen.files if not FILE_NAME.fullmatch(name)]
+    assert (unknown, len(seen.files) <= 3) == ([], True)
+
+    third = len(seen.steady) // 3
+    early, late = (list(zip(*steady, strict=True)) for steady in (seen.steady[third:-third], seen.steady[-third:]))
+    growth = [min(after) - min(before) for before, after in zip(early, late, strict=True)]
+    descriptors, threads, memory = growth
+    assert (descriptors, threads) == (0, 0)
+    assert memory < MOST_GROWTH_KIB
