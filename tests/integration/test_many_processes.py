@@ -99,8 +99,8 @@ class LateStore(HostStore):
 
     def read(self, name: str) -> bytes | None:
         found = super().read(name)
-        if self._meanwhile is not None:
-            self._meanwhile, meanwhile = None, self._meanwhile
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
             meanwhile()
         return found
 
