@@ -200,6 +200,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "SignatureDoesNotMatch": "Check the secret key of this process, and the clock of this host.",
     "RequestExpired": "Set the clock of this host: AWS refuses requests from more than some minutes away.",
     "ThrottlingException": "Nothing to set: AWS is asked again after a pause. Raise the quota if it lasts.",
+    "HTTPClientError": "Look for a line break in the credentials of this process, and at the URL of its proxy.",
     "SSLError": "Set verify to the CA bundle of the proxy that stands before AWS, or mend its certificate.",
 }
 #: Other names that AWS's services give to one cause.

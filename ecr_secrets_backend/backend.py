@@ -95,7 +95,6 @@ class EcrSecretsBackend(BaseSecretsBackend):
         identity = self._identities.get(mapped.conn_id)
         if identity is None:
             identity = self._identities[mapped.conn_id] = mapped.identity.in_environment(os.environ)
-        failure: MintFailure | None = None
         try:
             token = self._cache.get(identity, partial(_mint, mapped, identity))
         except MintError as error:
