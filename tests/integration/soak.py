@@ -36,9 +36,9 @@ THREADS = 2
 LONGEST_LIFE_SECONDS = 6.0
 LOOK_EVERY_SECONDS = 0.02
 KILL_EVERY_SECONDS = 0.3
-#: What Python tells of a process that mints, writes the cache, or takes a turn: here the doomed end.
-DEADLY_EVENTS = ("socket.connect", "os.rename", "fcntl.flock", "open")
-DOOMED_PART = 0.4
+#: What a worker is about to do when it is killed, by the name of Python's audit event, and at most how often it may
+#: begin to: open something, take a turn, mint, write the cache. Whatever its fate, the killer may be first.
+FATES = (("open", 100), ("fcntl.flock", 20), ("socket.connect", 1), ("os.rename", 1), ("os.rename", 1), None)
 STEADY_THREADS = 4
 STEADY_LOOK_EVERY_SECONDS = 0.005
 
@@ -54,7 +54,7 @@ class Soak:
     :param problems: failed lookups, and dead tokens that were served
     :param most_leftovers: the largest number of temporary files seen in the cache at once
     :param files: the names of the cache's files at the end
-    :param steady: of one process that lived all the time: descriptors, threads and KiB of memory, from time to time
+    :param steady: of one process that lives all the time, every second: its descriptors, threads, objects, and KiB
     """
 
     seconds: float = 0.0
@@ -64,7 +64,7 @@ class Soak:
     problems: list[str] = field(default_factory=list)
     most_leftovers: int = 0
     files: list[str] = field(default_factory=list)
-    steady: list[tuple[int, int, int]] = field(default_factory=list)
+    steady: list[list[int]] = field(default_factory=list)
 
 
 def soak(cache_dir: Path, seconds: float) -> Soak:
@@ -105,18 +105,21 @@ class Process:
             time.sleep(pause * chance.uniform(0.5, 1.5))
 
     def be_a_worker(self, end: float) -> None:
-        if chance.random() < DOOMED_PART:
-            die_at(chance.choice(DEADLY_EVENTS), chance.randrange(1, 4))
+        fate = chance.choice(FATES)
+        if fate is not None:
+            event, most = fate
+            die_at(event, chance.randint(1, most))
         end = min(end, time.monotonic() + chance.uniform(0, LONGEST_LIFE_SECONDS))
         self._in_threads(THREADS, end, LOOK_EVERY_SECONDS)
 
     def be_steady(self, end: float) -> None:
-        threads = STEADY_THREADS
         while time.monotonic() < end:
-            self._in_threads(threads, min(end, time.monotonic() + 1), STEADY_LOOK_EVERY_SECONDS)
-            gc.collect()  # what is only waiting to be collected is no growth
-            memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
-            self.say("steady", (len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), memory))
+            self._in_threads(STEADY_THREADS, min(end, time.monotonic() + 1), STEADY_LOOK_EVERY_SECONDS)
+            gc.collect()  # what only waits to be collected is no growth
+            descriptors = len(list(Path("/proc/self/fd").iterdir()))
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory = pages * os.sysconf("SC_PAGESIZE") // 1024
+            self.say("steady", [descriptors, threading.active_count(), len(gc.get_objects()), memory])
 
     def _in_threads(self, number: int, end: float, pause: float) -> None:
         threads = [threading.Thread(target=self.look_up_until, args=(end, pause)) for _ in range(number)]
@@ -127,7 +130,7 @@ class Process:
 
 
 def die_at(deadly: str, times: int) -> None:
-    """Have this process killed when it does something for the last of so many times."""
+    """Have this process killed when it is about to do something for the last of so many times."""
     left = [None] * times
 
     def hook(event: str, _: object) -> None:

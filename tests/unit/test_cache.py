@@ -400,9 +400,12 @@ def test_nobody_waits_for_a_renewal(aws: Aws, tmp_path: Path) -> None:
 
 
 def test_whoever_holds_the_turn_too_long_is_not_waited_for(
-    new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_process: Callable[[], Callable[[], str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A holder that was stopped costs the patience, and then a mint."""
+    """A holder that was stopped costs the patience, and then a mint; and a warning, when it is late."""
     waited: list[float] = []
     monkeypatch.setattr("time.monotonic", lambda: sum(waited))
     monkeypatch.setattr("time.sleep", waited.append)
@@ -412,19 +415,31 @@ def test_whoever_holds_the_turn_too_long_is_not_waited_for(
         assert new_process()() == "token 1"
 
     assert HOST_PATIENCE_SECONDS <= sum(waited) < HOST_PATIENCE_SECONDS + 1
+    (record,) = caplog.records
+    assert "does not get on" in record.message
 
 
 def test_who_waits_for_the_turn_takes_the_token_that_comes(
-    aws: Aws, new_process: Callable[[], Callable[[], str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_process: Callable[[], Callable[[], str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It does not need the turn for that: all who wait leave together."""
+    """It does not need the turn for that: all who wait leave together, and nobody complains."""
     store = HostStore(str(tmp_path))
-    entry = Entry(build_token(), None, NOW, IDENTITY.key).to_json()
-    monkeypatch.setattr("time.sleep", lambda _: store.write(f"{IDENTITY.key}.json", entry))
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
+
+    monkeypatch.setattr("time.monotonic", lambda: sum(waited))
+    monkeypatch.setattr("time.sleep", sleep)
     with store.turn(IDENTITY.key):
         assert new_process()() == "a-token"
 
-    assert aws.calls == 0
+    assert len(waited) == 1
+    assert not caplog.records
 
 
 def test_who_waits_looks_soon_at_first_and_then_seldom(
@@ -485,12 +500,13 @@ def test_a_mint_that_hangs_is_not_waited_for_without_end(
     for cache in (one, one, other):
         with pytest.raises(MintError) as caught:
             cache.get(IDENTITY, mint_slowly)
+        monkeypatch.setattr(HostStore, "turn", lambda *_: pytest.fail("a turn was taken"))
         assert (caught.value.failure.code, caught.value.failure.region) == ("TimedOut", "us-east-1")
         assert caught.value.failure.identity == str(IDENTITY)
         assert caught.value.failure.reason == "there was no answer within 0 s"
         assert "what hangs" in caught.value.failure.remedy
     answer.set()
-    assert len(asked) == 1
+    assert len(asked) <= 1  # or the thread has begun when all was over
 
 
 def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,19 +519,22 @@ def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch
     assert aws.calls == 0
 
 
-def test_what_comes_while_a_mint_hangs_is_served(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a process that has waited long enough for its own."""
-    monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
-    cache = TokenCache(store := HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
-    answer = threading.Event()
+def test_what_comes_while_another_thread_hangs_is_served(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a process that did not hang."""
+    store = HostStore(str(tmp_path))
 
-    def mint_slowly() -> EcrToken:
-        store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
-        assert answer.wait(10)
-        return aws.mint()
+    class LongTurn:
+        def acquire(self, timeout: float) -> bool:
+            store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
+            return timeout < 0
 
-    assert cache.get(IDENTITY, mint_slowly) == build_token()
-    answer.set()
+    monkeypatch.setattr(ProcessLayer, "turn", lambda *_: LongTurn())
+    cache = TokenCache(store, HOUR, ProcessLayer(), aws.clock)
+
+    assert cache.get(IDENTITY, aws.mint) == build_token()
+    assert aws.calls == 0
 
 
 def test_a_process_ends_though_a_mint_hangs() -> None:
@@ -581,7 +600,7 @@ def test_a_process_that_may_have_no_more_threads_mints_without(
     [
         Entry(build_token(), None, NOW),
         Entry(None, build_failure(), NOW),
-        Entry(build_token(registry=None), build_failure(), NOW),
+        Entry(build_token(registry=None), build_failure(), NOW, "a-key"),
     ],
 )
 def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:

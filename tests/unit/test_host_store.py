@@ -73,6 +73,33 @@ def test_parents_of_the_configured_folder_are_made(tmp_path: Path) -> None:
     assert store.read(NAME) == b"content"
 
 
+def test_what_is_made_is_closed_to_others_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no moment in which they could open it."""
+    monkeypatch.setattr("os.fchmod", lambda *_: pytest.fail("it was made open"))
+    previous = os.umask(0)
+    try:
+        HostStore(str(tmp_path / "a" / "b")).write(NAME, b"content")
+    finally:
+        os.umask(previous)
+
+    assert mode_of(tmp_path / "a") == mode_of(tmp_path / "a" / "b") == 0o700
+
+
+def test_processes_that_make_the_folder_at_once_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is late finds it made, and its parents as well."""
+    make = os.mkdir
+
+    def late(path: str, mode: int) -> None:
+        make(path, mode)
+        raise FileExistsError(errno.EEXIST, "File exists", path)
+
+    monkeypatch.setattr("os.mkdir", late)
+    store = HostStore(str(tmp_path / "a" / "b"))
+    store.write(NAME, b"content")
+
+    assert store.read(NAME) == b"content"
+
+
 def test_the_folder_may_be_deleted_at_any_time(store: HostStore, folder: Path) -> None:
     """It is made anew."""
     store.write(NAME, b"old")
@@ -89,7 +116,7 @@ def test_by_default_it_lives_in_the_users_runtime_folder(tmp_path: Path, monkeyp
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     HostStore(None).write(NAME, b"content")
 
-    assert len(list(tmp_path.rglob(NAME))) == 1
+    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
 
 
 @pytest.mark.parametrize("runtime_folder", ["", "relative", "/proc/nonexistent", "/dev/null"])
@@ -101,7 +128,7 @@ def test_without_a_runtime_folder_it_lives_in_shared_memory(
     monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_PARENTS", (str(tmp_path),))
     HostStore(None).write(NAME, b"content")
 
-    assert len(list(tmp_path.rglob(NAME))) == 1
+    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
 
 
 def test_without_shared_memory_it_lives_in_the_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +138,7 @@ def test_without_shared_memory_it_lives_in_the_temp_folder(tmp_path: Path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     HostStore(None).write(NAME, b"content")
 
-    assert len(list(tmp_path.rglob(NAME))) == 1
+    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
 
 
 def test_it_tells_where_it_is_looked_for() -> None:
@@ -186,6 +213,22 @@ def test_a_write_that_fails_leaves_nothing_behind(store: HostStore, folder: Path
     with pytest.raises(OSError, match="not empty"):
         store.write(NAME, b"content")
     assert [file.name for file in folder.iterdir()] == [NAME]
+
+
+def test_what_stands_in_a_locks_place_may_be_removed_by_another(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone, which is all that was wanted."""
+    (folder / f"{NAME}.lock").touch(0o644)
+    remove = os.unlink
+
+    def late(*arguments: Any, **options: Any) -> None:
+        remove(*arguments, **options)
+        remove(*arguments, **options)
+
+    monkeypatch.setattr("os.unlink", late)
+    with store.turn(NAME) as is_ours:
+        assert is_ours
 
 
 def test_a_lock_that_cannot_be_opened_is_not_removed(
