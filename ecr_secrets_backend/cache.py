@@ -13,7 +13,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cachetools import FIFOCache
@@ -47,8 +48,9 @@ FIRST_LOOK_SECONDS: Final = 0.002
 LONGEST_PAUSE_SECONDS: Final = 0.1
 #: While AWS does not answer, a process says so once in this time.
 WARN_EVERY_SECONDS: Final = 60.0
-#: By how much a clock may go back without having been set: a time server trims it.
-CLOCK_TRIM_SECONDS: Final = 5.0
+
+#: Seconds since this host was started, asleep or not: a clock that nobody can set.
+uptime: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 _FORMAT: Final = 1
 _MOST_ENTRIES: Final = 4096  # bounds a process whose identities change; far above the identities of one configuration
@@ -60,14 +62,45 @@ class Entry:
 
     :param token: the last token that AWS gave, if any
     :param failure: why AWS gave none when it was asked last; None if it did
-    :param recorded_at: when AWS was asked last, in seconds since the epoch
+    :param recorded_at: when AWS was asked last, in seconds since the epoch, by the clock that tells the token's times
+    :param uptime: the same moment in seconds since this host was started
     :param key: whose token: a file that was renamed is not another identity's
     """
 
     token: EcrToken | None = None
     failure: MintFailure | None = None
     recorded_at: float = -math.inf
+    uptime: float = 0.0
     key: str = ""
+
+    def now(self, wall: float) -> float:
+        """Tell the time by the clock that tells the token's times.
+
+        That clock may have been set since. One that went forward is believed, which costs a token at the most. One that
+        went back is not: at least as much time has passed as the host has been up.
+
+        :param wall: seconds since the epoch by the clock as it is set now
+        :return: seconds since the epoch
+        """
+        return max(wall, self.recorded_at + uptime() - self.uptime)
+
+    def age(self, wall: float) -> float:
+        """Tell how many seconds ago AWS was asked; less than none: before the host's last start, by a later clock."""
+        return self.now(wall) - self.recorded_at
+
+    def fresh(self, wall: float, refresh_before: float) -> EcrToken | None:
+        """Give the token if it may be served without a thought of its renewal."""
+        token = self.token
+        return token if token is not None and token.is_fresh(self.now(wall), refresh_before) else None
+
+    def live(self, wall: float) -> EcrToken | None:
+        """Give the token if it may still be served."""
+        token = self.token
+        return token if token is not None and token.is_alive(self.now(wall)) else None
+
+    def failed(self, failure: MintFailure, wall: float) -> Entry:
+        """Add that AWS was asked again and gave nothing."""
+        return replace(self, failure=failure, recorded_at=self.now(wall), uptime=uptime())
 
     def to_json(self) -> bytes:
         """Write it as the file of the host's cache holds it."""
@@ -93,7 +126,7 @@ class Entry:
 
     def _is_sound(self) -> bool:
         """Tell whether its times can be compared; TypeError or ValueError: a text is none, or cannot be sent."""
-        texts, times = [self.key], [self.recorded_at]
+        texts, times = [self.key], [self.recorded_at, self.uptime]
         if self.token is not None:
             texts += [self.token.username, self.token.password]
             texts += [] if self.token.registry is None else [self.token.registry]
@@ -187,18 +220,18 @@ class TokenCache:
         """
         key = identity.key
         entry = self._process.get(key)
-        if entry is not None and entry.token is not None and entry.token.is_fresh(self._clock(), self._refresh_before):
-            return entry.token
+        if entry is not None and (fresh := entry.fresh(self._clock(), self._refresh_before)):
+            return fresh
         entry = self._newest(key)
-        settled = self._settled(key, entry)
+        settled = self._settled(entry)
         if settled is not None:
             return settled
-        if entry.token is not None and entry.token.is_alive(self._clock()):
+        if old := entry.live(self._clock()):
             try:
-                return self._renewed(key, mint) or entry.token
+                return self._renewed(key, mint) or old
             except _TooLongError as error:
                 seconds = error.seconds
-            if entry.token.is_alive(self._clock()):
+            if entry.live(self._clock()):
                 return self._in_vain(identity, entry, seconds)
         try:
             return self._awaited(key, mint)
@@ -231,7 +264,7 @@ class TokenCache:
                         return self._minted(key, mint)
                 time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
                 pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-                settled = self._settled(key, self._newest(key))
+                settled = self._settled(self._newest(key))
                 if settled is not None:
                     return settled
 
@@ -244,18 +277,20 @@ class TokenCache:
     def _minted(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
         """Mint, when whoever had the turn before has not done so, and let all know how it went."""
         entry = self._newest(key)
-        settled = self._settled(key, entry)
+        settled = self._settled(entry)
         if settled is not None:
             return settled
+        begun_at = uptime()  # rather than at the end: the token may have been on its way for a while
         try:
             token = mint()
         except MintError as error:
             failure = error.failure
         else:
-            self._record(Entry(token, None, self._clock(), key))
+            self._record(Entry(token, None, token.minted_at, begun_at, key))
             return token
-        self._record(Entry(entry.token, failure, self._clock(), key))
-        return self._despite(failure, key, entry.token)
+        entry = entry.failed(failure, self._clock())
+        self._record(entry)
+        return self._despite(failure, entry)
 
     def _in_vain(self, identity: AwsIdentity, entry: Entry, seconds: float) -> EcrToken:
         """After waiting too long, serve what has come meanwhile; else see to it that nobody waits again so soon."""
@@ -264,42 +299,40 @@ class TokenCache:
         failure = MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy)
         newest = self._newest(identity.key)
         if newest == entry:
-            newest = Entry(entry.token, failure, self._clock(), identity.key)
+            newest = entry.failed(failure, self._clock())
             self._record(newest)
-        return self._settled(identity.key, newest) or self._despite(failure, identity.key, entry.token)
+        return self._settled(newest) or self._despite(failure, entry)
 
-    def _settled(self, key: str, entry: Entry) -> EcrToken | None:
+    def _settled(self, entry: Entry) -> EcrToken | None:
         """Tell what an entry settles by itself.
 
         :return: its token if that is fresh, or if it lives and AWS failed just now; None: AWS is to be asked
         :raises MintError: AWS failed just now, and there is no live token
         """
-        now = self._clock()
-        if entry.token is not None and entry.token.is_fresh(now, self._refresh_before):
-            return entry.token
-        if entry.failure is not None and 0 <= now - entry.recorded_at < _back_off(entry.token):
-            return self._despite(entry.failure, key, entry.token)
+        wall = self._clock()
+        if fresh := entry.fresh(wall, self._refresh_before):
+            return fresh
+        if entry.failure is not None and 0 <= entry.age(wall) < _back_off(entry.token):
+            return self._despite(entry.failure, entry)
         return None
 
-    def _despite(self, failure: MintFailure, key: str, token: EcrToken | None) -> EcrToken:
+    def _despite(self, failure: MintFailure, entry: Entry) -> EcrToken:
         """Serve the old token while it lives, with a warning; there is no other while AWS is not to be asked."""
-        now = self._clock()
-        if token is None or not token.is_alive(now):
+        wall = self._clock()
+        token = entry.live(wall)
+        if token is None:
             raise MintError(failure)
-        if self._process.may_say(f"stale {key}", WARN_EVERY_SECONDS):
-            left = token.expires_at - now
+        if self._process.may_say(f"stale {entry.key}", WARN_EVERY_SECONDS):
+            left = token.expires_at - entry.now(wall)
             logger.warning("An ECR token was not renewed; the old one serves for %.0f s more. %s", left, failure)
         return token
 
     def _newest(self, key: str) -> Entry:
-        """Tell what is known by the process or by the host, whichever asked AWS last.
-
-        What seems to come from the future was recorded before the clock was set back, and so before all else.
-        """
-        now = self._clock() + CLOCK_TRIM_SECONDS
-        known = self._process.get(key) or Entry()
+        """Tell what is known by the process or by the host, whichever asked AWS last."""
+        wall = self._clock()
+        known = self._process.get(key) or Entry(key=key)
         found = self._read(key) or known
-        newest = max(known, found, key=lambda entry: (entry.recorded_at <= now, entry.recorded_at))
+        newest = min(known, found, key=lambda entry: entry.age(wall))
         if newest is not known:
             self._process.put(key, newest)
         return newest

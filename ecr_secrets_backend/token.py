@@ -45,7 +45,8 @@ class EcrToken:
     def is_alive(self, now: float) -> bool:
         """Tell whether it may still be served: a pull that begins now will not see it die.
 
-        A token from the future was received before the clock was set back, so its end is not known: it is not served.
+        A token from the future was received before the host was started and its clock set back: its end is not known,
+        so it is not served.
         """
         dying = min(DYING_SECONDS, self.life * DYING_PART)
         return self.minted_at - dying <= now < self.expires_at - dying

@@ -31,10 +31,10 @@ from rich.traceback import Traceback
 from structlog.tracebacks import ExceptionDictTransformer
 
 from ecr_secrets_backend import EcrSecretsBackend, aws, cache
-from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.host_store import HostStore
 from tests.integration.faults import FAULTS
 from tests.stand_ins.aws import AwsStandIn, Hang
+from tests.unit.builders import build_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,8 @@ def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
     token = aws.mint(identity)
     end = time.time() + HALF_AN_HOUR
     token = replace(token, minted_at=end - token.life, expires_at=end)
-    HostStore(cache_dir).write(f"{identity.key}.json", Entry(token, None, token.minted_at, identity.key).to_json())
+    entry = build_entry(token=token, recorded_at=token.minted_at, key=identity.key)
+    HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json())
 
 
 def main() -> None:

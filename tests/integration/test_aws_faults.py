@@ -17,13 +17,13 @@ import trustme
 
 from ecr_secrets_backend import cache
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cache import Entry, ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import ProcessLayer, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
 from tests.integration.faults import FAULTS, PAUSE_SECONDS, look_up, private_answer, serving
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS, Error, Hang, Reply
-from tests.unit.builders import NOW, build_token
+from tests.unit.builders import NOW, build_entry, build_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -106,12 +106,18 @@ class Host:
             meanwhile()
             return first.result(), second.result()
 
-    def keep(self, token: EcrToken, *, age: float) -> None:
-        """Put a token into the cache, as if it had been there for some seconds."""
+    def keep(self, token: EcrToken, *, age: float, uptime: float = 0.0) -> None:
+        """
+        Put a token into the cache, as if it had been there for some seconds.
+
+        :param age: how long by the host's clock, which may have been set
+        :param uptime: how long by the clock that nobody can set
+        """
         token = replace(token, minted_at=token.minted_at - age, expires_at=token.expires_at - age)
         (mapped,) = Settings.parse(self.kwargs).connections.values()
         key = mapped.identity.in_environment(os.environ).key
-        self.store.write(f"{key}.json", Entry(token, None, token.minted_at, key).to_json())
+        entry = build_entry(token=token, recorded_at=token.minted_at, age=uptime, key=key)
+        self.store.write(f"{key}.json", entry.to_json())
 
 
 @pytest.fixture
@@ -353,10 +359,30 @@ class TestClocks:
             sum(process.mints for process in processes) <= 2 + elapsed / 0.5
         )  # half of what the Date leaves of a life
 
-    def test_a_token_from_the_future_is_replaced_once(self, host: Host) -> None:
-        """It was received before the clock was set back; nobody knows when it will die."""
+    @pytest.mark.parametrize("lag", [1, 11])
+    def test_a_clock_that_was_set_back_does_not_prolong_a_token(self, host: Host, lag: int) -> None:
+        """A token of twelve hours that was minted thirteen hours ago is dead, whatever the clock says."""
+        token = mint(IDENTITY)
+        host.keep(token, age=(12 - lag) * HOUR, uptime=12 * HOUR)
+
+        (lookup,) = host.look_up().lookups
+
+        assert lookup.alive
+        assert lookup.token != token.password
+
+    def test_a_clock_that_was_set_back_costs_no_mint(self, host: Host) -> None:
+        """The host's uptime tells how old the token is."""
         token = mint(IDENTITY)
         host.keep(token, age=-3 * HOUR)
+
+        process = host.look_up(2)
+
+        assert [lookup.token for lookup in process.lookups] == [token.password] * 2
+
+    def test_a_token_from_the_future_is_replaced_once(self, host: Host) -> None:
+        """The host was started anew, and its clock set back: nobody knows when the token will die."""
+        token = mint(IDENTITY)
+        host.keep(token, age=-3 * HOUR, uptime=-HOUR)
 
         processes = [host.look_up(2) for _ in range(3)]
 
@@ -367,7 +393,7 @@ class TestClocks:
 
     def test_a_token_from_the_future_is_not_served_in_an_outage(self, host: Host) -> None:
         """It is as good as dead: the lookup fails with the cause."""
-        host.keep(mint(IDENTITY), age=-3 * HOUR)
+        host.keep(mint(IDENTITY), age=-3 * HOUR, uptime=-HOUR)
         host.aws.script(Error("AccessDeniedException"))
 
         (lookup,) = host.look_up().lookups
@@ -376,8 +402,8 @@ class TestClocks:
         assert "AccessDeniedException" in str(lookup.error)
 
     def test_a_clock_that_goes_back_and_forth_costs_one_mint(self, tmp_path: Path) -> None:
-        """All processes agree on the token that was minted by the earlier time."""
-        now = NOW + 2 * HOUR
+        """All processes agree on the token that was minted by the later time."""
+        now = NOW
         mints: list[float] = []
 
         def fake_mint() -> EcrToken:
@@ -388,9 +414,9 @@ class TestClocks:
         for _ in range(10):
             for process in processes:
                 process.get(IDENTITY, fake_mint)
-            now = NOW if now > NOW else NOW + 2 * HOUR
+            now = NOW if now > NOW else NOW + 20 * HOUR
 
-        assert mints == [NOW + 2 * HOUR, NOW]
+        assert mints == [NOW, NOW + 20 * HOUR]
 
     @pytest.mark.parametrize("readings", [(3 * HOUR, 0), (0, 3 * HOUR)])
     def test_a_clock_that_steps_during_a_call_does_not_prolong_a_token(

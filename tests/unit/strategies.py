@@ -162,6 +162,7 @@ ENTRIES = st.builds(
     st.none() | st.builds(EcrToken, registry=st.none() | hosts(), minted_at=FINITE, expires_at=FINITE, jitter=FINITE),
     st.none() | FAILURES,
     FINITE,
+    FINITE,
     st.text(),
 )
 _ODD_TEXTS: Values = st.text() | st.text() | st.sampled_from([None, False, 0, [], {}, "\ud800", "\ud800\udc00"])
@@ -170,6 +171,7 @@ ODD_ENTRIES = st.builds(
     Entry,
     st.none() | st.builds(EcrToken, _ODD_TEXTS, _ODD_TEXTS, _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES, _ODD_TIMES),
     st.none() | FAILURES | st.builds(MintFailure, _ODD_TEXTS),
+    FINITE | _ODD_TIMES,
     FINITE | _ODD_TIMES,
     st.text() | _ODD_TEXTS,
 )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,18 @@ from ecr_secrets_backend.cache import (
     Entry,
     ProcessLayer,
     TokenCache,
+    uptime,
 )
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.unit.builders import NOW, TWELVE_HOURS, build_failure, build_token
+from tests.unit.builders import NOW, TWELVE_HOURS, build_entry, build_failure, build_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ecr_secrets_backend.errors import MintFailure
     from ecr_secrets_backend.token import EcrToken
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
@@ -290,26 +293,102 @@ def test_the_back_off_of_a_short_life_is_short(aws: Aws, new_process: Callable[[
     assert lookup() == "token 3"
 
 
-def test_a_clock_that_was_set_back_neither_serves_nor_stops(
-    aws: Aws, new_process: Callable[[], Callable[[], str]]
-) -> None:
-    """A token from the future is replaced once; then all is as before."""
-    new_process()()
+def test_a_clock_that_was_set_back_costs_nothing(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
+    """A token is as old as the host's uptime says."""
+    known = new_process()
+    known()
     aws.now -= 2 * HOUR
 
-    assert [new_process()() for _ in range(3)] == ["token 2"] * 3
-    assert aws.calls == 2
+    assert (known(), new_process()()) == ("token 1", "token 1")
 
 
-def test_a_failure_from_the_future_does_not_block(aws: Aws, new_process: Callable[[], Callable[[], str]]) -> None:
-    """After the clock was set back, however little, AWS is asked again at once."""
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("failure", [None, build_failure()])
+def test_a_clock_that_was_set_back_does_not_prolong_a_token(
+    aws: Aws, tmp_path: Path, new_process: Callable[[], Callable[[], str]], failure: MintFailure | None, fails: bool
+) -> None:
+    """Ten hours of its twelve have passed, and two more, while the clock was set back by ten."""
+    aged = build_entry(token=build_token(), failure=failure, key=IDENTITY.key, age=12 * HOUR)
+    HostStore(str(tmp_path)).write(f"{IDENTITY.key}.json", aged.to_json())
+    aws.now += 2 * HOUR
+    aws.fails = fails
+
+    for _ in range(2):
+        with pytest.raises(MintError) if fails else nullcontext():
+            assert new_process()() == "token 1"
+    assert aws.calls == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_token_does_not_outlive_failures_by_a_clock_that_was_set_back(
+    aws: Aws,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    new_process: Callable[[], Callable[[], str]],
+    fails: bool,
+) -> None:
+    """What is recorded after the clock was set, and what is said of the time left, is told by the clock of before."""
+    up = uptime()
+    monkeypatch.setattr("ecr_secrets_backend.cache.uptime", lambda: up)
+    look_up = new_process()
+    look_up()
+    aws.now -= 10 * HOUR
+    up += 11.5 * HOUR
+    aws.fails = True
+    assert (look_up(), new_process()()) == ("token 1", "token 1")
+    assert all("the old one serves for 1800 s more" in line for line in caplog.messages)
+    up += 0.5 * HOUR
+    aws.fails = fails
+
+    with pytest.raises(MintError) if fails else nullcontext():
+        assert (new_process()(), look_up()) == ("token 3", "token 3")
+
+
+def test_a_clock_that_is_set_back_while_aws_answers_does_not_prolong_a_token(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new_process: Callable[[], Callable[[], str]]
+) -> None:
+    """What is recorded goes by the clock that told the token's times."""
+    up = uptime()
+    monkeypatch.setattr("ecr_secrets_backend.cache.uptime", lambda: up)
+
+    def mint() -> EcrToken:
+        token = aws.mint()
+        aws.now -= 10 * HOUR
+        return token
+
+    TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock).get(IDENTITY, mint)
+    up += 12 * HOUR
+
+    assert new_process()() == "token 2"
+
+
+def test_a_failure_does_not_block_for_longer_when_the_clock_was_set_back(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, new_process: Callable[[], Callable[[], str]]
+) -> None:
+    """The back-off is told by the host's uptime."""
+    up = uptime()
+    monkeypatch.setattr("ecr_secrets_backend.cache.uptime", lambda: up)
     aws.fails = True
     with pytest.raises(MintError):
         new_process()()
     aws.fails = False
-    aws.now -= 0.5
+    aws.now -= HOUR
+    up += BACK_OFF_SECONDS
 
     assert new_process()() == "token 2"
+
+
+@pytest.mark.parametrize("outcome", [{"token": build_token()}, {"failure": build_failure()}])
+def test_what_an_earlier_start_of_the_host_recorded_in_the_future_is_forgotten(
+    aws: Aws, tmp_path: Path, new_process: Callable[[], Callable[[], str]], outcome: dict[str, Any]
+) -> None:
+    """How long ago it was recorded nobody can tell: it neither serves nor blocks, and is replaced once."""
+    entry = build_entry(**outcome, key=IDENTITY.key, recorded_at=NOW, age=-HOUR)
+    HostStore(str(tmp_path)).write(f"{IDENTITY.key}.json", entry.to_json())
+    aws.now -= HOUR
+
+    assert [new_process()() for _ in range(3)] == ["token 1"] * 3
+    assert aws.calls == 1
 
 
 def test_without_a_host_layer_each_process_mints_once(aws: Aws) -> None:
@@ -431,7 +510,7 @@ def test_who_waits_for_the_turn_takes_the_token_that_comes(
 
     def sleep(seconds: float) -> None:
         waited.append(seconds)
-        store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
+        store.write(f"{IDENTITY.key}.json", build_entry(token=build_token(), key=IDENTITY.key).to_json())
 
     monkeypatch.setattr("time.monotonic", lambda: sum(waited))
     monkeypatch.setattr("time.sleep", sleep)
@@ -527,7 +606,7 @@ def test_what_comes_while_another_thread_hangs_is_served(
 
     class LongTurn:
         def acquire(self, timeout: float) -> bool:
-            store.write(f"{IDENTITY.key}.json", Entry(build_token(), None, NOW, IDENTITY.key).to_json())
+            store.write(f"{IDENTITY.key}.json", build_entry(token=build_token(), key=IDENTITY.key).to_json())
             return timeout < 0
 
     monkeypatch.setattr(ProcessLayer, "turn", lambda *_: LongTurn())
@@ -598,9 +677,9 @@ def test_a_process_that_may_have_no_more_threads_mints_without(
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(build_token(), None, NOW),
-        Entry(None, build_failure(), NOW),
-        Entry(build_token(registry=None), build_failure(), NOW, "a-key"),
+        build_entry(token=build_token()),
+        build_entry(failure=build_failure(), key=""),
+        build_entry(token=build_token(registry=None), failure=build_failure(), age=0.1),
     ],
 )
 def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
@@ -609,7 +688,7 @@ def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
 
 
 def damaged(change: Callable[[Any], object]) -> bytes:
-    fields = json.loads(Entry(build_token(), build_failure(), NOW).to_json())
+    fields = json.loads(build_entry(token=build_token(), failure=build_failure()).to_json())
     change(fields)
     return json.dumps(fields).encode()
 
@@ -624,12 +703,14 @@ def damaged(change: Callable[[Any], object]) -> bytes:
         b'"text"',
         b"{}",
         b"[" * 50_000,
-        Entry(build_token(), None, NOW).to_json()[:-1],
+        build_entry(token=build_token()).to_json()[:-1],
         damaged(lambda fields: fields.update(format=0)),
         damaged(lambda fields: fields.update(format=2)),
         damaged(lambda fields: fields.update(more=1)),
         damaged(lambda fields: fields.pop("recorded_at")) + b"x",
         damaged(lambda fields: fields.update(recorded_at="now")),
+        damaged(lambda fields: fields.update(uptime=None)),
+        damaged(lambda fields: fields.update(uptime=float("nan"))),
         damaged(lambda fields: fields.update(token="a-token")),
         damaged(lambda fields: fields["token"].pop("password")),
         damaged(lambda fields: fields["token"].update(password=None)),
