@@ -280,13 +280,12 @@ class TokenCache:
         settled = self._settled(entry)
         if settled is not None:
             return settled
-        begun_at = uptime()  # rather than at the end: the token may have been on its way for a while
         try:
             token = mint()
         except MintError as error:
             failure = error.failure
         else:
-            self._record(Entry(token, None, token.minted_at, begun_at, key))
+            self._record(Entry(token, None, token.minted_at, uptime(), key))
             return token
         entry = entry.failed(failure, self._clock())
         self._record(entry)
