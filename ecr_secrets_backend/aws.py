@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import import_module
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import botocore.session
 
-    from ecr_secrets_backend.identity import AwsIdentity
+    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 
 USER_AGENT: Final = f"airflow-ecr-secrets-backend/{__version__}"
 ROLE_SESSION_NAME: Final = "airflow-ecr-secrets-backend"  # how CloudTrail calls us
@@ -44,7 +45,9 @@ CLOCK_DOUBT_SECONDS: Final = 10.0
 _LONGEST_REASON: Final = 600
 
 
-def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrToken:
+def mint(
+    identity: AwsIdentity, clock: Callable[[], float] = time.time, connection: AwsConnection | None = None
+) -> EcrToken:
     """Ask AWS for a new token.
 
     ``expires_at`` is told by this host's clock: where AWS's own clock, read off its answer, differs from it, the
@@ -52,23 +55,31 @@ def mint(identity: AwsIdentity, clock: Callable[[], float] = time.time) -> EcrTo
 
     :param identity: who asks, and where
     :param clock: seconds since the epoch
+    :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
     :return: a token that is alive
     :raises MintError: AWS gave none, or one that cannot be used
     """
-    outcome = _mint(identity, clock)
+    outcome = _mint(identity, clock, connection)
     if isinstance(outcome, MintFailure):  # raised from here, where no local variable holds what AWS sent
         raise MintError(outcome)
     return outcome
 
 
-def _mint(identity: AwsIdentity, clock: Callable[[], float]) -> EcrToken | MintFailure:
-    _begin()  # first, so that all loggers are there to be hushed
+def _mint(
+    identity: AwsIdentity, clock: Callable[[], float], connection: AwsConnection | None
+) -> EcrToken | MintFailure:
+    try:
+        _begin(*(() if connection is None else _AMAZON_PROVIDER))  # first, so that all loggers are there to be hushed
+    except ImportError as error:
+        reason = f"Airflow's amazon provider is needed for aws_conn_id, and cannot be imported: {error}"
+        remedy = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
+        return MintFailure(str(identity), identity.region or "none", type(error).__name__, reason, remedy)
     from botocore.exceptions import BotoCoreError, ClientError
 
     region, client = identity.region, None
     try:
         with _hushed():
-            session = _session(identity)
+            session, identity = _session(identity, connection)
             region = region or session.get_config_variable("region")
             client = _client(session, identity)
             sent_at = clock()
@@ -91,29 +102,53 @@ _beginning: Final = threading.Lock()
 os.register_at_fork(before=_beginning.acquire, after_in_parent=_beginning.release, after_in_child=_beginning.release)
 
 
-def _begin() -> None:
+def _begin(*names: str) -> None:
     """Import all that a mint needs, down to what Python's sockets import at their first use."""
     with _beginning:
-        for name in ("boto3.session", "botocore.session", "encodings.idna"):
+        for name in ("boto3.session", "botocore.session", "encodings.idna", *names):
             import_module(name)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ssl.RAND_bytes(1)
 
 
-def _session(identity: AwsIdentity) -> botocore.session.Session:
-    """Build the session of an identity: boto3's own chain, or a role that is assumed from what the chain finds."""
+#: What reads an AWS connection of Airflow.
+_AMAZON_PROVIDER: Final = (
+    "airflow.providers.amazon.aws.hooks.base_aws",
+    "airflow.providers.amazon.aws.utils.connection_wrapper",
+)
+
+
+def _session(identity: AwsIdentity, connection: AwsConnection | None) -> tuple[botocore.session.Session, AwsIdentity]:
+    """Build the session of an identity: boto3's own chain or an Airflow connection, and perhaps a role on top of it.
+
+    :return: the session, and the identity with what the Airflow connection says of endpoints
+    """
     import botocore.session
     from botocore.config import Config
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
     from botocore.exceptions import NoCredentialsError
 
-    session = botocore.session.Session(profile=identity.profile_name)
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         user_agent_extra=USER_AGENT,
     )
+    sts_url = None
+    if connection is None:
+        session = botocore.session.Session(profile=identity.profile_name)
+    else:
+        from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
+        from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+
+        either: Any = connection  # one of Airflow's two classes
+        wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
+        config = config.merge(wrapper.botocore_config or Config())
+        factory = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
+        session = factory.create_session()._session  # noqa: SLF001 - boto3 has no public door to it
+        sts_url = wrapper.get_service_endpoint_url("sts", sts_connection_assume=True)
+        endpoint_url = identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service)
+        identity = replace(identity, endpoint_url=endpoint_url, verify=wrapper.verify)
     session.set_default_client_config(config)  # for the clients, too, that botocore builds to find credentials
     if identity.role_arn:
         source = session.get_credentials()
@@ -121,7 +156,7 @@ def _session(identity: AwsIdentity) -> botocore.session.Session:
             raise NoCredentialsError
         arguments = {"RoleSessionName": ROLE_SESSION_NAME, **json.loads(identity.assume_role_kwargs or "{}")}
         role = AssumeRoleCredentialFetcher(
-            partial(session.create_client, region_name=identity.region, verify=identity.verify),
+            partial(session.create_client, region_name=identity.region, verify=identity.verify, endpoint_url=sts_url),
             source,
             identity.role_arn,
             extra_args=arguments,
@@ -129,7 +164,7 @@ def _session(identity: AwsIdentity) -> botocore.session.Session:
         # Where everybody puts them, Airflow's amazon provider among them: botocore has no public door for it.
         credentials = DeferredRefreshableCredentials(role.fetch_credentials, "assume-role")
         session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001
-    return session
+    return session, identity
 
 
 def _client(session: botocore.session.Session, identity: AwsIdentity) -> Any:  # noqa: ANN401 - of either service

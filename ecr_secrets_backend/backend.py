@@ -8,8 +8,7 @@ import os
 import sys
 import time
 from datetime import datetime, timezone
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow.secrets import BaseSecretsBackend
 
@@ -20,7 +19,9 @@ from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
-    from ecr_secrets_backend.identity import AwsIdentity
+    from collections.abc import Callable
+
+    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
     from ecr_secrets_backend.settings import MappedConnection
     from ecr_secrets_backend.token import EcrToken
 
@@ -32,6 +33,9 @@ else:
         PassedOnError = EcrSecretsBackendError
 
 logger = logging.getLogger(__name__)
+
+#: So soon a process that lives on notices that its credentials were replaced.
+IDENTITY_SECONDS: Final = 10.0
 
 
 class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
@@ -61,7 +65,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
         self._cache = TokenCache(store, settings.refresh_before)
-        self._identities: dict[str, AwsIdentity] = {}
+        self._askers: dict[str, _Asker] = {}
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
         """Serve a mapped connection.
@@ -92,11 +96,11 @@ class EcrSecretsBackend(BaseSecretsBackend):
         """Have no configuration."""
 
     def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
-        identity = self._identities.get(mapped.conn_id)
-        if identity is None:
-            identity = self._identities[mapped.conn_id] = mapped.identity.in_environment(os.environ)
+        identity = mapped.identity
         try:
-            token = self._cache.get(identity, partial(_mint, mapped, identity))
+            asker = self._asker(mapped)
+            identity = asker.identity
+            token = self._cache.get(identity, asker.mint)
         except MintError as error:
             failure = error.failure
         else:
@@ -119,6 +123,45 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._fail(mapped, failure)
         return None
 
+    def _asker(self, mapped: MappedConnection) -> _Asker:
+        """Tell who asks AWS for a mapped connection; what decides that is looked at every few seconds.
+
+        :raises MintError: the Airflow connection that holds the credentials cannot be had
+        """
+        asker = self._askers.get(mapped.conn_id)
+        if asker is None or time.monotonic() >= asker.until:
+            connection = self._aws_connection(mapped)
+            if isinstance(connection, MintFailure):
+                raise MintError(connection)
+            identity = mapped.identity.in_environment(os.environ, connection)
+            mint = _minter(mapped, identity, connection)
+            asker = self._askers[mapped.conn_id] = _Asker(identity, mint, time.monotonic() + IDENTITY_SECONDS)
+        return asker
+
+    def _aws_connection(self, mapped: MappedConnection) -> AwsConnection | MintFailure | None:
+        """Look up the Airflow connection that holds the credentials, if there is to be one.
+
+        Before any lock is taken: in Airflow's triggerer, an event loop that waits for us may be what answers.
+        """
+        aws_conn_id = mapped.identity.aws_conn_id
+        if aws_conn_id is None:
+            return None
+        wanted: Any = self._wanted_class()
+        try:
+            look_up = getattr(wanted, "get_connection_from_secrets", None) or wanted.get
+            connection: AwsConnection = look_up(aws_conn_id)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises, a lookup fails with our exception
+            code = type(error).__name__
+        else:
+            return connection
+        return MintFailure(
+            str(mapped.identity),
+            mapped.identity.region or "none",
+            code,
+            "Airflow does not give that connection to this process",  # nothing is quoted: it may hold the credentials
+            f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that there is.",
+        )
+
     def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
         error = LookupDeniedError(mapped.conn_id, failure)
         # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
@@ -140,16 +183,31 @@ class EcrSecretsBackend(BaseSecretsBackend):
         return ServerConnection
 
 
-def _mint(mapped: MappedConnection, identity: AwsIdentity) -> EcrToken:
-    started_at = time.monotonic()
-    token = aws.mint(identity)
-    logger.info(
-        "Minted an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
-        mapped.conn_id,
-        mapped.host or token.registry,
-        identity.region or "of the AWS configuration",
-        identity,
-        datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
-        time.monotonic() - started_at,
-    )
-    return token
+class _Asker(NamedTuple):
+    """Who asks AWS for a connection's token, how, and until when that is known, by ``time.monotonic()``."""
+
+    identity: AwsIdentity
+    mint: Callable[[], EcrToken]
+    until: float
+
+
+def _minter(
+    mapped: MappedConnection, identity: AwsIdentity, connection: AwsConnection | None
+) -> Callable[[], EcrToken]:
+    """Give what mints for a connection: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
+
+    def mint() -> EcrToken:
+        started_at = time.monotonic()
+        token = aws.mint(identity, connection=connection)
+        logger.info(
+            "Minted an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
+            mapped.conn_id,
+            mapped.host or token.registry,
+            identity.region or "of the AWS configuration",
+            identity,
+            datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
+            time.monotonic() - started_at,
+        )
+        return token
+
+    return mint

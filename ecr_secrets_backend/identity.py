@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import os.path
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +39,28 @@ CREDENTIAL_VARIABLES: Final = (
     "HOME",
 )
 _REGION_VARIABLE: Final = "AWS_DEFAULT_REGION"  # the one that boto3 reads
+#: AWS's shared files, with the variables that name others. Source: boto3's guide "Configuration".
+_SHARED_FILES: Final = (
+    ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    ("AWS_CONFIG_FILE", "~/.aws/config"),
+)
+#: The token by which EKS Pod Identity knows a pod, whose environment is the same in every pod of a cluster.
+_POD_TOKEN_VARIABLE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S105 - a variable's name
+
+_KEY_ID: Final = "aws_access_key_id"
+_SECRETS: Final = frozenset({"aws_secret_access_key", "aws_session_token", "aws_security_token"})
+_SESSION_TOKENS: Final = frozenset({"aws_session_token", "aws_security_token"})
+
+
+class AwsConnection(Protocol):
+    """What decides whose credentials an AWS connection of Airflow holds; each of its classes has it."""
+
+    login: str | None
+    host: str | None
+
+    @property
+    def extra_dejson(self) -> Mapping[str, Any]:
+        """Give the connection's extra."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +72,8 @@ class AwsIdentity:
 
     :param service: ``ecr`` or ``ecr-public``
     :param region: where the token is to be valid; None: wherever boto3's configuration says
-    :param environment: a digest of what the process's environment adds; see :meth:`in_environment`
+    :param aws_conn_id: the Airflow connection that holds the credentials; None: boto3's own chain finds them
+    :param environment: a digest of what else decides in this process; see :meth:`in_environment`
     """
 
     service: Service
@@ -59,20 +85,31 @@ class AwsIdentity:
     verify: bool | str | None = None
     use_fips: bool = False
     use_dual_stack: bool = False
+    aws_conn_id: str | None = None
     environment: str = ""
 
-    def in_environment(self, environ: Mapping[str, str]) -> AwsIdentity:
-        """Complete the identity by what boto3 would take from the environment.
+    def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
+        """Complete the identity by what decides in this process, now.
+
+        That is what boto3 would take from the environment, from the shared files that it names and from the Airflow
+        connection. Keys that stand for themselves are part of it, so that new ones are another identity. Temporary keys
+        in a file or a connection, which come with a session token, are not: they are replaced all the time.
 
         :param environ: such as ``os.environ``
+        :param connection: the Airflow connection that ``aws_conn_id`` names
         :return: the identity, with the environment's region if it had none, and with a digest of the rest
         """
-        found = {name: environ[name] for name in CREDENTIAL_VARIABLES if name in environ}
-        return replace(
-            self,
-            region=self.region or environ.get(_REGION_VARIABLE),
-            environment=_digest(found),
-        )
+        found: dict[str, object] = {name: environ[name] for name in CREDENTIAL_VARIABLES if name in environ}
+        for variable, default in _SHARED_FILES:
+            if sections := _sections(environ.get(variable, default)):
+                found[f"file of {variable}"] = sections
+        if (token_file := environ.get(_POD_TOKEN_VARIABLE)) and (pod := _service_account(token_file)):
+            found["pod"] = pod
+        if connection is not None:
+            extra = connection.extra_dejson
+            key_id = connection.login or extra.get(_KEY_ID)
+            found["connection"] = [connection.host, _lasting({**extra, _KEY_ID: key_id})]
+        return replace(self, region=self.region or environ.get(_REGION_VARIABLE), environment=_digest(found))
 
     @cached_property
     def key(self) -> str:
@@ -81,8 +118,44 @@ class AwsIdentity:
 
     def __str__(self) -> str:
         """Describe it as far as it is known without asking AWS."""
-        source = f"profile {self.profile_name}" if self.profile_name else "boto3's default credentials"
+        source = "boto3's default credentials"
+        if self.profile_name:
+            source = f"profile {self.profile_name}"
+        elif self.aws_conn_id:
+            source = f"Airflow connection {self.aws_conn_id}"
         return f"{self.role_arn}, assumed by {source}" if self.role_arn else source
+
+
+def _sections(path: str) -> dict[str, dict[str, object]]:
+    """Read what lasts in a file of AWS's; nothing where it cannot be read: boto3 will say why."""
+    try:
+        text = Path(os.path.expanduser(os.path.expandvars(path))).read_text(encoding="utf-8")  # noqa: PTH111 - as botocore
+    except (OSError, ValueError):
+        return {}
+    from configparser import Error, RawConfigParser  # Airflow has imported it, and most processes have no such file
+
+    parser = RawConfigParser(default_section="")
+    try:
+        parser.read_string(text)
+    except Error:
+        return {}
+    return {name: _lasting(dict(section)) for name, section in parser.items() if name}
+
+
+def _lasting(options: Mapping[str, object]) -> dict[str, object]:
+    """Give the options that decide whose credentials they are, none of them secret."""
+    rotating = _SECRETS | {_KEY_ID} if _SESSION_TOKENS & options.keys() else _SECRETS
+    return {name: value for name, value in options.items() if name not in rotating and "expir" not in name}
+
+
+def _service_account(token_file: str) -> dict[str, object]:
+    """Read whose token it is off a projected token of Kubernetes, a JWT that is replaced every day."""
+    try:
+        claims = Path(token_file).read_text(encoding="ascii").split(".")[1]
+        payload = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return {name: payload[name] for name in ("iss", "sub")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _digest(value: Mapping[str, object]) -> str:

@@ -65,6 +65,15 @@ class Settings:
             _connection(conn_id, f"connections.{conn_id}", shape, common)
             for conn_id, shape in values["connections"].items()
         ]
+        _refuse_two_sources("", common)
+        for mapped in connections:
+            if (aws_conn_id := mapped.identity.aws_conn_id) in values["connections"]:
+                own = f"connections.{mapped.conn_id}.aws_conn_id"
+                raise ConfigurationError(
+                    "aws_conn_id" if common.get("aws_conn_id") == aws_conn_id else own,
+                    f"is {_shown(aws_conn_id)}, which is itself served by this backend",
+                    "name an Airflow connection of type aws",
+                )
         if "assume_role_kwargs" in common and not any(mapped.identity.role_arn for mapped in connections):
             raise ConfigurationError("assume_role_kwargs", *_NO_ROLE)
         return cls(
@@ -275,7 +284,7 @@ AWS_SETTINGS: Final[Mapping[str, Setting]] = {
         "the IAM role that is assumed to mint tokens",
     ),
     "assume_role_kwargs": Setting(_assume_role_kwargs, "further arguments of STS AssumeRole, such as ExternalId"),
-    "aws_conn_id": Setting(_reserved, "the Airflow connection that holds the AWS credentials"),
+    "aws_conn_id": Setting(_conn_id, "the Airflow connection that holds the AWS credentials"),
     "endpoint_url": Setting(
         _matching(
             r"https?://[\w.-]+(:\d{1,5})?(/[\w./-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?/?",
@@ -309,6 +318,8 @@ CONNECTION_SETTINGS: Final[Mapping[str, Setting]] = {
     **AWS_SETTINGS,
 }
 
+#: Each says where the credentials come from.
+_SOURCES: Final = frozenset({"profile_name", "aws_conn_id"})
 _NO_ROLE: Final = ("has no effect without a role", "set role_arn as well, or leave it off")
 
 
@@ -333,7 +344,10 @@ def _connection(conn_id: str, path: str, shape: object, common: Mapping[str, Any
         own = _read(f"{path}.", _structure(path, shape, dict, form), CONNECTION_SETTINGS)
         place = {}
     registry = _registry_of(own, common, lambda name: place.get(name, f"{path}.{name}"))
-    aws = {**common, **{name: own[name] for name in AWS_SETTINGS if name in own}}
+    _refuse_two_sources(f"{path}.", own)
+    nearer = {name: own[name] for name in AWS_SETTINGS if name in own}
+    has_source = not _SOURCES.isdisjoint(nearer)
+    aws = {name: value for name, value in common.items() if not (has_source and name in _SOURCES)} | nearer
     aws["region"] = registry.region if registry else aws.get("region_name")
     aws.pop("region_name", None)
     if "role_arn" not in aws:
@@ -347,6 +361,12 @@ def _connection(conn_id: str, path: str, shape: object, common: Mapping[str, Any
         **aws,
     )
     return MappedConnection(conn_id, registry.host if registry else None, identity, own.get("extra"))
+
+
+def _refuse_two_sources(path: str, given: Mapping[str, object]) -> None:
+    if given.keys() >= _SOURCES:
+        problem = "contradicts profile_name: each says where the credentials come from"
+        raise ConfigurationError(f"{path}aws_conn_id", problem, "leave one of them off")
 
 
 def _registry_of(own: Mapping[str, Any], common: Mapping[str, Any], path: Callable[[str], str]) -> Registry | None:

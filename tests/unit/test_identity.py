@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend.identity import CREDENTIAL_VARIABLES, AwsIdentity
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 
@@ -26,6 +29,73 @@ def test_the_environment_is_part_of_the_identity(name: str) -> None:
 def test_what_boto3_does_not_read_is_no_part_of_it() -> None:
     """Unrelated variables, and the rotation of what belongs to one access key, change nothing."""
     assert IDENTITY.in_environment({"PATH": "a"}) == IDENTITY.in_environment({"PATH": "b", "AWS_SESSION_TOKEN": "x"})
+
+
+KEYS = "aws_access_key_id = {}\naws_secret_access_key = {}\n"
+
+
+@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"])
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ("", KEYS.format("one", "a"), False),
+        (KEYS.format("one", "a"), KEYS.format("two", "b"), False),
+        (KEYS.format("one", "a"), KEYS.format("one", "b"), True),
+        (KEYS.format("one", "a") + "aws_session_token=x", KEYS.format("two", "b") + "aws_session_token=y", True),
+        (KEYS.format("one", "a") + "aws_security_token=x", KEYS.format("two", "b") + "aws_security_token=y", True),
+        (KEYS.format("one", "a") + "aws_session_token=x", KEYS.format("one", "a"), False),
+        ("aws_expiration = noon", "aws_expiration = midnight", True),
+        ("role_arn = a", "role_arn = b", False),
+        ("[profile a]\nsso_role_name = a", "[profile a]\nsso_role_name = b", False),
+        ("role_arn = a", "# a comment\nrole_arn = a", True),
+    ],
+)
+def test_what_lasts_in_the_files_of_aws_is_part_of_the_identity(
+    tmp_path: Path, variable: str, before: str, after: str, is_same: bool
+) -> None:
+    """Static keys and what leads to a role; not keys that come with a session token, which rotate."""
+    file = tmp_path / "file"
+
+    def key(text: str) -> str:
+        file.write_text(f"[default]\n{text}\n")
+        return IDENTITY.in_environment({variable: str(file)}).key
+
+    assert (key(before) == key(after)) is is_same
+
+
+@pytest.mark.parametrize("content", [b"no section", b"[a]\n[a]", b"\xff", b"[a]\nb"])
+def test_a_file_that_cannot_be_read_is_left_to_boto3(tmp_path: Path, content: bytes) -> None:
+    """It says what is wrong, when it mints."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    variables = {"AWS_CONFIG_FILE": str(file)}
+    key = IDENTITY.in_environment(variables).key
+    file.unlink()
+
+    assert IDENTITY.in_environment(variables).key == key
+
+
+def test_the_files_of_aws_are_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a variable names others."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    without = IDENTITY.in_environment({}).key
+    (tmp_path / ".aws").mkdir()
+    keys = set()
+    for name in ("credentials", "config"):
+        (tmp_path / ".aws" / name).write_text("[default]\nrole_arn = a\n")
+        keys.add(IDENTITY.in_environment({}).key)
+
+    assert len(keys | {without}) == 3
+
+
+@pytest.mark.parametrize("token", ["", "text", "a.b.c", "a.e30.c", "a.W10.c", "a.bnVsbA.c", "\xe9.e30.c"])
+def test_a_pods_token_of_another_kind_tells_nothing(tmp_path: Path, token: str) -> None:
+    """Only Kubernetes' own names a service account."""
+    file = tmp_path / "token"
+    file.write_text(token)
+    variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+
+    assert IDENTITY.in_environment({variable: str(file)}) == IDENTITY.in_environment({})
 
 
 def test_the_environment_gives_the_region_where_none_is_configured() -> None:
@@ -53,6 +123,7 @@ def test_the_key_reveals_no_access_key() -> None:
             replace(IDENTITY, role_arn="arn:aws:iam::123456789012:role/pull", profile_name="prod"),
             "arn:aws:iam::123456789012:role/pull, assumed by profile prod",
         ),
+        (replace(IDENTITY, aws_conn_id="aws_ecr"), "Airflow connection aws_ecr"),
     ],
 )
 def test_it_says_who_it_is_as_far_as_is_known(identity: AwsIdentity, text: str) -> None:

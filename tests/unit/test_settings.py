@@ -103,6 +103,25 @@ def test_every_setting_arrives_as_it_was_written() -> None:
     assert settings == Settings({"a": mapped}, 60.0, "process", "/var/cache/tokens", "next")
 
 
+@pytest.mark.parametrize(
+    ("own", "common", "source"),
+    [
+        ({}, {"aws_conn_id": "aws_ecr"}, (None, "aws_ecr")),
+        ({"aws_conn_id": "own"}, {"aws_conn_id": "common"}, (None, "own")),
+        ({"aws_conn_id": "own"}, {"profile_name": "common"}, (None, "own")),
+        ({"profile_name": "own"}, {"aws_conn_id": "common"}, ("own", None)),
+        ({"aws_conn_id": None}, {"profile_name": "common"}, ("common", None)),
+    ],
+)
+def test_the_nearer_source_of_credentials_counts(
+    own: dict[str, Any], common: dict[str, Any], source: tuple[str | None, str | None]
+) -> None:
+    """A profile and an Airflow connection are two answers to one question."""
+    identity = parse_one({"registry": HOST, **own}, **common).identity
+
+    assert (identity.profile_name, identity.aws_conn_id) == source
+
+
 def test_the_order_in_which_arguments_are_written_makes_no_other_identity() -> None:
     """Two processes that are configured alike share a token."""
     one, two = (
@@ -301,7 +320,20 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a": HOST}, "cache": {HOST}}, "cache", 'is "a set"'),
     ({"connections": {"a": HOST}, "cache_dir": "cache"}, "cache_dir", 'is "cache"; write an absolute path'),
     ({"connections": {"a": HOST}, "on_error": "ignore"}, "on_error", '"raise" or "next"'),
-    ({"connections": {"a": HOST}, "aws_conn_id": "aws_default"}, "aws_conn_id", "not supported by this version"),
+    ({"connections": {"a": HOST}, "aws_conn_id": "aws default"}, "aws_conn_id", "is no ID of an Airflow connection"),
+    ({"connections": {"a": HOST, "b": HOST}, "aws_conn_id": "b"}, "aws_conn_id", 'is "b", which is itself served'),
+    ({"connections": {"a": {"aws_conn_id": "a"}}}, "connections.a.aws_conn_id", 'is "a", which is itself served'),
+    (
+        {"connections": {"a": {"aws_conn_id": "b"}, "b": HOST}, "aws_conn_id": "c"},
+        "connections.a.aws_conn_id",
+        'is "b", which is itself served',
+    ),
+    ({"connections": {"a": HOST}, "aws_conn_id": "b", "profile_name": "c"}, "aws_conn_id", "contradicts profile_name"),
+    (
+        {"connections": {"a": {"aws_conn_id": "b", "profile_name": "c"}}},
+        "connections.a.aws_conn_id",
+        "contradicts profile_name",
+    ),
     ({"connections": {"a": HOST}, "fallback_backends": []}, "fallback_backends", "not supported by this version"),
     (
         {"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": {"Tags": [{"Key": deep()}]}},

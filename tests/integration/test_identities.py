@@ -1,0 +1,366 @@
+"""Whose token it is: each way by which boto3 and Airflow find credentials, against what stands in for AWS's ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from configparser import RawConfigParser
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import airflow.models.connection
+import airflow.sdk
+import pytest
+
+from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.backend import LookupDeniedError
+from ecr_secrets_backend.cache import ProcessLayer, TokenCache
+from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.settings import Settings
+from tests.stand_ins.aws import Error
+from tests.stand_ins.credentials import CredentialEndpoint, pod_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stand_ins.aws import AwsStandIn, Call
+
+HOUR = 3600.0
+HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+ROLE = "arn:aws:iam::210987654321:role/pull"
+CHAINED_ROLE = "arn:aws:iam::310987654321:role/hub"
+FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
+
+
+@pytest.fixture
+def bare(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
+    """A process that no variable gives credentials; AWS's files are in the test's folder."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return aws
+
+
+@pytest.fixture
+def calls(bare: AwsStandIn, tmp_path: Path) -> Callable[..., list[Call]]:
+    """Look up in a process of its own, by the host's cache, and list the calls that AWS had for it."""
+
+    def look_up(**settings: Any) -> list[Call]:
+        (mapped,) = Settings.parse({"connections": {"docker_default": HOST}, **settings}).connections.values()
+        identity = mapped.identity.in_environment(os.environ)
+        before = len(bare.calls())
+        cache = TokenCache(HostStore(str(tmp_path / "cache")), HOUR, ProcessLayer())
+        cache.get(identity, partial(mint, identity))
+        return bare.calls()[before:]
+
+    return look_up
+
+
+def write(path: str, **sections: dict[str, str]) -> None:
+    parser = RawConfigParser()
+    parser.read_dict(sections)
+    with Path(path).open("w") as file:
+        parser.write(file)
+
+
+def write_keys(key_id: str, session_token: str | None = None, profile: str = "default") -> None:
+    keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "a-secret"}
+    if session_token:
+        keys["aws_session_token"] = session_token
+    write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], **{profile: keys})
+
+
+class TestSharedFiles:
+    def test_static_keys_that_were_replaced_are_another_identity(self, calls: Any) -> None:
+        """The old keys' token is not served to whoever has the new ones."""
+        write_keys(FIRST_KEY)
+        assert [call.access_key_id for call in calls()] == [FIRST_KEY]
+        write_keys(SECOND_KEY)
+
+        assert [call.access_key_id for call in calls()] == [SECOND_KEY]
+        assert calls() == []
+
+    def test_temporary_keys_may_rotate(self, calls: Any) -> None:
+        """What a login tool writes every hour costs no call."""
+        write_keys("ASIAIOSFODNN7EXAMPLE", "a-session")
+        assert [call.access_key_id for call in calls()] == ["ASIAIOSFODNN7EXAMPLE"]
+        write_keys("ASIAI44QH8DHBEXAMPLE", "another-session")
+
+        assert calls() == []
+
+    def test_another_profile_is_another_identity(self, calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whether a setting names it or a variable does."""
+        keys = {"aws_access_key_id": FIRST_KEY, "aws_secret_access_key": "a-secret"}
+        others = {"aws_access_key_id": SECOND_KEY, "aws_secret_access_key": "a-secret"}
+        write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], default=keys, other=others)
+        seen = [call.access_key_id for call in calls() + calls(profile_name="other")]
+        monkeypatch.setenv("AWS_PROFILE", "other")
+
+        assert seen + [call.access_key_id for call in calls()] == [FIRST_KEY, SECOND_KEY, SECOND_KEY]
+
+    def test_a_profile_may_assume_a_role_and_another_on_top_of_it(self, calls: Any) -> None:
+        """Role chaining: the role of the profile assumes the role of the settings."""
+        write_keys(FIRST_KEY, profile="base")
+        hub = {"role_arn": CHAINED_ROLE, "source_profile": "base", "external_id": "an-id"}
+        write(os.environ["AWS_CONFIG_FILE"], **{"profile hub": hub})
+
+        first, second, last = calls(profile_name="hub", role_arn=ROLE)
+
+        assert [call.operation for call in (first, second, last)] == ["AssumeRole"] * 2 + ["GetAuthorizationToken"]
+        assert [call.parameters["RoleArn"] for call in (first, second)] == [CHAINED_ROLE, ROLE]
+        assert [call.account for call in (first, second, last)] == ["123456789012", "310987654321", "210987654321"]
+        assert first.parameters["ExternalId"] == "an-id"
+
+    def test_another_role_of_a_profile_is_another_identity(self, calls: Any) -> None:
+        """Though the profile has kept its name and its keys."""
+        write_keys(FIRST_KEY, profile="base")
+        for role in (ROLE, CHAINED_ROLE):
+            profile = {"role_arn": role, "source_profile": "base"}
+            write(os.environ["AWS_CONFIG_FILE"], **{"profile hub": profile})
+            assume, _ = calls(profile_name="hub")
+            assert assume.parameters["RoleArn"] == role
+
+    def test_a_program_may_give_the_credentials(self, calls: Any, tmp_path: Path) -> None:
+        """A profile's ``credential_process``."""
+        keys = {"Version": 1, "AccessKeyId": FIRST_KEY, "SecretAccessKey": "a-secret"}
+        (tmp_path / "keys").write_text(json.dumps(keys))
+        write(os.environ["AWS_CONFIG_FILE"], default={"credential_process": f"cat {tmp_path / 'keys'}"})
+
+        assert [call.access_key_id for call in calls()] == [FIRST_KEY]
+
+
+class TestRole:
+    def test_sts_gets_all_that_a_role_may_be_assumed_with(self, calls: Any) -> None:
+        """Each argument, as it was written, serialised as STS reads it."""
+        write_keys(FIRST_KEY)
+        arguments = {
+            "DurationSeconds": 900,
+            "ExternalId": "an-id",
+            "Policy": '{"Version": "2012-10-17", "Statement": []}',
+            "PolicyArns": [{"arn": "arn:aws:iam::aws:policy/ReadOnlyAccess"}],
+            "ProvidedContexts": [{"ProviderArn": "arn:aws:iam::aws:contextProvider/x", "ContextAssertion": "text"}],
+            "RoleSessionName": "airflow",
+            "SourceIdentity": "a-person",
+            "Tags": [{"Key": "team", "Value": "data"}],
+            "TransitiveTagKeys": ["team"],
+        }
+
+        assume, token = calls(role_arn=ROLE, assume_role_kwargs=arguments)
+
+        assert assume.parameters == {
+            "RoleArn": ROLE,
+            "DurationSeconds": "900",
+            "ExternalId": "an-id",
+            "Policy": '{"Version": "2012-10-17", "Statement": []}',
+            "PolicyArns.member.1.arn": "arn:aws:iam::aws:policy/ReadOnlyAccess",
+            "ProvidedContexts.member.1.ProviderArn": "arn:aws:iam::aws:contextProvider/x",
+            "ProvidedContexts.member.1.ContextAssertion": "text",
+            "RoleSessionName": "airflow",
+            "SourceIdentity": "a-person",
+            "Tags.member.1.Key": "team",
+            "Tags.member.1.Value": "data",
+            "TransitiveTagKeys.member.1": "team",
+        }
+        assert token.account == "210987654321"
+
+    def test_a_pod_may_bring_its_web_identity(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """EKS's roles for service accounts: the token file is shown to STS as it is now, and may be replaced."""
+        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        (tmp_path / "token").write_text(web_identity := pod_token("airflow:worker"))
+
+        assume, token = calls()
+
+        assert assume.operation == "AssumeRoleWithWebIdentity"
+        assert (assume.parameters["RoleArn"], assume.parameters["WebIdentityToken"]) == (ROLE, web_identity)
+        assert token.account == "210987654321"
+        (tmp_path / "token").write_text(pod_token("airflow:worker"))
+        assert calls() == []
+
+
+class TestEndpoints:
+    @pytest.mark.parametrize("kind", ["ec2", "ecs", "eks"])
+    def test_a_host_a_task_and_a_pod_have_keys_of_their_own(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: Any
+    ) -> None:
+        """From the endpoint that AWS gives them; that its keys rotate costs no call."""
+        (tmp_path / "pod").write_text(pod_token("airflow:worker"))
+        with CredentialEndpoint.running(kind, tmp_path / "pod") as endpoint:
+            for name, value in endpoint.environment().items():
+                monkeypatch.setenv(name, value)
+
+            (call,) = calls()
+
+            assert [call.access_key_id] == endpoint.given[-1:]
+            (tmp_path / "pod").write_text(pod_token("airflow:worker"))
+            assert calls() == []
+
+    def test_pods_of_other_service_accounts_do_not_share(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """EKS Pod Identity gives all pods the same environment; what it knows them by tells them apart."""
+        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
+            for name, value in endpoint.environment().items():
+                monkeypatch.setenv(name, value)
+            for service_account in ("airflow:worker", "airflow:other"):
+                (tmp_path / "pod").write_text(pod_token(service_account))
+                assert len(calls()) == 1
+
+    def test_an_endpoint_that_refuses_is_told(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """By botocore's words for it."""
+        (tmp_path / "pod").write_text(pod_token("airflow:worker"))
+        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
+            for name, value in endpoint.environment().items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+
+            with pytest.raises(MintError) as caught:
+                calls()
+
+        assert caught.value.failure.code == "CredentialRetrievalError"
+        assert "401" in caught.value.failure.reason
+
+
+@pytest.fixture
+def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def add(key_id: str | None = FIRST_KEY, *, conn_id: str = "aws_ecr", **extra: object) -> None:
+        keys = {} if key_id is None else {"login": key_id, "password": "a-secret-of-airflows"}
+        connection = {"conn_type": "aws", **keys, "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    return add
+
+
+class TestAirflowConnection:
+    """``aws_conn_id``, by Airflow's own lookup and its amazon provider."""
+
+    @pytest.fixture(params=[airflow.models.connection.Connection, airflow.sdk.Connection], ids=["server", "task"])
+    def look_up(self, bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
+        def look_up(**settings: Any) -> list[Call]:
+            settings = {"aws_conn_id": "aws_ecr", "connections": {"docker_default": HOST}, **settings}
+            backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
+            backend._set_connection_class(request.param)
+            backend._cache._process = ProcessLayer()
+            before = len(bare.calls())
+            for conn_id in settings["connections"]:
+                assert backend.get_connection(conn_id).password
+            return bare.calls()[before:]
+
+        return look_up
+
+    def test_it_holds_the_credentials(self, look_up: Any, add_connection: Any) -> None:
+        """And new ones are another identity."""
+        add_connection(FIRST_KEY)
+        assert [call.access_key_id for call in look_up()] == [FIRST_KEY]
+        assert look_up() == []
+        add_connection(SECOND_KEY)
+
+        assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
+
+    def test_temporary_keys_in_it_may_rotate(self, look_up: Any, add_connection: Any) -> None:
+        """They come with a session token."""
+        add_connection("ASIAIOSFODNN7EXAMPLE", aws_session_token="a-session")
+        assert len(look_up()) == 1
+        add_connection("ASIAI44QH8DHBEXAMPLE", aws_session_token="another-session")
+
+        assert look_up() == []
+
+    def test_its_role_region_and_endpoints_count(
+        self, bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As for any hook of Airflow's."""
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        add_connection(
+            region_name="eu-west-1",
+            role_arn=CHAINED_ROLE,
+            assume_role_kwargs={"ExternalId": "an-id"},
+            endpoint_url=bare.url,
+            service_config={"sts": {"endpoint_url": bare.url}},
+            config_kwargs={"user_agent_extra": "the-connections"},
+        )
+
+        hub, pull, token = look_up(connections={"docker_default": {"role_arn": ROLE}})
+
+        assert (hub.access_key_id, hub.parameters["ExternalId"]) == (FIRST_KEY, "an-id")
+        assert [call.parameters["RoleArn"] for call in (hub, pull)] == [CHAINED_ROLE, ROLE]
+        assert (token.account, token.region) == ("210987654321", "eu-west-1")
+        assert "the-connections" in token.user_agent
+
+    def test_without_keys_it_leads_to_boto3s_own(self, look_up: Any, add_connection: Any) -> None:
+        """An AWS connection may be empty, or hold a role alone."""
+        write_keys(SECOND_KEY)
+        add_connection(None)
+
+        assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
+
+    def test_a_connection_may_have_its_own(self, look_up: Any, add_connection: Any) -> None:
+        """Over the one for all, and over a profile for all."""
+        write_keys(SECOND_KEY, profile="other")
+        add_connection(FIRST_KEY)
+        connections = {"one": HOST, "two": {"registry": HOST, "aws_conn_id": "aws_ecr"}}
+
+        seen = look_up(aws_conn_id=None, profile_name="other", connections=connections)
+
+        assert [call.access_key_id for call in seen] == [SECOND_KEY, FIRST_KEY]
+
+    @pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])
+    def test_a_process_that_lives_on_notices_new_credentials_soon(
+        self, bare: AwsStandIn, add_connection: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, seen: list[str]
+    ) -> None:
+        """After a few seconds; it does not look Airflow's connection up at every lookup."""
+        monkeypatch.setattr("ecr_secrets_backend.backend.IDENTITY_SECONDS", seconds)
+        backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_ecr", cache="process")
+        for key_id in (FIRST_KEY, SECOND_KEY):
+            add_connection(key_id)
+            backend.get_connection("docker_default")
+
+        assert [call.access_key_id for call in bare.calls()] == seen
+
+    def test_one_that_is_missing_is_told(self, bare: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
+        """By its ID and the remedy, and AWS is not asked."""
+        backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_missing")
+
+        with pytest.raises(LookupDeniedError, match="Add an Airflow connection 'aws_missing'"):
+            backend.get_connection("docker_default")
+
+        assert bare.calls() == []
+        assert "Airflow connection aws_missing" in caplog.text
+
+    def test_without_the_amazon_provider_the_extra_is_named(
+        self, add_connection: Any, monkeypatch: pytest.MonkeyPatch, look_up: Any
+    ) -> None:
+        """It is optional: who does not use aws_conn_id does not need it."""
+        add_connection()
+        monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
+
+        with pytest.raises(LookupDeniedError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
+            look_up()
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_nothing_shows_its_secrets(
+        self, look_up: Any, add_connection: Any, caplog: pytest.LogCaptureFixture, fails: bool, bare: AwsStandIn
+    ) -> None:
+        """No log at any level, and no local variable of the frames that an exception leads to."""
+        caplog.set_level(logging.DEBUG)
+        add_connection(aws_session_token="a-session-of-airflows")
+        if fails:
+            bare.script(Error("AccessDeniedException"))
+        with pytest.raises(LookupDeniedError) if fails else nullcontext() as caught:
+            look_up()
+
+        frames = caught.traceback if caught else ()
+        shown = caplog.text + "".join(repr(frame.locals) for frame in frames if "/tests/" not in str(frame.path))
+        assert not fails or "conn_id" in shown
+        assert "of-airflows" not in shown
+        assert [secret for secret in bare.secrets() if secret in shown] == []

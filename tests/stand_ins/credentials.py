@@ -1,0 +1,115 @@
+"""
+Where a host, a task or a pod finds its temporary keys: instance metadata and the container agents of ECS and EKS.
+
+Real boto3 asks them by the variables of :meth:`CredentialEndpoint.environment`. Every answer holds new keys, as AWS's
+own do sooner or later.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import threading
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ROLE_NAME = "the-hosts-role"
+CREDENTIALS_PATH = "/latest/meta-data/iam/security-credentials/"
+AGENT_PATH = "/v1/credentials"
+
+
+class CredentialEndpoint(ThreadingHTTPServer):
+    """
+    One of the three.
+
+    :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` whoever asks, ``eks`` whoever shows its pod's token
+    :param pod_token: a file with the token that EKS's agent wants to see
+    """
+
+    daemon_threads = True
+
+    def __init__(self, kind: Literal["ec2", "ecs", "eks"], pod_token: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.kind = kind
+        self.pod_token = pod_token
+        self.session_token = secrets.token_urlsafe()
+        self.given: list[str] = []
+
+    @classmethod
+    @contextmanager
+    def running(cls, kind: Literal["ec2", "ecs", "eks"], pod_token: Path) -> Iterator[CredentialEndpoint]:
+        """Answer until the block ends."""
+        with cls(kind, pod_token) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def environment(self) -> dict[str, str]:
+        """Give the variables by which AWS leads a process here."""
+        url = f"http://127.0.0.1:{self.server_port}"
+        if self.kind == "ec2":
+            return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": url, "AWS_EC2_METADATA_DISABLED": "false"}
+        variables = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url + AGENT_PATH}
+        if self.kind == "eks":
+            variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(self.pod_token)
+        return variables
+
+    def answer(self, method: str, path: str, headers: Any) -> str | None:
+        """Give what is asked for; None: refused."""
+        if self.kind != "ec2":
+            shown = headers.get("Authorization")
+            wanted = self.pod_token.read_text() if self.kind == "eks" else None
+            return self._keys() if path == AGENT_PATH and shown == wanted else None
+        if (method, path) == ("PUT", "/latest/api/token"):
+            return self.session_token
+        if headers.get("X-aws-ec2-metadata-token") != self.session_token:
+            return None
+        return {CREDENTIALS_PATH: ROLE_NAME, CREDENTIALS_PATH + ROLE_NAME: self._keys()}.get(path)
+
+    def _keys(self) -> str:
+        key_id = "ASIA" + secrets.token_hex(8).upper()
+        self.given.append(key_id)
+        expiration = datetime.now(timezone.utc) + timedelta(hours=6)
+        return json.dumps(
+            {
+                "Code": "Success",
+                "AccessKeyId": key_id,
+                "SecretAccessKey": secrets.token_urlsafe(30),
+                "Token": secrets.token_urlsafe(300),
+                "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: CredentialEndpoint
+
+    def do_GET(self) -> None:
+        text = self.server.answer(self.command, self.path, self.headers)
+        self.send_response(HTTPStatus.UNAUTHORIZED if text is None else HTTPStatus.OK)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+    do_PUT = do_GET  # noqa: N815 - the base class's manner
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def pod_token(service_account: str) -> str:
+    """Make a token such as Kubernetes projects into a pod, new each time; nobody here checks its signature."""
+    claims = {"iss": "https://oidc.example", "sub": f"system:serviceaccount:{service_account}"}
+    parts = (json.dumps({"alg": "RS256"}), json.dumps({**claims, "jti": secrets.token_hex()}), secrets.token_urlsafe())
+    return ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts)
