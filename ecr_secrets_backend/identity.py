@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import os.path
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -114,7 +114,7 @@ class AwsIdentity:
     @cached_property
     def key(self) -> str:
         """The name of a cache entry: a digest, which tells nothing of the identity's access key."""
-        return _digest(asdict(self))
+        return _digest(vars(self))  # asdict would copy each value, and takes as long as reading the cache
 
     def __str__(self) -> str:
         """Describe it as far as it is known without asking AWS."""
@@ -128,8 +128,11 @@ class AwsIdentity:
 
 def _sections(path: str) -> dict[str, dict[str, object]]:
     """Read what lasts in a file of AWS's; nothing where it cannot be read: boto3 will say why."""
+    path = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
+    if not os.path.isfile(path):  # noqa: PTH113 - most processes have no such file, and no time for an exception
+        return {}
     try:
-        text = Path(os.path.expanduser(os.path.expandvars(path))).read_text(encoding="utf-8")  # noqa: PTH111 - as botocore
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return {}
     from configparser import Error, RawConfigParser  # Airflow has imported it, and most processes have no such file
