@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError
@@ -33,6 +33,20 @@ class MappedConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class FallbackBackend:
+    """Another secrets backend, asked for what is not mapped.
+
+    :param path: where its setting stands, such as ``fallback_backends[0]``
+    :param backend: the dotted name of its class
+    :param kwargs: what the class is called with; it may hold secrets, such as Vault's token
+    """
+
+    path: str
+    backend: str
+    kwargs: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the kwargs say; see :data:`SETTINGS` for what each means."""
 
@@ -41,6 +55,7 @@ class Settings:
     cache: Literal["host", "process"]
     cache_dir: str | None
     on_error: Literal["raise", "next"]
+    fallback_backends: tuple[FallbackBackend, ...]
 
     @classmethod
     def parse(cls, kwargs: Mapping[str, object]) -> Settings:
@@ -82,6 +97,7 @@ class Settings:
             cache=values.get("cache", "host"),
             cache_dir=values.get("cache_dir"),
             on_error=values.get("on_error", "raise"),
+            fallback_backends=values.get("fallback_backends", ()),
         )
 
 
@@ -243,8 +259,31 @@ _conn_id = _matching(
 )
 
 
-def _reserved(path: str, _value: object) -> object:
-    raise ConfigurationError(path, "is not supported by this version", "leave it off")
+_FALLBACK_FORM: Final = 'such as {"backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend"}'
+_dotted_name = _matching(
+    r"[^\W\d]\w*(\.[^\W\d]\w*)+",
+    "is no dotted name of a class",
+    "write one such as airflow.secrets.local_filesystem.LocalFilesystemBackend",
+)
+
+
+def _fallback_class(path: str, value: object) -> str:
+    name: str = _dotted_name(path, value)
+    if name.partition(".")[0] == __name__.partition(".")[0]:
+        raise ConfigurationError(path, "is this backend itself", "leave it off, and map its connections in connections")
+    return name
+
+
+def _fallback_backend(path: str, value: object) -> FallbackBackend:
+    own = _read(f"{path}.", _structure(path, value, dict, f"an object {_FALLBACK_FORM}"), FALLBACK_SETTINGS)
+    if "backend" not in own:
+        raise ConfigurationError(f"{path}.backend", "is missing", "write the dotted name of the backend's class")
+    return FallbackBackend(path, own["backend"], own.get("backend_kwargs", {}))
+
+
+def _fallback_backends(path: str, value: object) -> tuple[FallbackBackend, ...]:
+    listed = _structure(path, value, list, f"a list of objects {_FALLBACK_FORM}")
+    return tuple(_fallback_backend(f"{path}[{index}]", item) for index, item in enumerate(listed))
 
 
 #: What STS AssumeRole takes, but for RoleArn, which is ``role_arn``, and for SerialNumber and TokenCode: the code of a
@@ -306,7 +345,13 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "on_error": Setting(
         _one_of("raise", "next"), "whether a lookup that cannot be served fails or asks the next backend"
     ),
-    "fallback_backends": Setting(_reserved, "other secrets backends, asked for all that is not mapped"),
+    "fallback_backends": Setting(
+        _fallback_backends, "other secrets backends, asked in order for all that is not mapped"
+    ),
+}
+FALLBACK_SETTINGS: Final[Mapping[str, Setting]] = {
+    "backend": Setting(_fallback_class, "the dotted name of the backend's class"),
+    "backend_kwargs": Setting(_mapping, "what it would have as backend_kwargs of its own"),
 }
 CONNECTION_SETTINGS: Final[Mapping[str, Setting]] = {
     "registry": Setting(_text, "the registry's host"),

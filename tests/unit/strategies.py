@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.registry import PARTITIONS, Partition
-from ecr_secrets_backend.settings import ASSUME_ROLE_SETTINGS, CONNECTION_SETTINGS, SETTINGS
+from ecr_secrets_backend.settings import ASSUME_ROLE_SETTINGS, CONNECTION_SETTINGS, FALLBACK_SETTINGS, SETTINGS
 from ecr_secrets_backend.token import EcrToken
 
 Values = st.SearchStrategy[Any]  # of any JSON type
@@ -34,7 +34,7 @@ ANY_JSON: Values = st.recursive(
 
 # What nearly is valid
 
-_NAMES = st.sampled_from(sorted({*SETTINGS, *CONNECTION_SETTINGS, *ASSUME_ROLE_SETTINGS}))
+_NAMES = st.sampled_from(sorted({*SETTINGS, *CONNECTION_SETTINGS, *ASSUME_ROLE_SETTINGS, *FALLBACK_SETTINGS}))
 _SLIPS = st.sampled_from(["", ".", "-", "/", ":", "@", " ", "\n", "\x00", "1", "A", "\u0661", "\u212a", "\ud800"])
 
 
@@ -143,6 +143,13 @@ _SHAPES = (
 )
 _CONN_IDS = st.sampled_from(["docker_default", "a.b", "team/docker:eu", "#1"])
 _CONNECTIONS = st.dictionaries(_CONN_IDS, hosts() | _SHAPES | _SHAPES.map(json.dumps), min_size=1, max_size=3)
+_FALLBACKS = st.lists(
+    st.fixed_dictionaries(
+        {"backend": st.sampled_from(["airflow.secrets.metastore.MetastoreBackend", "a.B", "_a._b._C9"])},
+        optional={"backend_kwargs": _OBJECTS | _OBJECTS.map(json.dumps)},
+    ),
+    max_size=2,
+)
 CONFIGURATIONS = _objects(
     {"connections": _CONNECTIONS | _CONNECTIONS.map(json.dumps)},
     region_name=regions(),
@@ -150,6 +157,7 @@ CONFIGURATIONS = _objects(
     cache=st.sampled_from(["host", "process"]),
     cache_dir=_TEXTS.map("/{}".format),
     on_error=st.sampled_from(["raise", "next"]),
+    fallback_backends=_FALLBACKS | _FALLBACKS.map(json.dumps),
 )
 
 

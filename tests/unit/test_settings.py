@@ -10,7 +10,15 @@ import pytest
 
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.identity import AwsIdentity
-from ecr_secrets_backend.settings import AWS_SETTINGS, CONNECTION_SETTINGS, SETTINGS, MappedConnection, Settings
+from ecr_secrets_backend.settings import (
+    AWS_SETTINGS,
+    CONNECTION_SETTINGS,
+    FALLBACK_SETTINGS,
+    SETTINGS,
+    FallbackBackend,
+    MappedConnection,
+    Settings,
+)
 
 A = "123456789012"
 HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
@@ -57,6 +65,7 @@ def test_structured_kwargs_may_be_json_text() -> None:
             "assume_role_kwargs": json.dumps({"ExternalId": "an-id"}),
             "refresh_before": "1800",
             "verify": "False",
+            "fallback_backends": json.dumps([{"backend": "a.B", "backend_kwargs": json.dumps({"c": "d"})}]),
         }
     )
 
@@ -65,6 +74,7 @@ def test_structured_kwargs_may_be_json_text() -> None:
     assert mapped.identity.assume_role_kwargs == '{"ExternalId": "an-id"}'
     assert mapped.identity.verify is False
     assert settings.refresh_before == 1800
+    assert settings.fallback_backends == (FallbackBackend("fallback_backends[0]", "a.B", {"c": "d"}),)
 
 
 def test_every_setting_arrives_as_it_was_written() -> None:
@@ -94,13 +104,18 @@ def test_every_setting_arrives_as_it_was_written() -> None:
             "cache": "process",
             "cache_dir": "/var/cache/tokens",
             "on_error": "next",
+            "fallback_backends": [{"backend": "a.B"}, {"backend": "c.d.E", "backend_kwargs": {"f": [1]}}],
             **aws,
         }
     )
 
     identity = AwsIdentity("ecr", "eu-west-1", assume_role_kwargs=json.dumps(arguments), **aws)
     mapped = MappedConnection("a", None, identity, '{"email": "a@b.c", "reauth": true}')
-    assert settings == Settings({"a": mapped}, 60.0, "process", "/var/cache/tokens", "next")
+    fallbacks = (
+        FallbackBackend("fallback_backends[0]", "a.B", {}),
+        FallbackBackend("fallback_backends[1]", "c.d.E", {"f": [1]}),
+    )
+    assert settings == Settings({"a": mapped}, 60.0, "process", "/var/cache/tokens", "next", fallbacks)
 
 
 @pytest.mark.parametrize(
@@ -188,12 +203,7 @@ def test_what_is_not_given_has_a_default() -> None:
     """An hour ahead, shared by the host, and a failure is an error."""
     settings = Settings.parse({"connections": {"docker_default": HOST}})
 
-    assert (settings.refresh_before, settings.cache, settings.cache_dir, settings.on_error) == (
-        3600,
-        "host",
-        None,
-        "raise",
-    )
+    assert settings == Settings(settings.connections, 3600, "host", None, "raise", ())
 
 
 def test_accounts_share_an_identity() -> None:
@@ -334,7 +344,28 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "connections.a.aws_conn_id",
         "contradicts profile_name",
     ),
-    ({"connections": {"a": HOST}, "fallback_backends": []}, "fallback_backends", "not supported by this version"),
+    *(
+        ({"connections": {"a": HOST}, "fallback_backends": value}, f"fallback_backends{path}", part)
+        for value, path, part in [
+            ({"backend": "a.B"}, "", "is an object; write a list of objects"),
+            ("a.B", "", "is not JSON; write a list of objects"),
+            ('{"backend": "a.B"}', "", "is an object"),
+            ([{"backend": "a.B"}, "a.B"], "[1]", "is not JSON; write an object"),
+            ([[]], "[0]", "is a list; write an object"),
+            ([{}], "[0].backend", "is missing"),
+            ([{"backend": None}], "[0].backend", "is missing"),
+            ([{"backend": 1}], "[0].backend", "is a number"),
+            ([{"backend": "LocalFilesystemBackend"}], "[0].backend", "no dotted name of a class"),
+            ([{"backend": "a..B"}], "[0].backend", "no dotted name of a class"),
+            ([{"backend": "a.1B"}], "[0].backend", "no dotted name of a class"),
+            ([{"backend": "a.B "}], "[0].backend", "white space"),
+            ([{"backend": "ecr_secrets_backend.EcrSecretsBackend"}], "[0].backend", "is this backend itself"),
+            ([{"backend": "a.B", "kwargs": {}}], "[0].kwargs", "did you mean backend_kwargs?"),
+            ([{"backend": "a.B", "backend_kwargs": []}], "[0].backend_kwargs", "is a list"),
+            ([{"backend": "a.B", "backend_kwargs": "{"}], "[0].backend_kwargs", "is not JSON"),
+            ([{"backend": "a.B", "backend_kwargs": {"": 1}}], "[0].backend_kwargs.", "is empty"),
+        ]
+    ),
     (
         {"connections": {"a": HOST}, "role_arn": ROLE, "assume_role_kwargs": {"Tags": [{"Key": deep()}]}},
         "assume_role_kwargs",
@@ -407,6 +438,18 @@ def test_a_refusal_does_not_repeat_what_may_be_secret() -> None:
     assert "s3cret" not in str(caught.value)
 
 
+def test_the_kwargs_of_another_backend_are_not_shown() -> None:
+    """There may be a token among them."""
+    settings = Settings.parse(
+        {
+            "connections": {"a": HOST},
+            "fallback_backends": [{"backend": "a.B", "backend_kwargs": {"token": "s3cret"}}],
+        }
+    )
+
+    assert "s3cret" not in repr(settings)
+
+
 def test_nothing_is_read_opened_or_called() -> None:
     """Airflow builds the backend in every process, at every command: Python's audit hook sees nothing happen."""
     program = """if True:
@@ -424,7 +467,7 @@ def test_nothing_is_read_opened_or_called() -> None:
     assert run.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("table", [SETTINGS, CONNECTION_SETTINGS, AWS_SETTINGS])
+@pytest.mark.parametrize("table", [SETTINGS, CONNECTION_SETTINGS, AWS_SETTINGS, FALLBACK_SETTINGS])
 def test_every_setting_has_a_meaning(table: dict[str, Any]) -> None:
     """The reference of the configuration is made from these."""
     assert all(setting.meaning for setting in table.values())
