@@ -15,6 +15,7 @@ from airflow.secrets import BaseSecretsBackend
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError, MintFailure
+from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 
@@ -46,7 +47,7 @@ class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
 
 
 class EcrSecretsBackend(BaseSecretsBackend):
-    """Serves Docker connections with live ECR tokens, and nothing else.
+    """Serves Docker connections with live ECR tokens, and hands all else on to the fallback backends, if any.
 
     .. code-block:: ini
 
@@ -66,34 +67,56 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._raises = settings.on_error == "raise"
         self._cache = TokenCache(store, settings.refresh_before)
         self._askers: dict[str, _Asker] = {}
+        self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
-        """Serve a mapped connection.
+        """Serve a mapped connection, or ask the fallback backends.
 
         :param conn_id: the connection's ID
-        :param team_name: not used: a mapped connection is the same for all teams
-        :return: the connection, of the class that Airflow wants; None if it is not mapped
+        :param team_name: for the fallback backends: a mapped connection is the same for all teams
+        :return: the connection, of the class that Airflow wants; None if it is not mapped, and nobody else's either
         :raises LookupDeniedError: there is no live token for it, and ``on_error`` is ``"raise"``
         """
-        del team_name
         mapped = self._connections.get(conn_id)
         if mapped is None:
-            return None
+            return None if self._fallback is None else self._fallback.get_connection(conn_id, team_name)
         fields = self._fields(mapped)
         return None if fields is None else self._wanted_class()(conn_id=conn_id, **fields)
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         """Serve a mapped connection as JSON text, for whoever asks for a value rather than a connection."""
-        del team_name
         mapped = self._connections.get(conn_id)
-        fields = None if mapped is None else self._fields(mapped)
+        if mapped is None:
+            return None if self._fallback is None else self._fallback.get_conn_value(conn_id, team_name)
+        fields = self._fields(mapped)
         return None if fields is None else json.dumps(fields)
 
-    def get_variable(self, key: str, team_name: str | None = None) -> None:
-        """Have no variables: the inherited method would have Airflow log an error for each."""
+    async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of Airflow's choice
+        """Serve a mapped connection, or ask the fallback backends, without holding up the event loop.
 
-    def get_config(self, key: str) -> None:
-        """Have no configuration."""
+        Airflow looks for this method from 3.1 on, and runs ``get_connection`` in a thread where there is none. So does
+        this method with a mapped connection, whose token may have to be minted; any other needs no thread unless a
+        fallback backend does.
+        """
+        if conn_id not in self._connections:
+            return None if self._fallback is None else await self._fallback.aget_connection(conn_id)
+        from asgiref.sync import sync_to_async
+
+        return await sync_to_async(self.get_connection)(conn_id)
+
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
+        """Ask the fallback backends: here are no variables, for which the inherited method would log an error."""
+        return None if self._fallback is None else self._fallback.get_variable(key, team_name)
+
+    def get_config(self, key: str) -> str | None:
+        """Ask the fallback backends: here is no configuration."""
+        return None if self._fallback is None else self._fallback.get_config(key)
+
+    def _set_connection_class(self, conn_class: type) -> None:
+        """Take which class of Connection Airflow wants, which it says from 3.2 on, and pass it on."""
+        super()._set_connection_class(conn_class)
+        if self._fallback is not None:
+            self._fallback.set_connection_class(conn_class)
 
     def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
         identity = mapped.identity

@@ -1,0 +1,104 @@
+"""Secrets backends of every kind that Airflow takes, named by configurations in the tests."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from airflow.secrets import BaseSecretsBackend
+
+
+class Recording(BaseSecretsBackend):
+    """
+    One as Airflow 3.2 would have it, that remembers what it is asked.
+
+    :param answers: what it has, by connection ID, variable or option; an exception is raised
+    :param asked: where each question is left: the method's name, the key, any team, and the thread
+    """
+
+    def __init__(self, answers: dict[str, Any] | None = None, asked: list[tuple[Any, ...]] | None = None) -> None:
+        super().__init__()
+        self._answers = answers or {}
+        self._asked = [] if asked is None else asked
+
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        return self.answer("get_connection", conn_id, team_name)
+
+    def get_conn_value(self, conn_id: str, team_name: str | None = None) -> Any:
+        return self.answer("get_conn_value", conn_id, team_name)
+
+    def get_variable(self, key: str, team_name: str | None = None) -> Any:
+        return self.answer("get_variable", key, team_name)
+
+    def get_config(self, key: str) -> Any:
+        return self.answer("get_config", key)
+
+    def answer(self, method: str, key: str, *team: str | None) -> Any:
+        self._asked.append((method, key, *team, threading.current_thread().name))
+        answer = self._answers.get(key)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Legacy:
+    """One from before teams and classes of connections, not even derived from Airflow's own."""
+
+    def __init__(self, answers: dict[str, Any], asked: list[tuple[Any, ...]]) -> None:
+        self.recording = Recording(answers, asked)
+
+    def get_connection(self, conn_id: str) -> Any:
+        return self.recording.answer("get_connection", conn_id)
+
+    def get_conn_value(self, conn_id: str) -> Any:
+        return self.recording.answer("get_conn_value", conn_id)
+
+    def get_variable(self, key: str) -> Any:
+        return self.recording.answer("get_variable", key)
+
+    def get_config(self, key: str) -> Any:
+        return self.recording.answer("get_config", key)
+
+
+class Catching(Legacy):
+    """One that takes whatever comes."""
+
+    def get_connection(self, conn_id: str, **others: Any) -> Any:
+        return self.recording.answer("get_connection", conn_id, *others.values())
+
+    def get_conn_value(self, conn_id: str, **others: Any) -> Any:
+        return self.recording.answer("get_conn_value", conn_id, *others.values())
+
+    def get_variable(self, key: str, **others: Any) -> Any:
+        return self.recording.answer("get_variable", key, *others.values())
+
+
+class Asynchronous(Recording):
+    """One that looks up on the event loop."""
+
+    async def aget_connection(self, conn_id: str) -> Any:
+        return self.answer("aget_connection", conn_id)
+
+
+class Immediate(Recording):
+    """One whose asynchronous method is none: Airflow takes that, too."""
+
+    def aget_connection(self, conn_id: str) -> Any:
+        return self.answer("aget_connection", conn_id)
+
+
+class Bare(BaseSecretsBackend):
+    """One that overrides nothing."""
+
+
+class Picky(Recording):
+    """One that refuses whatever it is built with, and quotes it."""
+
+    form = ""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        raise ValueError(self.form.format(**kwargs))
+
+
+NO_CLASS = Recording()

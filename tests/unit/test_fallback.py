@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from traceback import TracebackException
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+from botocore.exceptions import ClientError
+
+from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.fallback import FallbackChain
+from ecr_secrets_backend.settings import FallbackBackend
+from tests.stand_ins.secrets_backends import Picky
+
+TOKEN = "hvs.CAESIJ-a-token-of-Vault"
+
+
+def build_chain(*backends: tuple[str, dict[str, Any]]) -> FallbackChain:
+    return FallbackChain(
+        FallbackBackend(f"fallback_backends[{index}]", f"tests.stand_ins.secrets_backends.{name}", kwargs)
+        for index, (name, kwargs) in enumerate(backends)
+    )
+
+
+def aget_connection(chain: FallbackChain, key: str) -> Any:
+    return asyncio.run(chain.aget_connection(key))
+
+
+LOOKUPS: dict[str, tuple[str, Any]] = {
+    "get_connection": ("connection", lambda chain, key: chain.get_connection(key, None)),
+    "get_conn_value": ("connection", lambda chain, key: chain.get_conn_value(key, None)),
+    "aget_connection": ("connection", aget_connection),
+    "get_variable": ("variable", lambda chain, key: chain.get_variable(key, None)),
+    "get_config": ("option", lambda chain, key: chain.get_config(key)),
+}
+every_lookup = pytest.mark.parametrize(("kind", "look_up"), LOOKUPS.values(), ids=LOOKUPS)
+
+
+@every_lookup
+def test_the_first_that_has_it_answers(kind: str, look_up: Any) -> None:
+    """In the order of the configuration; the others are not asked."""
+    asked: list[Any] = []
+    chain = build_chain(
+        ("Recording", {}),
+        ("Recording", {"answers": {"a": "first"}}),
+        ("Recording", {"answers": {"a": "second"}, "asked": asked}),
+    )
+
+    assert look_up(chain, "a") == "first", kind
+    assert asked == []
+
+
+@every_lookup
+def test_what_none_has_is_none(kind: str, look_up: Any) -> None:
+    """So Airflow goes on to its other sources."""
+    assert look_up(build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []})), "a") is None, kind
+
+
+@pytest.mark.parametrize(("method", "found"), [("get_variable", ""), ("get_config", ""), ("get_connection", "next")])
+def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> None:
+    """An empty variable or option is one; an empty connection is none."""
+    chain = build_chain(("Recording", {"answers": {"a": ""}}), ("Recording", {"answers": {"a": "next"}}))
+
+    assert LOOKUPS[method][1](chain, "a") == found
+
+
+@pytest.mark.parametrize("method", ["get_connection", "get_conn_value", "get_variable"])
+@pytest.mark.parametrize(("backend", "team"), [("Recording", ["blue"]), ("Catching", ["blue"]), ("Legacy", [])])
+def test_a_team_is_named_to_those_who_can_take_it(method: str, backend: str, team: list[str]) -> None:
+    """By keyword, and to the others not at all."""
+    asked: list[Any] = []
+    chain = build_chain((backend, {"answers": {"a": "found"}, "asked": asked}))
+
+    assert getattr(chain, method)("a", "blue") == "found"
+    assert asked == [(method, "a", *team, threading.current_thread().name)]
+
+
+def test_the_class_of_connections_is_told_to_those_who_know_of_it() -> None:
+    """Airflow tells it from 3.2 on, and a backend may be older."""
+    chain = build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []}), ("Recording", {}))
+    chain.set_connection_class(dict)
+
+    assert [getattr(member.backend, "_connection_class", None) for member in chain._members] == [dict, None, dict]
+
+
+@pytest.mark.parametrize(
+    ("backend", "method", "on_the_loop"),
+    [
+        ("Asynchronous", "aget_connection", True),
+        ("Immediate", "aget_connection", True),
+        ("Recording", "get_connection", False),
+    ],
+)
+def test_an_asynchronous_lookup_leaves_the_event_loop_free(backend: str, method: str, on_the_loop: bool) -> None:
+    """By the backend's own asynchronous method, or else in a thread, as Airflow does."""
+    asked: list[Any] = []
+    chain = build_chain((backend, {"answers": {"a": "found"}, "asked": asked}))
+
+    assert aget_connection(chain, "a") == "found"
+    assert asked[0][:2] == (method, "a")
+    assert (asked[0][-1] == threading.current_thread().name) is on_the_loop
+
+
+@every_lookup
+def test_one_that_fails_is_logged_and_the_next_is_asked(
+    kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At ERROR, in one line: which backend, what was looked up, what has failed and where."""
+    chain = build_chain(
+        ("Recording", {"answers": {"a": ConnectionRefusedError(TOKEN)}}), ("Recording", {"answers": {"a": "found"}})
+    )
+
+    assert look_up(chain, "a") == "found"
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage().startswith(
+        "fallback_backends[0] (tests.stand_ins.secrets_backends.Recording) failed to look up "
+        f"{kind} 'a': ConnectionRefusedError (at secrets_backends.py:"
+    )
+
+
+def raised(*causes: Exception) -> Exception:
+    """Raise each exception while the one before is handled, and give the last."""
+    context: Exception | None = None
+    for cause in causes:
+        cause.__context__ = context
+        context = cause
+    assert context is not None
+    return context
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            raised(ConnectionRefusedError(TOKEN), KeyError(TOKEN), ValueError(TOKEN)),
+            "ValueError, from KeyError, from ConnectionRefusedError",
+        ),
+        (
+            ClientError({"Error": {"Code": "AccessDeniedException", "Message": TOKEN}}, "GetSecretValue"),
+            "botocore.exceptions.ClientError AccessDeniedException",
+        ),
+        (raised(*(OSError(TOKEN) for _ in range(50))), "OSError" + ", from OSError" * 4),
+    ],
+    ids=["causes", "code of AWS", "many causes"],
+)
+def test_a_failure_is_told_by_its_kinds_alone(error: Exception, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With its causes and AWS's code; what it says may quote a secret that was read, and stands in no line."""
+    build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
+
+    assert f"'a': {told} (at" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_cause_that_was_put_aside_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As in Python's own tracebacks."""
+    error = raised(KeyError(), ValueError())
+    error.__suppress_context__ = True
+    build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
+
+    assert "'a': ValueError (at" in caplog.text
+
+
+@every_lookup
+def test_what_a_backend_does_not_implement_is_no_failure(
+    kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even where the inherited method raises: the backend has none of that."""
+    assert look_up(build_chain(("Bare", {}), ("Recording", {"answers": {"a": "found"}})), "a") == "found", kind
+    assert caplog.records == []
+
+
+@every_lookup
+def test_a_denial_passes_through(kind: str, look_up: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is an answer, and Airflow's to tell: nobody with fewer scruples is asked."""
+    asked: list[Any] = []
+    denial = AirflowSecretsBackendAccessDenied("not for you")
+    chain = build_chain(("Recording", {"answers": {"a": denial}}), ("Recording", {"asked": asked}))
+
+    with pytest.raises(AirflowSecretsBackendAccessDenied) as caught:
+        look_up(chain, "a")
+
+    assert (caught.value, asked, caplog.records) == (denial, [], []), kind
+
+
+def test_an_option_that_could_not_be_read_is_not_taken_for_one_that_is_not_set() -> None:
+    """Airflow would go on with its default, such as another database; so it gets what the first failure was."""
+    first = OSError("one")
+    chain = build_chain(
+        ("Recording", {"answers": {"a": first}}), ("Recording", {"answers": {"a": OSError("two")}}), ("Recording", {})
+    )
+
+    with pytest.raises(OSError, match="one") as caught:
+        chain.get_config("a")
+
+    assert caught.value is first
+
+
+@pytest.mark.parametrize(
+    ("backend", "problem"),
+    [
+        ("no_such_module.Backend", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("tests.stand_ins.secrets_backends.Recorder", "has no attribute 'Recorder'"),
+        ("tests.stand_ins.secrets_backends.NO_CLASS", "is no secrets backend"),
+        ("tests.stand_ins.vault.VaultStandIn", "is no secrets backend"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_when_the_chain_is_built(backend: str, problem: str) -> None:
+    """By its path, as Airflow would refuse it in its own setting."""
+    with pytest.raises(ConfigurationError) as caught:
+        FallbackChain([FallbackBackend("fallback_backends[7]", backend, {})])
+
+    assert caught.value.path == "fallback_backends[7].backend"
+    assert problem in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
+    """By their path, and with what the backend says."""
+    with pytest.raises(ConfigurationError) as caught:
+        build_chain(("Recording", {"answres": {}}))
+
+    assert caught.value.path == "fallback_backends[0].backend_kwargs"
+    assert "got an unexpected keyword argument 'answres'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "kwargs", "shown"),
+    [
+        ("'token' is needed beside {url}", {"url": "http://vault:8200"}, "'token' is needed beside ***; "),
+        ("{token}", {"token": TOKEN}, "ValueError: ***; "),
+        ("{token!r}, and {token}", {"token": f"{TOKEN}\n{TOKEN}"}, r"ValueError: '***\n***', and ***; "),
+        (f"part of it: {TOKEN[4:-4]}.", {"token": TOKEN}, "part of it: ***.; "),
+        ("deeply in {keys[0][key]}!", {"keys": [{"key": TOKEN}]}, "deeply in ***!; "),
+        ("{key}: {keys}", {"key": TOKEN[:5], "keys": '{"key": "' + TOKEN + '"}'}, "ValueError: hvs.C: ***; "),
+    ],
+    ids=["words", "whole", "lines", "part", "nested", "JSON"],
+)
+def test_a_refusal_does_not_repeat_what_may_be_secret(
+    monkeypatch: pytest.MonkeyPatch, form: str, kwargs: dict[str, Any], shown: str
+) -> None:
+    """A backend may quote its kwargs, and there may be a token among them; nor does an exception stand behind."""
+    monkeypatch.setattr(Picky, "form", form)
+    with pytest.raises(ConfigurationError) as caught:
+        build_chain(("Picky", kwargs))
+
+    assert shown in str(caught.value)
+    assert TOKEN[4:-4] not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_no_repr_and_no_local_variable_shows_the_kwargs(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the settings' nor the chain's, nor while one of them is being built or asked."""
+    settings = FallbackBackend("fallback_backends[0]", "tests.stand_ins.secrets_backends.Legacy", {"token": TOKEN})
+    with pytest.raises(ConfigurationError) as caught:
+        FallbackChain([settings])
+
+    frames = TracebackException.from_exception(caught.value, capture_locals=True).stack
+    ours = [frame for frame in frames if "ecr_secrets_backend" in frame.filename]
+    assert ours
+    assert TOKEN not in f"{settings} {caplog.text} {[frame.locals for frame in ours]}"
