@@ -33,6 +33,9 @@ class Recording(BaseSecretsBackend):
     def get_config(self, key: str) -> Any:
         return self.answer("get_config", key)
 
+    def _set_connection_class(self, conn_class: type) -> None:
+        self._connection_class = conn_class
+
     def answer(self, method: str, key: str, *team: str | None) -> Any:
         self._asked.append((method, key, *team, threading.current_thread().name))
         answer = self._answers.get(key)

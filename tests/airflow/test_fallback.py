@@ -1,0 +1,181 @@
+"""Each recipe of ``docs/other-backends.md`` as the ``airflow.cfg`` of real Airflow processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+
+from tests.stand_ins.aws import PROJECT, AwsStandIn
+from tests.stand_ins.vault import VaultStandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REGION = "us-east-1"
+PAGE = (PROJECT / "docs/other-backends.md").read_text()
+RECIPES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```ini\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+#: Where each recipe finds the connection, the variable and the option. All of them are in every source, and the first
+#: two are in environment variables as well, where Airflow looks for itself.
+FOUND = {
+    "AWS Secrets Manager": ["secrets-manager", "secrets-manager", "secrets-manager"],
+    "AWS SSM Parameter Store": ["parameter-store", "parameter-store", "parameter-store"],
+    "HashiCorp Vault": ["vault", "vault", "vault"],
+    "Local files": ["files", "files", "files"],
+    "Environment variables": ["environment", "environment", "files"],
+    "Several at once": ["secrets-manager", "vault", "files"],
+}
+LOOK_UP = """
+import json
+from airflow.configuration import conf
+from airflow.models.connection import Connection
+from airflow.models.variable import Variable
+warehouse, docker = map(Connection.get_connection_from_secrets, ["warehouse", "docker_default"])
+found = [warehouse.host, Variable.get_variable_from_secrets("bucket"), conf.get("database", "sql_alchemy_conn")]
+print(json.dumps([found, docker.password]))
+"""
+OPTION = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET": "database"}
+
+
+def values(source: str) -> dict[str, str]:
+    """Give what a source holds, by its path there; each value tells the source."""
+    return {
+        "airflow/connections/warehouse": f"postgres://reader:a-password@{source}/sales",
+        "airflow/variables/bucket": source,
+        "airflow/config/database": database(source),
+    }
+
+
+def database(source: str) -> str:
+    return f"sqlite:////nowhere/{source}.db"
+
+
+@pytest.fixture(scope="module")
+def aws_server() -> Iterator[AwsStandIn]:
+    """ECR, and moto's Secrets Manager and Parameter Store."""
+    with AwsStandIn.running() as aws:
+        session = boto3.Session(aws.access_key_id, aws.secret_access_key, region_name=REGION)
+        for path, value in values("secrets-manager").items():
+            session.client("secretsmanager", endpoint_url=aws.url).create_secret(Name=path, SecretString=value)
+        for path, value in values("parameter-store").items():
+            session.client("ssm", endpoint_url=aws.url).put_parameter(Name=f"/{path}", Value=value, Type="SecureString")
+        yield aws
+
+
+@pytest.fixture
+def aws(aws_server: AwsStandIn) -> AwsStandIn:
+    aws_server.reset()
+    return aws_server
+
+
+@pytest.fixture
+def vault() -> Iterator[VaultStandIn]:
+    data = {path: {"conn_uri" if "connections" in path else "value": value} for path, value in values("vault").items()}
+    with VaultStandIn.running(data) as vault:
+        yield vault
+
+
+class Site:
+    """An Airflow whose configuration is one of the recipes, with the places that there are here."""
+
+    def __init__(self, recipe: str, folder: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+        text = RECIPES[recipe].replace("/run/secrets", str(folder)).replace("https://vault.example.com:8200", vault.url)
+        (folder / "airflow.cfg").write_text(text)
+        (folder / "vault-token").write_text(vault.token)
+        for path, value in values("files").items():
+            _, kind, key = path.split("/")
+            (folder / f"{kind.removesuffix('s')}s.json").write_text(json.dumps({key: value}))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            **aws.environment(),
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW_CONN_WAREHOUSE": "postgres://reader:a-password@environment/sales",
+            "AIRFLOW_VAR_BUCKET": "environment",
+        }
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.environment | environment,
+            timeout=50,
+        )
+
+
+def test_every_recipe_is_tried() -> None:
+    """Those of the page are those of this table."""
+    assert list(RECIPES) == list(FOUND)
+
+
+@pytest.mark.parametrize("recipe", FOUND)
+def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+    """A connection, a variable and an option, in the order of the recipe; and beside them a live token for Docker."""
+    done = Site(recipe, tmp_path, aws, vault).run("-c", LOOK_UP, **OPTION)
+
+    assert done.returncode == 0, done.stderr
+    found, token = json.loads(done.stdout.splitlines()[-1])
+    assert found == [*FOUND[recipe][:2], database(FOUND[recipe][2])]
+    assert aws.authorise("AWS", token, region=REGION).alive
+    assert "docker_default" not in str([call.parameters for call in aws.calls()])
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("connections get docker_default -o json", "123456789012.dkr.ecr.us-east-1.amazonaws.com"),
+        ("connections get warehouse", "secrets-manager"),
+        ("variables get bucket", "vault"),
+        ("config get-value database sql_alchemy_conn", database("files")),
+    ],
+)
+def test_the_commands_of_airflow_find_it_all(
+    command: str, shown: str, tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn
+) -> None:
+    """With one connection mapped, and three other backends behind it."""
+    option = OPTION if command.startswith("config") else {}
+    done = Site("Several at once", tmp_path, aws, vault).run("-m", "airflow", *command.split(), **option)
+
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
+def test_one_that_fails_is_told_and_passed_over(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+    """Airflow goes on to its own sources; the line names the backend and the failure, and quotes nothing."""
+    vault.sealed = True
+    done = Site("Several at once", tmp_path, aws, vault).run("-c", LOOK_UP)
+
+    found, _ = json.loads(done.stdout.splitlines()[-1])
+    assert found[:2] == ["secrets-manager", "environment"]
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "failed to look up" in line]
+    assert "VaultBackend) failed to look up variable 'bucket': hvac.exceptions.VaultDown" in line
+    assert vault.token not in done.stdout + done.stderr
+
+
+def test_an_option_that_cannot_be_read_stops_airflow(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+    """As it does without this backend in between: Airflow must not go on with its default database."""
+    vault.sealed = True
+    done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-m", "airflow", "version", **OPTION)
+
+    assert done.returncode != 0
+    assert "Cannot retrieve config from alternative secrets backend" in done.stderr
+
+
+def test_a_wrong_name_stops_airflow_and_is_told(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+    """At the start, by its path and its remedy, at the end of what Airflow prints."""
+    site = Site("Several at once", tmp_path, aws, vault)
+    configuration = tmp_path / "airflow.cfg"
+    configuration.write_text(configuration.read_text().replace("VaultBackend", "VualtBackend"))
+    done = site.run("-m", "airflow", "version")
+
+    assert done.returncode != 0
+    assert "fallback_backends[1].backend cannot be imported: AttributeError" in done.stderr.splitlines()[-1]
