@@ -164,9 +164,14 @@ def _imported(settings: FallbackBackend) -> Callable[..., Any]:
 
 def _built(settings: FallbackBackend, backend: Callable[..., Any]) -> Any:  # noqa: ANN401 - of the class that was named
     try:
-        return backend(**settings.kwargs)
-    except Exception as error:  # noqa: BLE001 - whatever it refuses them with
-        problem = f"are refused: {type(error).__name__}: {_masked(str(error), settings.kwargs)}"
+        inspect.signature(backend).bind(**settings.kwargs)
+    except TypeError as error:
+        problem = f"do not fit: {error}"  # in which names stand, and no values
+    else:
+        try:
+            return backend(**settings.kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it refuses them with
+            problem = f"are refused: {type(error).__name__}: {_masked(str(error), settings.kwargs)}"
     # Raised from here, where no exception stands behind it, whose words and local variables would show the kwargs.
     raise ConfigurationError(
         f"{settings.path}.backend_kwargs", problem, f"write what {settings.backend} takes as its own backend_kwargs"

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
 import boto3
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 PAGE = (PROJECT / "docs/other-backends.md").read_text()
 RECIPES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```ini\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-#: Where each recipe finds the connection, the variable and the option. All of them are in every source, and the first
-#: two are in environment variables as well, where Airflow looks for itself.
+#: Where each recipe finds the connection, the variable and the option. All of them are in every source, but for options
+#: in files, and the first two are in environment variables as well, where Airflow looks for itself.
 FOUND = {
     "AWS Secrets Manager": ["secrets-manager", "secrets-manager", "secrets-manager"],
     "AWS SSM Parameter Store": ["parameter-store", "parameter-store", "parameter-store"],
     "HashiCorp Vault": ["vault", "vault", "vault"],
-    "Local files": ["files", "files", "files"],
-    "Environment variables": ["environment", "environment", "files"],
-    "Several at once": ["secrets-manager", "vault", "files"],
+    "Local files": ["files", "files"],
+    "Environment variables": ["environment", "environment"],
+    "Several at once": ["secrets-manager", "files", "vault"],
 }
 LOOK_UP = """
 import json
@@ -38,10 +39,10 @@ from airflow.configuration import conf
 from airflow.models.connection import Connection
 from airflow.models.variable import Variable
 warehouse, docker = map(Connection.get_connection_from_secrets, ["warehouse", "docker_default"])
-found = [warehouse.host, Variable.get_variable_from_secrets("bucket"), conf.get("database", "sql_alchemy_conn")]
+found = [warehouse.host, Variable.get_variable_from_secrets("bucket"), conf.get("core", "fernet_key")]
 print(json.dumps([found, docker.password]))
 """
-OPTION = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET": "database"}
+OPTION = {"AIRFLOW__CORE__FERNET_KEY_SECRET": "fernet"}
 
 
 def values(source: str) -> dict[str, str]:
@@ -49,12 +50,12 @@ def values(source: str) -> dict[str, str]:
     return {
         "airflow/connections/warehouse": f"postgres://reader:a-password@{source}/sales",
         "airflow/variables/bucket": source,
-        "airflow/config/database": database(source),
+        "airflow/config/fernet": fernet_key(source),
     }
 
 
-def database(source: str) -> str:
-    return f"sqlite:////nowhere/{source}.db"
+def fernet_key(source: str) -> str:
+    return urlsafe_b64encode(source.ljust(32).encode()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ class Site:
         (folder / "vault-token").write_text(vault.token)
         for path, value in values("files").items():
             _, kind, key = path.split("/")
-            (folder / f"{kind.removesuffix('s')}s.json").write_text(json.dumps({key: value}))
+            (folder / f"{kind}.json").write_text(json.dumps({key: value}))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
             **aws.environment(),
@@ -120,11 +121,12 @@ def test_every_recipe_is_tried() -> None:
 @pytest.mark.parametrize("recipe", FOUND)
 def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
     """A connection, a variable and an option, in the order of the recipe; and beside them a live token for Docker."""
-    done = Site(recipe, tmp_path, aws, vault).run("-c", LOOK_UP, **OPTION)
+    warehouse, bucket, *option = FOUND[recipe]
+    done = Site(recipe, tmp_path, aws, vault).run("-c", LOOK_UP, **(OPTION if option else {}))
 
     assert done.returncode == 0, done.stderr
     found, token = json.loads(done.stdout.splitlines()[-1])
-    assert found == [*FOUND[recipe][:2], database(FOUND[recipe][2])]
+    assert found == [warehouse, bucket, *(map(fernet_key, option) if option else found[2:])]
     assert aws.authorise("AWS", token, region=REGION).alive
     assert "docker_default" not in str([call.parameters for call in aws.calls()])
 
@@ -134,8 +136,8 @@ def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: Aws
     [
         ("connections get docker_default -o json", "123456789012.dkr.ecr.us-east-1.amazonaws.com"),
         ("connections get warehouse", "secrets-manager"),
-        ("variables get bucket", "vault"),
-        ("config get-value database sql_alchemy_conn", database("files")),
+        ("variables get bucket", "files"),
+        ("config get-value core fernet_key", fernet_key("vault")),
     ],
 )
 def test_the_commands_of_airflow_find_it_all(
@@ -150,21 +152,23 @@ def test_the_commands_of_airflow_find_it_all(
 
 
 def test_one_that_fails_is_told_and_passed_over(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """Airflow goes on to its own sources; the line names the backend and the failure, and quotes nothing."""
+    """Airflow goes on to its own sources; the lines name the backend and the failure, and quote nothing."""
     vault.sealed = True
-    done = Site("Several at once", tmp_path, aws, vault).run("-c", LOOK_UP)
+    done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-c", LOOK_UP)
 
     found, _ = json.loads(done.stdout.splitlines()[-1])
-    assert found[:2] == ["secrets-manager", "environment"]
-    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "failed to look up" in line]
-    assert "VaultBackend) failed to look up variable 'bucket': hvac.exceptions.VaultDown" in line
-    assert vault.token not in done.stdout + done.stderr
+    assert found[:2] == ["environment", "environment"]
+    shown = done.stdout + done.stderr
+    for what in ("connection 'warehouse'", "variable 'bucket'"):
+        assert f"VaultBackend) failed to look up {what}: hvac.exceptions.VaultDown" in shown
+    assert vault.token not in shown
 
 
 def test_an_option_that_cannot_be_read_stops_airflow(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """As it does without this backend in between: Airflow must not go on with its default database."""
+    """As it does without this backend in between: Airflow must not go on with its default."""
     vault.sealed = True
-    done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-m", "airflow", "version", **OPTION)
+    program = "from airflow.configuration import conf; conf.get('core', 'fernet_key')"
+    done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-c", program, **OPTION)
 
     assert done.returncode != 0
     assert "Cannot retrieve config from alternative secrets backend" in done.stderr

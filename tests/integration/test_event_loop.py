@@ -25,25 +25,34 @@ LOOKUPS = 200
 
 
 @pytest.fixture
-def look_up(aws: AwsStandIn, tmp_path: Path) -> Callable[[], str]:
+def backend(aws: AwsStandIn, tmp_path: Path) -> EcrSecretsBackend:
     aws.script(Delay(MINT_SECONDS))
     hosts = {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}
     backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
     backend._set_connection_class(Connection)
+    return backend
+
+
+@pytest.fixture
+def look_up(backend: EcrSecretsBackend) -> Callable[[], str]:
     return lambda: str(backend.get_connection("docker_default").password)
 
 
-def to_thread(look_up: Callable[[], str]) -> Awaitable[str]:
-    return asyncio.to_thread(look_up)
+def to_thread(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+    return asyncio.to_thread(backend.get_connection, "docker_default")
 
 
-def to_the_one_thread(look_up: Callable[[], str]) -> Awaitable[str]:
-    return sync_to_async(look_up)()  # what Airflow's triggers use
+def to_the_one_thread(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+    return sync_to_async(backend.get_connection)("docker_default")  # what triggers use where there is no coroutine
 
 
-@pytest.mark.parametrize("hand_over", [to_thread, to_the_one_thread])
+def as_a_coroutine(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+    return backend.aget_connection("docker_default")  # what triggers use from Airflow 3.1 on
+
+
+@pytest.mark.parametrize("hand_over", [to_thread, to_the_one_thread, as_a_coroutine])
 def test_a_loop_that_looks_up_through_threads_goes_on_turning(
-    aws: AwsStandIn, look_up: Callable[[], str], hand_over: Callable[[Callable[[], str]], Awaitable[str]]
+    aws: AwsStandIn, backend: EcrSecretsBackend, hand_over: Callable[[EcrSecretsBackend], Awaitable[Connection]]
 ) -> None:
     """Many at once wait for one call, and meanwhile the loop does other things."""
     gaps: list[float] = []
@@ -54,13 +63,13 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
             await asyncio.sleep(0.01)
             gaps.append(time.monotonic() - before)
 
-    async def main() -> list[str]:
+    async def main() -> list[Connection]:
         turning = asyncio.create_task(turn())
-        tokens = await asyncio.gather(*(hand_over(look_up) for _ in range(LOOKUPS)))
+        connections = await asyncio.gather(*(hand_over(backend) for _ in range(LOOKUPS)))
         turning.cancel()
-        return tokens
+        return connections
 
-    tokens = asyncio.run(main())
+    tokens = [connection.password for connection in asyncio.run(main())]
 
     assert (len(tokens), len(set(tokens))) == (LOOKUPS, 1)
     assert len(aws.calls()) == 1

@@ -228,12 +228,12 @@ def test_a_name_that_is_none_is_refused_when_the_chain_is_built(backend: str, pr
 
 
 def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
-    """By their path, and with what the backend says."""
+    """By their path, and by the name of the one that does not fit, whatever the values are."""
     with pytest.raises(ConfigurationError) as caught:
-        build_chain(("Recording", {"answres": {}}))
+        build_chain(("Recording", {"answres": {"answres": "answres"}}))
 
     assert caught.value.path == "fallback_backends[0].backend_kwargs"
-    assert "got an unexpected keyword argument 'answres'" in str(caught.value)
+    assert "do not fit: got an unexpected keyword argument 'answres'; write what tests." in str(caught.value)
 
 
 @pytest.mark.parametrize(
