@@ -71,13 +71,16 @@ def main() -> None:
         os.environ["AIRFLOW_CONN_POSTGRES"] = json.dumps({"conn_type": "postgres", "host": "a", "password": "b"})
         kwargs: dict[str, object] = {"connections": {"docker_default": HOST}, "cache_dir": cache_dir}
         ours, environment, empty = EcrSecretsBackend(**kwargs), EnvironmentVariablesBackend(), EmptyBackend()
-        for backend in (ours, environment):
+        behind = [{"backend": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"}]
+        chained = EcrSecretsBackend(**kwargs, fallback_backends=behind)
+        for backend in (ours, environment, chained):
             backend._set_connection_class(Connection)
         ours.get_connection("docker_default")
-        nothing, miss, unmapped, stored, served = microseconds(
+        nothing, miss, unmapped, handed_on, stored, served = microseconds(
             lambda: empty.get_connection("no_such_id"),
             lambda: environment.get_connection("no_such_id"),
             lambda: ours.get_connection("no_such_id"),
+            lambda: chained.get_connection("no_such_id"),
             lambda: environment.get_connection("postgres"),
             lambda: ours.get_connection("docker_default"),
         )
@@ -87,6 +90,7 @@ def main() -> None:
             ("an empty method", nothing, nothing),
             ("environment variables: a miss", miss, miss),
             ("ours: not mapped", unmapped, miss),
+            ("ours: not mapped, and another backend misses it", handed_on, miss),
             ("environment variables: a hit, from JSON", stored, stored),
             ("ours: token in the process", served, stored),
             ("ours: token on the host, first lookup of a process", first, stored),
