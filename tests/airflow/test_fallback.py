@@ -151,6 +151,22 @@ def test_the_commands_of_airflow_find_it_all(
     assert shown in done.stdout
 
 
+def test_the_credentials_for_a_token_may_stand_there(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
+    """What ``aws_conn_id`` names is not mapped, so another backend may have it."""
+    access_key_id = "AKIAINVAULTFORTHISIS"
+    keys = {"conn_type": "aws", "login": access_key_id, "password": aws.secret_access_key}
+    vault.data = {**vault.data, "airflow/connections/aws_ecr": keys}
+    site = Site("HashiCorp Vault", tmp_path, aws, vault)
+    configuration = tmp_path / "airflow.cfg"
+    configuration.write_text(
+        configuration.read_text().replace('"connections":', '"aws_conn_id": "aws_ecr", "connections":')
+    )
+    done = site.run("-c", LOOK_UP)
+
+    assert done.returncode == 0, done.stderr
+    assert [call.access_key_id for call in aws.calls(operation="GetAuthorizationToken")] == [access_key_id]
+
+
 def test_one_that_fails_is_told_and_passed_over(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
     """Airflow goes on to its own sources; the lines name the backend and the failure, and quote nothing."""
     vault.sealed = True

@@ -60,7 +60,16 @@ def test_what_none_has_is_none(kind: str, look_up: Any) -> None:
     assert look_up(build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []})), "a") is None, kind
 
 
-@pytest.mark.parametrize(("method", "found"), [("get_variable", ""), ("get_config", ""), ("get_connection", "next")])
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [
+        ("get_variable", ""),
+        ("get_config", ""),
+        ("get_connection", "next"),
+        ("get_conn_value", "next"),
+        ("aget_connection", "next"),
+    ],
+)
 def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> None:
     """An empty variable or option is one; an empty connection is none."""
     chain = build_chain(("Recording", {"answers": {"a": ""}}), ("Recording", {"answers": {"a": "next"}}))
