@@ -165,13 +165,16 @@ def test_a_failure_is_told_by_its_kinds_alone(error: Exception, told: str, caplo
     assert TOKEN not in caplog.text
 
 
-def test_a_cause_that_was_put_aside_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    """As in Python's own tracebacks."""
+@pytest.mark.parametrize(("cause", "told"), [(None, "ValueError"), (OSError(), "ValueError, from OSError")])
+def test_a_cause_that_was_put_aside_is_not_told(
+    cause: Exception | None, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in Python's own tracebacks: what an exception was raised from counts, and not what was handled then."""
     error = raised(KeyError(), ValueError())
-    error.__suppress_context__ = True
+    error.__cause__ = cause
     build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
 
-    assert "'a': ValueError (at" in caplog.text
+    assert f"'a': {told} (at" in caplog.text
 
 
 @every_lookup
@@ -252,10 +255,11 @@ def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
         ("{token}", {"token": TOKEN}, "ValueError: ***; "),
         ("{token!r}, and {token}", {"token": f"{TOKEN}\n{TOKEN}"}, r"ValueError: '***\n***', and ***; "),
         (f"part of it: {TOKEN[4:-4]}.", {"token": TOKEN}, "part of it: ***.; "),
+        ("{password}!", {"password": "s3cret"}, "ValueError: ***!; "),
         ("deeply in {keys[0][key]}!", {"keys": [{"key": TOKEN}]}, "deeply in ***!; "),
         ("{key}: {keys}", {"key": TOKEN[:5], "keys": '{"key": "' + TOKEN + '"}'}, "ValueError: hvs.C: ***; "),
     ],
-    ids=["words", "whole", "lines", "part", "nested", "JSON"],
+    ids=["words", "whole", "lines", "part", "short", "nested", "JSON"],
 )
 def test_a_refusal_does_not_repeat_what_may_be_secret(
     monkeypatch: pytest.MonkeyPatch, form: str, kwargs: dict[str, Any], shown: str
