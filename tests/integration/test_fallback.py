@@ -167,6 +167,26 @@ def test_no_line_shows_a_secret(
         assert secret not in str(lines)
 
 
+def test_a_team_is_passed_on(tmp_path: Path) -> None:
+    """Airflow names it from 3.2 on."""
+    asked: list[Any] = []
+    fallbacks = [{"backend": f"{STAND_INS}.Recording", "backend_kwargs": {"asked": asked}}]
+    backend = EcrSecretsBackend(
+        connections={"docker_default": HOST}, cache_dir=str(tmp_path), fallback_backends=fallbacks
+    )
+    backend.get_connection(conn_id="a", team_name="blue")
+    backend.get_conn_value(conn_id="a", team_name="blue")
+    backend.get_variable(key="a", team_name="blue")
+    backend.get_config("a")
+
+    assert [question[:-1] for question in asked] == [
+        ("get_connection", "a", "blue"),
+        ("get_conn_value", "a", "blue"),
+        ("get_variable", "a", "blue"),
+        ("get_config", "a"),
+    ]
+
+
 def test_forks_and_threads_find_it_too(kwargs: dict[str, Any]) -> None:
     """Children of a process that has looked up already, the process itself afterwards, and many threads at once."""
     found = programs.run(fallback_forks.__name__, kwargs=kwargs, conn_ids=SOURCES)
