@@ -9,19 +9,40 @@ UV          := $(BIN)/uv
 # Named for the Airflow in it, so that asking for another one fits the environment to that.
 READY       := .venv/airflow-$(AIRFLOW).ready
 
+# The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
+# Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
+MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
+MATRIX_TESTS := tests/unit tests/airflow tests/integration/test_backend.py tests/integration/test_mint.py
+MATRIX_JOBS  := 2
+# Where the Python of a pair is not found: any that each of the Airflows supports.
+ANY_PYTHON   := >=3.10,<3.13
+
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types docs bench constraints clean
+.PHONY: help demo test test-matrix lint types docs bench constraints clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost
 	$(BIN)/python -m examples.demo
 
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests
 	$(BIN)/pytest
+
+# Two at a time, each one's output in one piece, and all of them even if one fails.
+test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(MATRIX_JOBS) --output-sync=target \
+		$(MATRIX:%=.matrix/%/test); status=$$?; \
+	for pair in $(MATRIX); do \
+		printf 'Airflow %-6s on %-13s ' "$${pair%-*}" "$$(.matrix/$$pair/bin/python --version)"; \
+		tail -n 1 .matrix/$$pair/log || status=1; \
+	done; exit $$status
+
+.matrix/%/test: .matrix/%/ready
+	@.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >.matrix/$*/log 2>&1; status=$$?; \
+	cat .matrix/$*/log; exit $$status
 
 lint: $(READY) ## ruff: all rules, and the format
 	$(BIN)/ruff check
@@ -43,12 +64,23 @@ constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for anoth
 		--no-annotate --no-header --quiet --output-file $(CONSTRAINTS)
 
 clean: ## remove the environment and everything that was built
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .venv .matrix .mypy_cache .pytest_cache .ruff_cache dist site
 
 $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 	$(UV) pip install --python $(BIN)/python --exact --editable . --group dev \
 		--constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) --compile-bytecode
 	@rm -f .venv/airflow-*.ready
+	@touch $@
+
+# uv looks for Pythons on PATH, where pyenv shows one of those that it has.
+.PRECIOUS: .matrix/%/ready
+.SECONDEXPANSION:
+.matrix/%/ready: pyproject.toml constraints/airflow-$$(firstword $$(subst -, ,$$*)).txt | $(UV)
+	@for bin in "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin; do PATH="$$PATH:$$bin"; done; \
+	venv="$(UV) venv --quiet --clear --no-python-downloads .matrix/$* --python"; \
+	$$venv '$(lastword $(subst -, ,$*))' || $$venv '$(ANY_PYTHON)'
+	$(UV) pip install --quiet --python .matrix/$*/bin/python --editable . --group test \
+		--constraint $(word 2,$^) --build-constraint $(word 2,$^) --compile-bytecode
 	@touch $@
 
 $(UV):
