@@ -38,12 +38,16 @@ logger = logging.getLogger(__name__)
 #: So soon a process that lives on notices that its credentials were replaced.
 IDENTITY_SECONDS: Final = 10.0
 
+_GOES_ON = " Airflow may now go on to an older connection of that name, in its environment or its database."
+
 
 class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
     """A lookup that failed: the one kind of exception that Airflow passes on to the task, where it knows such a kind.
 
-    With any other it would go on to the next backend, and perhaps to a token that died in its database long ago.
+    With any other it goes on to the next backend, and perhaps to a token that died in its database long ago.
     """
+
+    is_final = PassedOnError is not EcrSecretsBackendError
 
 
 class EcrSecretsBackend(BaseSecretsBackend):
@@ -188,7 +192,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
     def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
         error = LookupDeniedError(mapped.conn_id, failure)
         # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
-        logger.error("%s", error)
+        logger.error("%s%s", error, "" if self._raises and error.is_final else _GOES_ON)
         if self._raises:
             raise error
 

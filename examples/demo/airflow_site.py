@@ -64,16 +64,22 @@ class AirflowSite:
         self._environment = {**inherited, **places, **environment}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        common = CONFIGURATION.format(dags=dags, port=port, jwt_secret=secrets.token_hex(32))
+            self._address = free.getsockname()
+        common = CONFIGURATION.format(dags=dags, port=self._address[1], jwt_secret=secrets.token_hex(32))
         (self.home / "airflow.cfg").write_text(common + configuration)
 
-    def start(self, command: str, *options: str) -> subprocess.Popen[bytes]:
-        """Start an ``airflow`` command, with ``<command>.log`` for all that it says."""
-        with (self.home / f"{command}.log").open("wb") as log:
+    def start(
+        self, command: str, *options: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """
+        Start an ``airflow`` command, with ``<command>.log`` for all that it says.
+
+        :param environment: variables for this process alone
+        """
+        with (self.home / f"{command}.log").open("ab") as log:
             self._processes[command] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *command.split(), *options],
-                env=self._environment,
+                env={**self._environment, **(environment or {})},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -82,18 +88,23 @@ class AirflowSite:
             )
         return self._processes[command]
 
-    def end(self) -> None:
-        """Kill all processes: nothing of theirs is to be kept, and Airflow 3.3's scheduler may miss a SIGTERM."""
+    def end(self, *commands: str) -> None:
+        """
+        Kill processes: nothing of theirs is to be kept, and Airflow 3.3's scheduler may miss a SIGTERM.
+
+        :param commands: which; all if none is named
+        """
+        ending = [self._processes.pop(command) for command in commands or list(self._processes)]
         # One that ended well has left nobody, and its number may be another's by now.
-        sessions = {process.pid for process in self._processes.values() if process.poll() != 0}
+        sessions = {process.pid for process in ending if process.poll() != 0}
         killed: set[int] = set()
         while living := {pid for pid in psutil.pids() if session_of(pid) in sessions} - killed:  # some may have forked
             for pid in living:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             killed |= living
-        while self._processes:
-            self._processes.popitem()[1].wait()
+        for process in ending:
+            process.wait()
 
     def until(self, is_done: Callable[[], object]) -> Iterator[None]:
         """
@@ -110,6 +121,11 @@ class AirflowSite:
                 raise TimeoutError(f"Airflow did not get there within {PATIENCE_SECONDS} s")
             yield
             time.sleep(POLL_SECONDS)
+
+    def is_listening(self) -> bool:
+        """Tell whether the API server takes connections; Airflow 3.0's tasks fail where it does not."""
+        with socket.socket() as client:
+            return client.connect_ex(self._address) == 0
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the metadata database."""

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.deployment import Run, run_airflow
+from tests.stand_ins.aws import AwsStandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[AwsStandIn]:
+    with AwsStandIn.running() as aws:
+        yield aws
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """What has become of the tasks of a whole Airflow; it runs once, for all claims about it."""
+    with AwsStandIn.running() as aws:
+        return run_airflow(tmp_path_factory.mktemp("airflow"), aws)

@@ -1,0 +1,12 @@
+"""Tasks whose backend is built by `[secrets]`: two that are served, and two whose mint fails."""
+
+from datetime import datetime, timezone
+
+from tests.airflow.lookups import look_up
+from tests.airflow_version import DAG
+
+with DAG("by_secrets", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)):
+    look_up.override(task_id="first")("docker_default", times=2)
+    look_up.override(task_id="second")("docker_default")
+    look_up.override(task_id="denied")("docker_denied")
+    look_up.override(task_id="leftover")("docker_leftover")

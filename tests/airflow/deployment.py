@@ -1,0 +1,196 @@
+"""A whole Airflow as it is deployed, whatever its version: tasks in processes that a supervisor started, a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copy
+from sqlite3 import connect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from examples.demo.airflow_site import AirflowSite
+from tests.airflow.lookups import AIRFLOWS_OWN, RESULTS
+from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND, SERVERS
+from tests.stand_ins.aws import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.stand_ins.aws import AwsStandIn
+
+BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
+#: Each connection in a region of its own, so that AWS's calls tell what it costs.
+REGIONS = {
+    "docker_default": "us-east-1",
+    "docker_denied": "eu-west-1",
+    "docker_leftover": "eu-central-1",
+    "docker_worker": "ap-south-1",
+}
+OF_SECRETS = ("docker_default", "docker_denied", "docker_leftover")
+OF_WORKERS = ("docker_worker",)
+DENIED = ("docker_denied", "docker_leftover")
+LEFTOVER_HOST = "leftover.example.com"
+
+PROJECT = Path(__file__).parents[2]
+DAGS = Path(__file__).parent / "dags"
+LAST_LINES_SECONDS = 1.0  # a task's log may end a little later than the task
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    What is left of it.
+
+    :param states: of the tasks
+    :param logs: of the tasks, line by line
+    :param lookups: by connection, what each process that looked it up has left
+    :param printed: the connection that ``airflow connections get`` printed
+    :param calls: by connection, the operations that AWS was asked for
+    :param alive: the passwords that are live tokens
+    :param output: all that the components wrote
+    """
+
+    states: dict[str, str]
+    logs: dict[str, list[str]]
+    lookups: dict[str, list[dict[str, Any]]]
+    printed: dict[str, Any]
+    calls: dict[str, list[str]]
+    alive: frozenset[str]
+    output: str
+
+    def served(self, conn_id: str) -> list[dict[str, str]]:
+        """Give what all lookups of a connection got."""
+        return [connection for process in self.lookups[conn_id] for connection in process["connections"]]
+
+
+def host_of(conn_id: str) -> str:
+    return f"123456789012.dkr.ecr.{REGIONS[conn_id]}.amazonaws.com"
+
+
+def run_airflow(folder: Path, aws: AwsStandIn) -> Run:
+    """
+    Run both DAGs of the DAG folder, one after the other, and a command between them.
+
+    :param folder: for all of its files
+    :param aws: refuses the tokens of some connections
+    """
+    for conn_id in DENIED:
+        aws.script(Error("AccessDeniedException", "User: u is not authorized", region=REGIONS[conn_id]))
+    for name in ("dags", "results", "cache"):
+        (folder / name).mkdir()
+    kwargs = json.dumps({"connections": hosts(OF_SECRETS), "cache_dir": str(folder / "cache")})
+    configuration = f"[secrets]\nbackend = {BACKEND}\nbackend_kwargs = {kwargs}\n"
+    site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, folder / "results"))
+    try:
+        start(site)
+        run_dag(site, "by_secrets", {})
+        command = {"AIRFLOW__SECRETS__BACKEND_KWARGS_CMD": f"echo {shlex.quote(kwargs)}"}
+        wait_for(site, "connections get", "docker_default", "--output", "json", environment=command)
+        run_dag(site, "by_workers", workers_environment())
+        time.sleep(LAST_LINES_SECONDS)
+    except (ChildProcessError, TimeoutError) as trouble:
+        pytest.fail("\n".join([str(trouble), *tails(site)]))
+    finally:
+        site.end()
+    return collect(site, aws, folder / "results")
+
+
+def environment(aws: AwsStandIn, results: Path) -> dict[str, str]:
+    return {
+        **aws.environment(),
+        RESULTS: str(results),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # 2.11 runs `airflow` for each task
+        "PYTHONPATH": str(PROJECT),  # the DAG files import from the tests
+        "PYTHONWARNINGS": "default",
+        f"AIRFLOW_CONN_{AIRFLOWS_OWN.upper()}": "http://example.com",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",  # what most have
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
+        "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",  # the same, before 3.0
+    }
+
+
+def workers_environment() -> dict[str, str]:
+    """Give what the scheduler's tasks inherit: a backend of their own where Airflow has that, else the only one."""
+    kwargs = {"connections": hosts(OF_WORKERS), "cache": "process"}
+    if not HAS_WORKERS_BACKEND:
+        return {"AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs)}
+    backend = {"AIRFLOW__WORKERS__SECRETS_BACKEND": BACKEND}
+    if not HAS_KWARG_VARIABLES:
+        return {**backend, "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": json.dumps(kwargs)}
+    return {
+        **backend,
+        "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARG__CONNECTIONS": json.dumps(kwargs["connections"]),
+        "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARG__CACHE": "process",
+    }
+
+
+def hosts(conn_ids: Iterable[str]) -> dict[str, str]:
+    return {conn_id: host_of(conn_id) for conn_id in conn_ids}
+
+
+def start(site: AirflowSite) -> None:
+    """Start all but the scheduler, on a database that holds a connection whose password died long ago."""
+    wait_for(site, "db migrate")
+    with closing(connect(site.home / "airflow.db")) as database, database:
+        database.execute(
+            "INSERT INTO connection (conn_id, conn_type, host, login, password, is_encrypted, is_extra_encrypted)"
+            " VALUES ('docker_leftover', 'docker', ?, 'AWS', 'dead-for-long', 0, 0)",
+            (LEFTOVER_HOST,),
+        )
+    for server, options in SERVERS.items():
+        site.start(server, *options)
+    wait(site, lambda: site.is_listening() or not SERVERS)
+
+
+def run_dag(site: AirflowSite, dag_id: str, environment: dict[str, str]) -> None:
+    """Have a scheduler run a new DAG once, in tasks that inherit its environment."""
+    copy(DAGS / f"{dag_id}.py", site.home.parent / "dags")
+    site.start("scheduler", "--skip-serve-logs", environment=environment)
+    ended = f"SELECT 1 FROM dag_run WHERE dag_id = '{dag_id}' AND state IN ('success', 'failed')"  # noqa: S608
+    wait(site, lambda: site.ask(ended))
+    site.end("scheduler")
+
+
+def wait_for(site: AirflowSite, command: str, *options: str, environment: dict[str, str] | None = None) -> None:
+    process = site.start(command, *options, environment=environment)
+    wait(site, lambda: process.poll() == 0)
+
+
+def wait(site: AirflowSite, is_done: Callable[[], object]) -> None:
+    for _ in site.until(is_done):
+        pass
+
+
+def tails(site: AirflowSite) -> Iterator[str]:
+    for log in sorted(site.home.rglob("*.log")):
+        yield f"--- {log.relative_to(site.home)}"
+        yield from log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+
+
+def collect(site: AirflowSite, aws: AwsStandIn, results: Path) -> Run:
+    logs = {log.parent.name: log.read_text() for log in site.home.glob("logs/dag_id=*/run_id=*/task_id=*/*.log")}
+    lookups: dict[str, list[dict[str, Any]]] = {}
+    for result in results.iterdir():
+        lookups.setdefault(result.name.rsplit("-", 1)[0], []).append(json.loads(result.read_text()))
+    output = (site.home / "connections get.log").read_text()
+    printed, _ = json.JSONDecoder().raw_decode(output[output.index("[{") :])
+    looked_up = [connection for processes in lookups.values() for one in processes for connection in one["connections"]]
+    passwords = {connection["password"] for connection in (*looked_up, *printed)}
+    return Run(
+        states=dict(site.ask("SELECT task_id, state FROM task_instance")),
+        logs={name.removeprefix("task_id="): text.splitlines() for name, text in logs.items()},
+        lookups=lookups,
+        printed=printed[0],
+        calls={id_: [call.operation for call in aws.calls(region=region)] for id_, region in REGIONS.items()},
+        alive=frozenset(password for password in passwords if aws.authorise("AWS", password).alive),
+        output="\n".join(log.read_text() for log in site.home.glob("*.log")),
+    )
