@@ -47,7 +47,7 @@ class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
     With any other it goes on to the next backend, and perhaps to a token that died in its database long ago.
     """
 
-    is_final = PassedOnError is not EcrSecretsBackendError
+    is_final = issubclass(PassedOnError, PermissionError)
 
 
 class EcrSecretsBackend(BaseSecretsBackend):

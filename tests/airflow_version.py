@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import PackageNotFoundError, metadata, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.models.connection import Connection as ServerConnection
+from airflow.secrets import BaseSecretsBackend
 from packaging.version import Version
 
 if TYPE_CHECKING:
-    import pytest
     from airflow.sdk import DAG, BaseHook, task
     from airflow.sdk import Connection as TaskConnection
 
@@ -29,23 +29,27 @@ else:
     except ImportError:  # before 3.1
         from airflow.hooks.base import BaseHook
 
+#: The exception that Airflow takes for a backend's last word; where there is none, it always asks the next one.
+DENIAL: type[Exception] | None
 try:
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 except ImportError:  # before 3.2.2
-    AirflowSecretsBackendAccessDenied = None
+    DENIAL = None
+else:
+    DENIAL = AirflowSecretsBackendAccessDenied
 
 __all__ = ["DAG", "BaseHook", "ServerConnection", "TaskConnection", "task"]
 
 AIRFLOW = Version(version("apache-airflow"))
-
-#: The exception that Airflow takes for a backend's last word; where there is none, it always asks the next one.
-DENIAL: type[Exception] | None = AirflowSecretsBackendAccessDenied
 
 #: Whether a worker may have a backend of its own, by `[workers]`; before, a task is a part of the server.
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 
 #: Whether each kwarg of the backend may have an environment variable of its own.
 HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
+
+#: Whether it tells a backend of which class a connection should be.
+TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")
 
 #: Whether the server's lookups may name a team.
 HAS_TEAMS = "team_name" in inspect.signature(ServerConnection.get_connection_from_secrets).parameters
@@ -62,10 +66,7 @@ def requires_python() -> str:
         return metadata("apache-airflow")["Requires-Python"]
 
 
-def put_into_task(backend: EcrSecretsBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a backend believe that a task asks it, as Airflow does."""
-    if hasattr(backend, "_set_connection_class"):  # from 3.2 on
+def put_into_task(backend: EcrSecretsBackend) -> None:
+    """Tell a backend that a task asks it, as Airflow does from 3.2 on; before, a backend has to see for itself."""
+    if TELLS_CLASS:
         backend._set_connection_class(TaskConnection)
-    elif HAS_WORKERS_BACKEND:
-        name = "airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS"
-        monkeypatch.setattr(name, object(), raising=False)

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import botocore.loaders
 import botocore.session
 import pytest
-from airflow.sdk import Connection as AirflowConnection
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
 from ecr_secrets_backend.cache import ProcessLayer, TokenCache
 from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
+from tests.airflow_version import TaskConnection, put_into_task
 from tests.unit.builders import build_token
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def look_up(kwargs: dict[str, Any], times: int = 1) -> Lookups:
     handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("ecr_secrets_backend").addHandler(handler)
     backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(AirflowConnection)  # as Airflow does in a task
+    put_into_task(backend)
     tokens, seconds = [], []
     for _ in range(times):
         started_at = time.monotonic()
@@ -291,7 +291,7 @@ def _prepare() -> None:
     """Import and read what a lookup needs; what botocore has read once it is made to keep."""
     botocore.session.create_loader = cache(botocore.loaders.create_loader)
     aws.mint(AwsIdentity("ecr", "us-east-1"))
-    AirflowConnection(conn_id="docker_default", conn_type="docker")
+    TaskConnection(conn_id="docker_default", conn_type="docker")
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def test_kwargs_that_airflow_cannot_parse_are_told_as_such(environment: dict[str
 
 
 def test_a_kwarg_may_have_a_variable_of_its_own(environment: dict[str, str], aws: AwsStandIn) -> None:
-    """From 3.2 on Airflow passes ``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>``, a raw string; before, it knows of none."""
+    """From 3.2 on Airflow passes ``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>``, a raw string; before, it has none."""
     environment["AIRFLOW__SECRETS__BACKEND_KWARG__CONNECTIONS"] = json.dumps(
         {"docker_default": {"region_name": "eu-west-1"}}
     )

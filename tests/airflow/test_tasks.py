@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.deployment import LEFTOVER_HOST, REGIONS, host_of
+from tests.airflow.deployment import LEFTOVER_HOST, host_of
 from tests.airflow_version import DENIAL, TaskConnection
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def test_tasks_and_commands_are_served_at_the_price_of_one_call(run: Run) -> Non
 
 def test_a_task_gets_a_connection_of_its_own_kind(run: Run) -> None:
     """Of the task SDK's class where there is one, and never of a class that needs the database."""
-    classes = {connection["class"] for conn_id in ("docker_default", "docker_worker") for connection in run.served(conn_id)}
+    classes = {
+        connection["class"] for conn_id in ("docker_default", "docker_worker") for connection in run.served(conn_id)
+    }
 
     assert classes == {f"{TaskConnection.__module__}.{TaskConnection.__name__}"}
 
@@ -50,7 +52,9 @@ def test_memory_alone_serves_all_lookups_of_a_task_that_workers_settings_built(r
 
 def test_nothing_of_ours_warns(run: Run) -> None:
     """No lookup warns of more than Airflow's own lookups do, and no process of a warning in this package."""
-    assert [process["warnings"] for processes in run.lookups.values() for process in processes if process["warnings"]] == []
+    assert [
+        process["warnings"] for processes in run.lookups.values() for process in processes if process["warnings"]
+    ] == []
     logs = [line for log in run.logs.values() for line in log] + run.output.splitlines()
     assert [line for line in logs if re.search(r"ecr_secrets_backend/\w+\.py.*Warning", line)] == []
 

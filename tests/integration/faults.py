@@ -14,10 +14,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
-
 from ecr_secrets_backend import EcrSecretsBackend, aws
+from ecr_secrets_backend.backend import LookupDeniedError
+from tests.airflow_version import put_into_task
 from tests.stand_ins.aws import Close, Error, Reply, Reset
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def look_up(
         mock.patch(name, replacement).start()
     mint = mock.patch.object(aws, "mint", wraps=aws.mint).start()
     backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(Connection)  # as Airflow does in a task
+    put_into_task(backend)
     lookups: list[Lookup] = []
     ends_at = time.monotonic() + until_renewed
     while len(lookups) < times or (time.monotonic() < ends_at and lookups[-1].token == lookups[0].token):
@@ -159,7 +158,7 @@ def _lookup(backend: EcrSecretsBackend, registry: AwsStandIn) -> Lookup:
     started_at = time.monotonic()
     try:
         connection = backend.get_connection("docker_default")
-    except AirflowSecretsBackendAccessDenied as denied:
+    except LookupDeniedError as denied:
         error = str(denied)
     else:
         token = None if connection is None else connection.password
