@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import airflow.models.connection
-import airflow.sdk
 import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend
@@ -23,6 +21,7 @@ from ecr_secrets_backend.cache import ProcessLayer, TokenCache
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
+from tests.airflow_version import put_into_task
 from tests.stand_ins.aws import Error
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token
 
@@ -245,12 +244,13 @@ def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 class TestAirflowConnection:
     """``aws_conn_id``, by Airflow's own lookup and its amazon provider."""
 
-    @pytest.fixture(params=[airflow.models.connection.Connection, airflow.sdk.Connection], ids=["server", "task"])
+    @pytest.fixture(params=["server", "task"])
     def look_up(self, bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
         def look_up(**settings: Any) -> list[Call]:
             settings = {"aws_conn_id": "aws_ecr", "connections": {"docker_default": HOST}, **settings}
             backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
-            backend._set_connection_class(request.param)
+            if request.param == "task":
+                put_into_task(backend)
             backend._cache._process = ProcessLayer()
             before = len(bare.calls())
             for conn_id in settings["connections"]:
