@@ -3,6 +3,8 @@
 PYTHON  ?= python3
 AIRFLOW ?= 3.3.2
 
+# What tests/deployments runs Airflow on is installed with the newest Airflow alone.
+GROUPS      := --group dev $(if $(filter 3.3.2,$(AIRFLOW)),--group deployments)
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 BIN         := .venv/bin
 UV          := $(BIN)/uv
@@ -61,7 +63,7 @@ bench: $(READY) ## measure what a lookup costs, as ratios taken in one run
 	$(BIN)/python -m tests.benchmarks
 
 constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for another one, BEFORE=yyyy-mm-dd for its day
-	echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile pyproject.toml --group dev --constraint - --upgrade \
+	echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile pyproject.toml $(GROUPS) --constraint - --upgrade \
 		--universal --python-version 3.10 --no-python-downloads $(if $(BEFORE),--exclude-newer $(BEFORE)) \
 		--no-annotate --no-header --quiet --output-file $(CONSTRAINTS)
 
@@ -69,7 +71,7 @@ clean: ## remove the environment and everything that was built
 	rm -rf .venv .matrix .mypy_cache .pytest_cache .ruff_cache dist site
 
 $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
-	$(UV) pip install --python $(BIN)/python --exact --editable . --group dev \
+	$(UV) pip install --python $(BIN)/python --exact --editable . $(GROUPS) \
 		--constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) --compile-bytecode
 	@rm -f .venv/airflow-*.ready
 	@touch $@

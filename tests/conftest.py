@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytest_plugins = ["tests.sites.fixtures"]  # here, so that all levels share one world
+
 
 NOT_PASSED = ("skipped", "deselected", "xfailed", "xpassed")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import REGISTRIES, TOKEN_LIFE_SECONDS
-from tests.e2e.world import World
+from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.world import World
 from tests.stand_ins.registry import EXPIRED_MESSAGE
 
 if TYPE_CHECKING:

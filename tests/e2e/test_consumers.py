@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.airflow_site import AirflowSite
-from tests.e2e.conftest import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.airflow_site import AirflowSite
+from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.world import ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.e2e.world import World
+    from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
     from tests.stand_ins.registry import RegistryStandIn
 
+DAGS = Path(__file__).parent / "dags"
 HOSTS = {host.split(".")[3]: host for host in REGISTRIES}
 DURATION_SECONDS = 3.2 * TOKEN_LIFE_SECONDS  # more than three lives of a token
 STALE_PASSWORD = "a-token-that-died-in-the-database-long-ago"
 TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
 
 
-@pytest.fixture
-def airflow(world: World, aws: AwsStandIn) -> AirflowSite:
+@pytest.fixture(scope="module")
+def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
     """An Airflow with the backend, and with an older connection of the same name in its metadata database."""
     kwargs = {
         "connections": {
@@ -38,12 +41,20 @@ def airflow(world: World, aws: AwsStandIn) -> AirflowSite:
     settings = {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
+        **aws.environment(),
     }
-    world.inside(aws.reset)
-    site = AirflowSite(world, {**aws.environment(), **settings})
-    login = ("--conn-login", "AWS", "--conn-password", STALE_PASSWORD)
-    site.run("connections", "add", "docker_default", "--conn-type", "docker", "--conn-host", HOSTS["us-east-1"], *login)
-    return site
+    components: dict[str, dict[str, str]] = {"api-server": {}, "scheduler": {}, "dag-processor": {}}
+    with AirflowSite.running(world, "airflow", DAGS, settings, components) as site:
+        row = ("--conn-type", "docker", "--conn-host", HOSTS["us-east-1"], "--conn-login", "AWS")
+        site.run("connections", "add", "docker_default", *row, "--conn-password", STALE_PASSWORD)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def swarm(world: World, registries: RegistryStandIn) -> None:
+    """The engine is a swarm of one node, for as long as the world is there."""
+    del registries  # with which the engine runs
+    world.run("docker", "swarm", "init", f"--advertise-addr={ADDRESS}")
 
 
 @pytest.mark.timeout(420)
@@ -51,7 +62,7 @@ def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:
     """Every task pulls with a live token, at the price of a few AWS calls, and no secret stays in a log or a table."""
-    airflow.start("ecr_images")
+    world.inside(aws.reset)
     begin = time.monotonic()
     while time.monotonic() < begin + DURATION_SECONDS:
         pull_all(world, registries, airflow)
@@ -66,9 +77,30 @@ def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
     assert list(places_of([STALE_PASSWORD], airflow.stored())) == ["connection.password"]
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("consumer", ["task_docker", "swarm", "hook"])
+def test_every_consumer_of_a_docker_connection_pulls(
+    consumer: str, world: World, swarm: None, registries: RegistryStandIn, airflow: AirflowSite
+) -> None:
+    """``@task.docker``, the operator for a swarm, and a hook in a task: each pulls what only a token opens."""
+    del swarm
+    host = HOSTS["us-east-1"]
+    world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all of it is pulled
+    before = len(registries.requests())
+    states = airflow.run_dag(consumer)
+
+    assert set(states.values()) == {"success"}, world.tails(*airflow.home.glob(f"logs/dag_id={consumer}/**/*.log"))
+    requests = registries.requests()[before:]
+    served = [request.path for request in requests if (request.host, request.verdict) == (host, "served")]
+    assert any(path.startswith("/v2/app/blobs/") for path in served)
+    assert f"hello from {host}" in airflow.last_log(consumer).read_text()
+
+
 def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
     """Run the DAG once: each region's image comes from its own registry, which has no reason to refuse anything."""
     before = len(registries.requests())
+    for host in HOSTS.values():
+        world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all of it is pulled
     states = airflow.run_dag("ecr_images")
     logs = {region: airflow.last_log(region) for region in HOSTS}
     assert states == dict.fromkeys(HOSTS, "success"), world.tails(*logs.values())
@@ -78,7 +110,6 @@ def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) ->
         served = [request.path for request in requests if (request.host, request.verdict) == (host, "served")]
         assert any(path.startswith("/v2/app/blobs/") for path in served)
         assert f"hello from {host}" in logs[region].read_text()
-        world.run("docker", "image", "rm", f"{host}/app:1")  # so that the next run pulls all of it again
 
 
 def places_of(secrets: Iterable[str], texts: Iterable[tuple[str, str]]) -> Iterator[str]:

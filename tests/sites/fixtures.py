@@ -1,9 +1,8 @@
-"""What the end-to-end tests stand on: a world with a Docker engine, and AWS and its registries in it."""
+"""What Airflow's sites stand on: one world with a Docker engine, and AWS and its registries in it."""
 
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from contextlib import ExitStack
 from shutil import which
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.e2e.world import ADDRESS, PATH, World, missing
+from tests.process_helpers import give_up
+from tests.sites.world import ADDRESS, PATH, World, missing
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.registry import RegistryStandIn
 
@@ -30,9 +30,7 @@ TOKEN_LIFE_SECONDS = 30.0
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose Docker engine trusts the registries' certificates."""
     if reason := missing():
-        if "ECR_SECRETS_BACKEND_REQUIRE_ALL" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up(reason)
     with World.running(tmp_path_factory.mktemp("world"), REGISTRIES) as world:
         world.start(
             "dockerd",
@@ -93,6 +91,9 @@ def seed(world: World, host: str, port: int) -> None:
         entry = tarfile.TarInfo("greeting")
         entry.size = len(greeting)
         image.addfile(entry, io.BytesIO(greeting))
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        image.addfile(temporary)
     name = f"127.0.0.1:{port}/app:1"
     world.run("docker", "import", archive, name)
     world.run("docker", "push", name)

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -150,6 +151,12 @@ class World:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def stop(self, name: str) -> None:
+        """Kill a command that was started; what it says last is kept."""
+        service = self._services.pop(name)
+        os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
 
     def inside(self, function: Callable[[], Result]) -> Result:
         """Call a function of this process in the world's network, where sockets and processes that it makes remain."""

@@ -1,0 +1,137 @@
+"""Airflow as it is deployed: its components as processes, each as if in a container of its own, in one world."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import closing, contextmanager
+from sqlite3 import connect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    from tests.sites.world import World
+
+API_PORT = 8080  # sites of one world follow one another
+
+
+class AirflowSite:
+    """
+    One Airflow, on SQLite unless the settings say otherwise, which logs all that it can.
+
+    :param world: where it runs
+    :param name: its folder in the world's
+    :param dags: its DAG folder
+    :param settings: environment variables of all components, beside those that any such Airflow needs
+    """
+
+    def __init__(self, world: World, name: str, dags: Path, settings: Mapping[str, str]) -> None:
+        self.home = world.folder / name
+        self._world = world
+        self._components: list[str] = []
+        self._environment = {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__FERNET_KEY": "",  # whatever reaches the database can be found there
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            **settings,
+        }
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls,
+        world: World,
+        name: str,
+        dags: Path,
+        settings: Mapping[str, str],
+        components: Mapping[str, Mapping[str, str]],
+    ) -> Iterator[AirflowSite]:
+        """
+        Run a site until the block ends; the parameters are the class's, and one more.
+
+        :param components: the ``airflow`` command of each component, and environment variables for it alone
+        """
+        site = cls(world, name, dags, settings)
+        site.run("db", "migrate")
+        try:
+            for component, own in components.items():
+                site.start(component, own)
+            yield site
+        finally:
+            site.stop()
+
+    def run(self, *arguments: str) -> CompletedProcess[str]:
+        """Run an ``airflow`` command."""
+        return self._world.run("airflow", *arguments, environment=self._environment, timeout=120)
+
+    def start(self, component: str, own: Mapping[str, str]) -> None:
+        """Start a component; processes of its own, it sees no other's, as in a container."""
+        name = f"{self.home.name}-{component}"
+        environment = {**self._environment, **own}
+        contained = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # so that all of it can be ended
+        self._world.start(name, *contained, "airflow", *component.split(), environment=environment)
+        self._components.append(name)
+
+    def stop(self) -> None:
+        """Kill all components, and what they have started."""
+        while self._components:
+            self._world.stop(self._components.pop())
+
+    def run_dag(self, dag_id: str, seconds: float = 60) -> dict[str, str]:
+        """
+        Trigger a DAG, as soon as it is there, and wait until it is done.
+
+        :param seconds: how long at most
+        :return: the state of each task
+        """
+        runs = f"/api/v2/dags/{dag_id}/dagRuns"
+        self._world.wait(f"the DAG {dag_id}", lambda: self._world.ask(API_PORT, f"/api/v2/dags/{dag_id}"), 120)
+        run_id = self._world.ask(API_PORT, runs, {"logical_date": None})["dag_run_id"]
+
+        def is_done() -> bool:
+            return self._world.ask(API_PORT, f"{runs}/{run_id}")["state"] in ("success", "failed")
+
+        self._world.wait(f"the run {run_id} of {dag_id}", is_done, seconds)
+        tasks = self._world.ask(API_PORT, f"{runs}/{run_id}/taskInstances")["task_instances"]
+        return {task["task_id"]: task["state"] for task in tasks}
+
+    def last_log(self, task_id: str) -> Path:
+        """Give the log of the latest run of a task."""
+        logs = self.home.glob(f"logs/dag_id=*/run_id=*/task_id={task_id}/*.log")
+        return max(logs, key=lambda log: log.stat().st_mtime)
+
+    def told(self, task_id: str, event: str) -> list[dict[str, Any]]:
+        """Give the lines of a task's latest log that tell of one kind of event."""
+        lines = map(json.loads, self.last_log(task_id).read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def component_log(self, component: str) -> str:
+        """Give all that a component has said."""
+        return (self._world.folder / f"{self.home.name}-{component}.log").read_text(errors="replace")
+
+    def logged(self) -> Iterator[tuple[str, str]]:
+        """Give the text of every log, of components and of tasks, with its path."""
+        components = (self._world.folder / f"{name}.log" for name in self._components)
+        for log in (*self.home.glob("logs/**/*.log"), *components):
+            yield str(log), log.read_text(errors="replace")
+
+    def stored(self) -> Iterator[tuple[str, str]]:
+        """Give every value in the metadata database, with the table and column where it is."""
+        with closing(connect(self.home / "airflow.db")) as database:
+            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                rows = database.execute(f'SELECT * FROM "{table}"')  # noqa: S608
+                columns = [column for column, *_ in rows.description]
+                for row in rows:
+                    for column, value in zip(columns, row, strict=True):
+                        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+                        yield f"{table}.{column}", text
