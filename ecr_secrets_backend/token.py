@@ -42,20 +42,26 @@ class EcrToken:
         """How long AWS accepts it, in seconds, from the moment it was received."""
         return self.expires_at - self.minted_at
 
-    def is_alive(self, now: float) -> bool:
+    def is_alive(self, now: float, kept_for: float = 0.0) -> bool:
         """Tell whether it may still be served: a pull that begins now will not see it die.
 
         A token from the future was received before the host was started and its clock set back: its end is not known,
         so it is not served.
+
+        :param now: seconds since the epoch
+        :param kept_for: seconds for which whoever is served keeps it, to begin further pulls; it is alive for half of
+            its life at least, so where this is longer than the other half they may see it die
         """
         dying = min(DYING_SECONDS, self.life * DYING_PART)
-        return self.minted_at - dying <= now < self.expires_at - dying
+        kept = min(kept_for, self.life * RENEWAL_PART - dying)
+        return self.minted_at - dying <= now < self.expires_at - dying - kept
 
-    def is_fresh(self, now: float, refresh_before: float) -> bool:
+    def is_fresh(self, now: float, refresh_before: float, kept_for: float = 0.0) -> bool:
         """Tell whether it may be served without a thought of its renewal.
 
         :param now: seconds since the epoch
         :param refresh_before: seconds before ``expires_at`` at which it is to be renewed; the jitter comes on top
+        :param kept_for: as :meth:`is_alive` takes it; it is renewed as much earlier
         """
-        early = min(refresh_before * (1 + self.jitter * JITTER_PART), self.life * RENEWAL_PART)
-        return self.is_alive(now) and now < self.expires_at - early
+        early = min(refresh_before * (1 + self.jitter * JITTER_PART) + kept_for, self.life * RENEWAL_PART)
+        return self.is_alive(now, kept_for) and now < self.expires_at - early

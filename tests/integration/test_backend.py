@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -232,3 +233,17 @@ def test_a_second_process_needs_no_boto3(aws: AwsStandIn, build: Any, tmp_path: 
 
     assert run.stdout.splitlines()[-1] == "[] False"
     assert len(aws.calls()) == 1
+
+
+@pytest.mark.parametrize(("use_cache", "calls"), [("False", 1), ("True", 2)])
+def test_a_token_outlives_airflow_s_own_cache(
+    aws: AwsStandIn, build: Any, monkeypatch: pytest.MonkeyPatch, use_cache: str, calls: int
+) -> None:
+    """With ``[secrets] use_cache`` on, a token that may die while Airflow keeps it is not served."""
+    monkeypatch.setenv("AIRFLOW__SECRETS__USE_CACHE", use_cache)
+    aws.set(token_life=5)
+    passwords = [build(refresh_before=0).get_connection("docker_default").password]
+    time.sleep(3)  # now the token lives, but not for another quarter of an hour
+    passwords.append(build(refresh_before=0).get_connection("docker_default").password)
+
+    assert len(set(passwords)) == len(aws.calls()) == calls

@@ -89,6 +89,23 @@ def test_one_mint_serves_every_process_for_a_life(aws: Aws, new_process: Callabl
     assert aws.calls == 1
 
 
+def test_what_is_kept_is_not_served_to_its_end(aws: Aws, tmp_path: Path) -> None:
+    """While AWS fails, whoever keeps a token for a quarter of an hour is refused it as much sooner than others."""
+    keeper, other = (
+        TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock, kept_for=kept_for)
+        for kept_for in (HOUR / 4, 0.0)
+    )
+    other.get(IDENTITY, aws.mint)
+    aws.now += 11.75 * HOUR - 301
+    aws.fails = True
+
+    assert keeper.get(IDENTITY, aws.mint).password == "token 1"
+    aws.now += 1
+    with pytest.raises(MintError):
+        keeper.get(IDENTITY, aws.mint)
+    assert other.get(IDENTITY, aws.mint).password == "token 1"
+
+
 def test_a_process_does_not_look_at_the_host_while_its_token_is_fresh(
     new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,32 @@ def test_no_refresh_ahead_serves_to_the_end() -> None:
     assert not token.is_fresh(NOW + TWELVE_HOURS - 300, refresh_before=0)
 
 
+@pytest.mark.parametrize(
+    ("age", "fresh", "alive"),
+    [
+        (10.75 * HOUR - 1, True, True),
+        (10.75 * HOUR, False, True),
+        (11.75 * HOUR - 301, False, True),
+        (11.75 * HOUR - 300, False, False),
+    ],
+)
+def test_a_token_that_is_kept_is_renewed_and_dead_as_much_earlier(age: float, fresh: bool, alive: bool) -> None:
+    """Whoever keeps it for a quarter of an hour begins the last pull five minutes before its end."""
+    token = build_token()
+    kept = {"kept_for": 0.25 * HOUR}
+
+    assert (token.is_fresh(NOW + age, refresh_before=HOUR, **kept), token.is_alive(NOW + age, **kept)) == (fresh, alive)
+
+
+@pytest.mark.parametrize("life", [30, TWELVE_HOURS])
+def test_a_token_that_is_kept_for_ever_serves_for_half_of_its_life(life: float) -> None:
+    """Whoever keeps it for longer than the other half may see it die, but does not have it minted at every lookup."""
+    token = build_token(life=life)
+
+    assert token.is_fresh(NOW + 0.49 * life, refresh_before=HOUR, kept_for=TWELVE_HOURS)
+    assert not token.is_alive(NOW + 0.5 * life, kept_for=TWELVE_HOURS)
+
+
 def test_a_token_from_the_future_is_not_served() -> None:
     """After the clock was set back nobody knows when it ends."""
     assert not build_token().is_alive(NOW - HOUR)
