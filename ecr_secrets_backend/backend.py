@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from datetime import datetime, timezone
+from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow.secrets import BaseSecretsBackend
@@ -48,6 +50,28 @@ class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
     """
 
     is_final = issubclass(PassedOnError, PermissionError)
+
+
+@cache
+def _denial_that_answers() -> type[LookupDeniedError]:
+    """Make the denial an answer of the API server as well, for tasks that look up through it.
+
+    Any other exception is answered by 500, for which a worker asks again, for up to 18 s, and then says that the
+    connection "isn't defined". By 403 the task fails at once, and is told that it was denied. Should Airflow come to
+    treat such an exception like any other, it will be 500 again.
+    """
+    from fastapi import HTTPException
+
+    class AnsweringError(LookupDeniedError, HTTPException):
+        def __init__(self, conn_id: str, failure: MintFailure) -> None:
+            LookupDeniedError.__init__(self, conn_id, failure)
+            HTTPException.__init__(self, HTTPStatus.FORBIDDEN, {"reason": "access_denied", "message": str(self)})
+
+        def __reduce__(self) -> tuple[type[LookupDeniedError], tuple[str, MintFailure]]:
+            return LookupDeniedError, (self.conn_id, self.failure)
+
+    AnsweringError.__name__ = AnsweringError.__qualname__ = LookupDeniedError.__name__
+    return AnsweringError
 
 
 class EcrSecretsBackend(BaseSecretsBackend):
@@ -193,7 +217,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
         )
 
     def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
-        error = LookupDeniedError(mapped.conn_id, failure)
+        # Imported wherever there is an API server, even one within the process, whose answer the exception may become.
+        kind = _denial_that_answers() if "fastapi" in sys.modules else LookupDeniedError
+        error = kind(mapped.conn_id, failure)
         # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
         logger.error("%s%s", error, "" if self._raises and error.is_final else _GOES_ON)
         if self._raises:

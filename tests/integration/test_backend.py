@@ -9,6 +9,8 @@ import pickle
 import subprocess
 import sys
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,14 +168,27 @@ def test_a_failure_is_one_that_airflow_passes_on(aws: AwsStandIn, build: Any, ca
     assert record.getMessage() == str(caught.value) + ("" if DENIAL else GOES_ON)
 
 
-def test_a_failure_survives_pickling(aws: AwsStandIn, build: Any) -> None:
-    """An exception may cross from one process to another."""
+#: What an API server has imported: nothing of the kind before Airflow 3.
+SERVERS = [import_module("fastapi")] if find_spec("fastapi") else []
+
+
+@pytest.mark.parametrize(
+    "modules", [{}, *({"fastapi": server} for server in SERVERS)], ids=["a task", "an API server"][: 1 + len(SERVERS)]
+)
+def test_a_failure_survives_pickling(
+    aws: AwsStandIn, build: Any, monkeypatch: pytest.MonkeyPatch, modules: dict[str, object]
+) -> None:
+    """An exception may cross from one process to another, also where it is an answer of the API server's."""
+    monkeypatch.delitem(sys.modules, "fastapi", raising=False)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     aws.script(DENIED)
     with pytest.raises(LookupDeniedError) as caught:
         build().get_connection("docker_default")
 
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
 
+    assert isinstance(caught.value, fastapi.HTTPException) == bool(modules)
     assert (type(copy), str(copy), copy.failure) == (LookupDeniedError, str(caught.value), caught.value.failure)
 
 
