@@ -23,11 +23,10 @@ from functools import cache
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.loaders
 import botocore.session
-import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
 from ecr_secrets_backend.cache import ProcessLayer, TokenCache
@@ -49,18 +48,6 @@ PATIENCE_SECONDS = 30.0
 LONGEST_LIFE_SECONDS = 60  # whatever becomes of the tests
 BOUND_SECONDS = 5.0  # a lookup with a mint takes a tenth of a second; a busy machine is granted more
 LARGEST_ORDER_BYTES = 128 * 1024  # far above a function's name, its arguments and an environment
-
-
-def give_up(reason: str) -> NoReturn:
-    """Skip a test that cannot be run here; where none may be skipped, fail it."""
-    if "ECR_SECRETS_BACKEND_REQUIRE_ALL" in os.environ:
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def need_root() -> None:
-    if os.geteuid() != 0:
-        give_up("only root may become other users and mount file systems")
 
 
 class Process:

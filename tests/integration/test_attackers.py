@@ -18,7 +18,8 @@ import pytest
 
 import ecr_secrets_backend
 from ecr_secrets_backend import host_store
-from tests.process_helpers import Host, Lookups, delete_for_ever, get_token, get_tokens_for, look_up, need_root
+from tests.process_helpers import Host, Lookups, delete_for_ever, get_token, get_tokens_for, look_up
+from tests.requirements import need_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

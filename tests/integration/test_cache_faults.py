@@ -17,7 +17,8 @@ import pytest
 
 from ecr_secrets_backend import cache
 from ecr_secrets_backend.host_store import HostStore
-from tests.process_helpers import Host, Lookups, delete_for_ever, get_tokens_for, give_up, look_up, need_root
+from tests.process_helpers import Host, Lookups, delete_for_ever, get_tokens_for, look_up
+from tests.requirements import give_up, need_root
 from tests.stand_ins.aws import Delay, Hang
 
 if TYPE_CHECKING:

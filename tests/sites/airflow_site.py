@@ -75,7 +75,7 @@ class AirflowSite:
 
     def start(self, component: str, own: Mapping[str, str]) -> None:
         """Start a component; processes of its own, it sees no other's, as in a container."""
-        name = f"{self.home.name}-{component}"
+        name = f"{self.home.name}-{component.partition(' --')[0]}"
         environment = {**self._environment, **own}
         contained = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # so that all of it can be ended
         self._world.start(name, *contained, "airflow", *component.split(), environment=environment)
@@ -110,8 +110,9 @@ class AirflowSite:
         return max(logs, key=lambda log: log.stat().st_mtime)
 
     def told(self, task_id: str, event: str) -> list[dict[str, Any]]:
-        """Give the lines of a task's latest log that tell of one kind of event."""
-        lines = map(json.loads, self.last_log(task_id).read_text().splitlines())
+        """Give the lines of a task's latest run that tell of one kind of event."""
+        logs = self.last_log(task_id).parent.glob("*.log")  # a trigger has one of its own
+        lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
     def component_log(self, component: str) -> str:

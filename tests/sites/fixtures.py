@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.process_helpers import give_up
+from tests.requirements import give_up
 from tests.sites.world import ADDRESS, PATH, World, missing
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.registry import RegistryStandIn

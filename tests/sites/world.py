@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -155,7 +155,8 @@ class World:
     def stop(self, name: str) -> None:
         """Kill a command that was started; what it says last is kept."""
         service = self._services.pop(name)
-        os.killpg(service.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(service.pid, signal.SIGKILL)
         service.wait()
 
     def inside(self, function: Callable[[], Result]) -> Result:
