@@ -1,0 +1,55 @@
+"""What the deployments have in common: AWS as it is with long-lived tokens, and how a lookup is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.lookups import digest_of
+from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
+
+if TYPE_CHECKING:
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+
+PROJECT = Path(__file__).parents[2]
+DAGS = Path(__file__).parent / "dags"
+#: A connection for each test, in a region of its own: none finds another's token.
+REGIONS = {
+    "docker_default": "us-east-1",
+    "docker_crowd": "us-west-2",
+    "docker_trigger": "eu-west-1",
+    "docker_refused": "eu-north-1",
+    "docker_parsing": "ap-south-1",
+}
+
+
+@pytest.fixture(scope="module")
+def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
+    """AWS as new, with tokens that live for twelve hours."""
+    world.inside(aws.reset)
+    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    return aws
+
+
+def backend_settings(world: World, site: str, **kwargs: object) -> dict[str, str]:
+    """Give the variables that configure the backend, with a cache for one site alone."""
+    hosts = {conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()}
+    kwargs = {"connections": hosts, "cache_dir": str(world.folder / f"{site}-cache"), **kwargs}
+    return {
+        "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
+        "PYTHONPATH": str(PROJECT),  # for the trigger, which Airflow imports by its name
+    }
+
+
+def living_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:
+    """Give the digests of all tokens that open the registries of a region now."""
+
+    def judge() -> set[str]:
+        return {digest_of(secret) for secret in aws.secrets() if aws.authorise("AWS", secret, region=region).alive}
+
+    return world.inside(judge)

@@ -1,0 +1,18 @@
+"""A DAG file that looks a connection up while it is read, as none should; what it has got is tried at once."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from airflow.sdk import BaseHook
+from airflow.sdk.execution_time.cache import SecretCache
+
+from tests.deployments.lookups import digest_of
+from tests.stand_ins.aws import AwsStandIn
+
+password = str(BaseHook.get_connection("docker_parsing").password)
+is_alive = AwsStandIn(os.environ["STAND_IN_URL"]).authorise("AWS", password, region="ap-south-1").alive
+SecretCache.get_connection_uri("docker_parsing")  # fails unless Airflow keeps what it has got
+with Path(os.environ["AIRFLOW_HOME"], "parsed.jsonl").open("a") as record:
+    record.write(json.dumps({"at": time.time(), "digest": digest_of(password), "is_alive": is_alive}) + "\n")

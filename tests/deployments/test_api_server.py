@@ -1,0 +1,60 @@
+"""Only the API server mints: tasks have no backend and no AWS identity, and ask for the connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings
+from tests.sites.airflow_site import AirflowSite
+from tests.stand_ins.aws import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.registry import RegistryStandIn
+
+pytestmark = pytest.mark.timeout(180)
+CAUSE = "User: arn:aws:iam::123456789012:user/u is not authorized"
+
+
+@pytest.fixture(scope="module")
+def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Iterator[AirflowSite]:
+    """An Airflow of which only the API server has an AWS identity, and whose tasks do without the backend."""
+    del registries  # there they are, for the task to log in
+    settings = {
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
+        **backend_settings(world, "api"),
+    }
+    components = {"api-server": cloud.environment(), "scheduler": {}, "dag-processor": {}}
+    with AirflowSite.running(world, "api", DAGS / "tasks", settings, components) as site:
+        yield site
+
+
+def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """Its hook logs in with what the API server has minted, and two runs cost one AWS call."""
+    for _ in range(2):
+        states = airflow.run_dag("hook")
+        assert states == {"hook": "success"}, world.tails(airflow.last_log("hook"))
+
+    (told,) = airflow.told("hook", "Looked up")
+    assert told["aws"] == []
+    assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))) == 1
+
+
+def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """A task is denied at its first request, three tries cost one AWS call, and the server's log has the cause."""
+    world.inside(lambda: cloud.script(Error("AccessDeniedException", CAUSE, region=REGIONS["docker_refused"])))
+    states = airflow.run_dag("refused")
+    assert states == {"refused": "failed"}
+
+    denial = "Access denied for connection 'docker_refused' by Execution API"
+    failures = airflow.told("refused", "Task failed with exception")
+    assert [failure["error_detail"][0]["exc_value"].partition(";")[0] for failure in failures] == [denial] * 3
+    assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_refused"]))) == 1
+    log = airflow.component_log("api-server")
+    assert log.count(f"Connection 'docker_refused' has no ECR token. AccessDeniedException: {CAUSE}") == 3
+    assert "Traceback" not in log

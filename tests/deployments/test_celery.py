@@ -1,0 +1,79 @@
+"""The worker mints, with Celery: prefork children and task processes on Redis and PostgreSQL."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings, living_tokens
+from tests.deployments.services import BROKER, DATABASE, missing, start_postgresql, start_redis
+from tests.requirements import give_up
+from tests.sites.airflow_site import AirflowSite
+from tests.stand_ins.aws import Delay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+
+pytestmark = pytest.mark.timeout(180)
+SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has its token
+
+
+@pytest.fixture(scope="module")
+def airflow(world: World, cloud: AwsStandIn) -> Iterator[AirflowSite]:
+    """An Airflow of which only the worker and the triggerer have an AWS identity."""
+    if find_spec("airflow.providers.celery") is None:
+        give_up("not installed: the dependency group deployments")
+    if reason := missing():
+        give_up(reason)
+    start_postgresql(world)
+    start_redis(world)
+    settings = {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CELERY__BROKER_URL": BROKER,
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://airflow@{DATABASE}",
+        "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{DATABASE}",
+        **backend_settings(world, "celery"),
+    }
+    identity = cloud.environment()
+    components: dict[str, dict[str, str]] = {
+        "api-server": {},
+        "scheduler": {},
+        "dag-processor": {},
+        "celery worker --skip-serve-logs": identity,
+        "triggerer --skip-serve-logs": identity,
+    }
+    with AirflowSite.running(world, "celery", DAGS / "tasks", settings, components) as site:
+        yield site
+
+
+def test_all_processes_of_a_worker_share_one_token(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """Eight tasks, each in a process that a prefork child has forked, begin cold and at once, and cost one AWS call."""
+    world.inside(lambda: cloud.script(Delay(SLOWNESS_SECONDS)))
+    states = airflow.run_dag("crowd")
+    world.inside(cloud.settle)
+    assert set(states.values()) == {"success"}, world.tails(*map(airflow.last_log, states))
+
+    lookups = [lookup for task in states for lookup in airflow.told(task, "Looked up")]
+    assert len({lookup["pid"] for lookup in lookups}) == 8
+    assert len({lookup["parent"] for lookup in lookups}) > 1
+    assert {lookup["digest"] for lookup in lookups} == living_tokens(world, cloud, REGIONS["docker_crowd"])
+    (mint,) = world.inside(lambda: cloud.calls(region=REGIONS["docker_crowd"]))
+    assert len([lookup for lookup in lookups if lookup["began_at"] < mint.time + SLOWNESS_SECONDS]) > 1  # they did meet
+
+
+def test_a_trigger_and_its_task_share_one_token(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """A trigger that looks up asynchronously and in a thread, and the task that goes on, cost one AWS call."""
+    states = airflow.run_dag("trigger")
+    assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
+
+    (told,) = airflow.told("trigger", "Looked up")
+    assert set(told["digests"]) == {"aget_connection", "async_get", "thread"}
+    assert {told["digest"], *told["digests"].values()} == living_tokens(world, cloud, REGIONS["docker_trigger"])
+    assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))) == 1

@@ -1,0 +1,62 @@
+"""DAG files that look connections up while they are read, by a DAG processor that keeps what it has got."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings
+from tests.sites.airflow_site import AirflowSite
+
+if TYPE_CHECKING:
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+
+TOKEN_LIFE_SECONDS = 10.0
+KEPT_SECONDS = 3
+#: Whose backend is asked: that of the process that reads the file, or that of the DAG processor's own API.
+WORKERS = {
+    "reader": {},
+    "manager": {
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+    },
+}
+
+
+@pytest.mark.timeout(180)
+def test_no_dead_token_comes_out_of_airflow_s_own_cache(world: World, cloud: AwsStandIn) -> None:
+    """With ``[secrets] use_cache`` on, a DAG file that is read every second has a live token at every time."""
+    world.inside(lambda: cloud.set(token_life=TOKEN_LIFE_SECONDS))
+    with ExitStack() as stack:
+        sites = {}
+        for name, workers in WORKERS.items():
+            settings = {
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
+                "AIRFLOW__SECRETS__USE_CACHE": "True",
+                "AIRFLOW__SECRETS__CACHE_TTL_SECONDS": str(KEPT_SECONDS),
+                "STAND_IN_URL": cloud.url,
+                # As late as may be: so it is not the renewal ahead of the end that saves the day.
+                **backend_settings(world, name, refresh_before=0),
+                **workers,
+            }
+            components = {"dag-processor": cloud.environment()}
+            sites[name] = stack.enter_context(AirflowSite.running(world, name, DAGS / "parsing", settings, components))
+        world.wait("the DAG file", lambda: all(map(readings, sites.values())))
+        time.sleep(3 * TOKEN_LIFE_SECONDS)
+    calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_parsing"]))
+
+    for site in sites.values():
+        read = readings(site)
+        assert len(read) > 10
+        assert [reading for reading in read if not reading["is_alive"]] == []
+        assert len({reading["digest"] for reading in read}) > 2
+    assert len(calls) < sum(len(readings(site)) for site in sites.values()) / 2
+
+
+def readings(site: AirflowSite) -> list[dict[str, Any]]:
+    record = site.home / "parsed.jsonl"
+    return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
