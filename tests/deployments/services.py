@@ -21,7 +21,9 @@ BROKER = "redis://127.0.0.1:6379/0"
 def missing() -> str | None:
     """Tell what is not installed; None if all is there."""
     absent = [
-        name for name in ("initdb", "postgres", "redis-server", "setpriv") if not shutil.which(name, path=PROGRAMS)
+        name
+        for name in ("initdb", "pg_dump", "postgres", "redis-server", "setpriv")
+        if not shutil.which(name, path=PROGRAMS)
     ]
     return f"not installed: {', '.join(absent)}" if absent else None
 
@@ -35,6 +37,12 @@ def start_postgresql(world: World) -> None:
     options = ("-D", f"{folder}/data", "-k", str(folder), "-c", "fsync=off")
     world.start("postgresql", *NOBODY, "postgres", *options, environment=path)
     world.wait("PostgreSQL", (world.root / "run/postgresql/.s.PGSQL.5432").exists)
+
+
+def dump_postgresql(world: World) -> str:
+    """Give all that is in the database, as text."""
+    path = {"PATH": PROGRAMS}
+    return world.run("pg_dump", "--host=127.0.0.1", "--username=airflow", "postgres", environment=path).stdout
 
 
 def start_redis(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.conftest import DAGS, REGIONS, backend_settings
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings, living_tokens
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Error
 
@@ -18,18 +18,24 @@ if TYPE_CHECKING:
     from tests.stand_ins.registry import RegistryStandIn
 
 pytestmark = pytest.mark.timeout(180)
+TRIGGERER_S_KEY = "AKIATHETRIGGERERSOWN"
 CAUSE = "User: arn:aws:iam::123456789012:user/u is not authorized"
 
 
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Iterator[AirflowSite]:
-    """An Airflow of which only the API server has an AWS identity, and whose tasks do without the backend."""
+    """An Airflow whose tasks do without the backend and without an AWS identity; the triggerer has one of its own."""
     del registries  # there they are, for the task to log in
     settings = {
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
         **backend_settings(world, "api"),
     }
-    components = {"api-server": cloud.environment(), "scheduler": {}, "dag-processor": {}}
+    components = {
+        "api-server": cloud.environment(),
+        "scheduler": {},
+        "dag-processor": {},
+        "triggerer --skip-serve-logs": {**cloud.environment(), "AWS_ACCESS_KEY_ID": TRIGGERER_S_KEY},
+    }
     with AirflowSite.running(world, "api", DAGS / "tasks", settings, components) as site:
         yield site
 
@@ -45,6 +51,18 @@ def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, a
     assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))) == 1
 
 
+def test_a_trigger_is_served_by_the_triggerer_s_own_api(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """It does not ask the API server, as its task does: each mints once, by its own identity."""
+    states = airflow.run_dag("trigger")
+    assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
+
+    (told,) = airflow.told("trigger", "Looked up")
+    (by_triggerer,) = set(told["digests"].values())
+    assert {told["digest"], by_triggerer} <= living_tokens(world, cloud, REGIONS["docker_trigger"])
+    calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))
+    assert [call.access_key_id for call in calls] == [TRIGGERER_S_KEY, cloud.access_key_id]
+
+
 def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
     """A task is denied at its first request, three tries cost one AWS call, and the server's log has the cause."""
     world.inside(lambda: cloud.script(Error("AccessDeniedException", CAUSE, region=REGIONS["docker_refused"])))
@@ -58,3 +76,4 @@ def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow
     log = airflow.component_log("api-server")
     assert log.count(f"Connection 'docker_refused' has no ECR token. AccessDeniedException: {CAUSE}") == 3
     assert "Traceback" not in log
+    assert CAUSE in airflow.component_log("scheduler")  # whose worker tells it at DEBUG

@@ -194,7 +194,7 @@ class World:
 
     def wait(self, what: str, check: Callable[[], Result], seconds: float = 60) -> Result:
         """
-        Wait until a check gives something true; a refused connection is only a reason to ask again.
+        Wait until a check gives something true; a refused or silent connection is only a reason to ask again.
 
         :param what: what is waited for
         :param seconds: how long at most
@@ -206,7 +206,7 @@ class World:
             try:
                 if result := check():
                     return result
-            except ConnectionError as refusal:
+            except (ConnectionError, TimeoutError) as refusal:
                 trouble = refusal
             if ended := [name for name, service in self._services.items() if service.poll() is not None]:
                 trouble = f"ended: {', '.join(ended)}"
