@@ -90,11 +90,10 @@ class EcrSecretsBackend(BaseSecretsBackend):
     def __init__(self, **kwargs: object) -> None:
         super().__init__()
         settings = Settings.parse(kwargs)
-        self._store = HostStore(settings.cache_dir) if settings.cache == "host" else None
-        self._refresh_before = settings.refresh_before
+        store = HostStore(settings.cache_dir) if settings.cache == "host" else None
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
-        self._cache: TokenCache | None = None
+        self._cache = TokenCache(store, settings.refresh_before, kept_for=_seconds_kept_by_airflow)
         self._askers: dict[str, _Asker] = {}
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
@@ -148,8 +147,6 @@ class EcrSecretsBackend(BaseSecretsBackend):
             self._fallback.set_connection_class(conn_class)
 
     def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
-        if self._cache is None:  # not before: while we are built, Airflow's configuration is not there yet
-            self._cache = TokenCache(self._store, self._refresh_before, kept_for=_seconds_kept_by_airflow())
         identity = mapped.identity
         try:
             asker = self._asker(mapped)
@@ -269,10 +266,12 @@ def _minter(
     return mint
 
 
+@cache
 def _seconds_kept_by_airflow() -> float:
     """Tell how long Airflow goes on using a connection that it has got: its DAG processor keeps them, if so told.
 
-    Which process we are in is not asked, because Airflow does not say: the setting counts wherever it is.
+    Which process we are in is not asked, because Airflow does not say: the setting counts wherever it is. It is read at
+    the first lookup, because Airflow builds backends before its configuration can be read.
     """
     from airflow.configuration import conf
 

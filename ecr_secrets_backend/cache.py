@@ -196,7 +196,7 @@ class TokenCache:
     :param refresh_before: seconds before its end at which a token is renewed
     :param process: the process's layer
     :param clock: seconds since the epoch
-    :param kept_for: seconds for which those who are served keep a token and use it
+    :param kept_for: tells for how many seconds those who are served keep a token and use it
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class TokenCache:
         refresh_before: float,
         process: ProcessLayer = _process_layer,
         clock: Callable[[], float] = time.time,
-        kept_for: float = 0.0,
+        kept_for: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._store = store
         self._refresh_before = refresh_before
@@ -223,18 +223,18 @@ class TokenCache:
         """
         key = identity.key
         entry = self._process.get(key)
-        if entry is not None and (fresh := entry.fresh(self._clock(), self._refresh_before, self._kept_for)):
+        if entry is not None and (fresh := entry.fresh(self._clock(), self._refresh_before, self._kept_for())):
             return fresh
         entry = self._newest(key)
         settled = self._settled(entry)
         if settled is not None:
             return settled
-        if old := entry.live(self._clock(), self._kept_for):
+        if old := entry.live(self._clock(), self._kept_for()):
             try:
                 return self._renewed(key, mint) or old
             except _TooLongError as error:
                 seconds = error.seconds
-            if entry.live(self._clock(), self._kept_for):
+            if entry.live(self._clock(), self._kept_for()):
                 return self._in_vain(identity, entry, seconds)
         try:
             return self._awaited(key, mint)
@@ -312,7 +312,7 @@ class TokenCache:
         :raises MintError: AWS failed just now, and there is no live token
         """
         wall = self._clock()
-        if fresh := entry.fresh(wall, self._refresh_before, self._kept_for):
+        if fresh := entry.fresh(wall, self._refresh_before, self._kept_for()):
             return fresh
         if entry.failure is not None and 0 <= entry.age(wall) < _back_off(entry.token):
             return self._despite(entry.failure, entry)
@@ -321,7 +321,7 @@ class TokenCache:
     def _despite(self, failure: MintFailure, entry: Entry) -> EcrToken:
         """Serve the old token while it lives, with a warning; there is no other while AWS is not to be asked."""
         wall = self._clock()
-        token = entry.live(wall, self._kept_for)
+        token = entry.live(wall, self._kept_for())
         if token is None:
             raise MintError(failure)
         if self._process.may_say(f"stale {entry.key}", WARN_EVERY_SECONDS):

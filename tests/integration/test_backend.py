@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.backend import LookupDeniedError
+from ecr_secrets_backend.backend import LookupDeniedError, _seconds_kept_by_airflow
 from tests.airflow_version import DENIAL, TELLS_CLASS, ServerConnection, TaskConnection, put_into_task
 from tests.stand_ins.aws import Error
 
@@ -256,9 +256,11 @@ def test_a_token_outlives_airflow_s_own_cache(
 ) -> None:
     """With ``[secrets] use_cache`` on, a token that may die while Airflow keeps it is not served."""
     monkeypatch.setenv("AIRFLOW__SECRETS__USE_CACHE", use_cache)
-    aws.set(token_life=5)
-    passwords = [build(refresh_before=0).get_connection("docker_default").password]
-    time.sleep(3)  # now the token lives, but not for another quarter of an hour
-    passwords.append(build(refresh_before=0).get_connection("docker_default").password)
+    monkeypatch.setattr("ecr_secrets_backend.backend._seconds_kept_by_airflow", _seconds_kept_by_airflow.__wrapped__)
+    aws.set(token_life=3600)
+    backend = build(refresh_before=0)
+    passwords = [backend.get_connection("docker_default").password]
+    backend._cache._clock = lambda: time.time() + 2500  # the token lives, but not for another quarter of an hour
+    passwords.append(backend.get_connection("docker_default").password)
 
     assert len(set(passwords)) == len(aws.calls()) == calls

@@ -92,8 +92,8 @@ def test_one_mint_serves_every_process_for_a_life(aws: Aws, new_process: Callabl
 def test_what_is_kept_is_not_served_to_its_end(aws: Aws, tmp_path: Path) -> None:
     """While AWS fails, whoever keeps a token for a quarter of an hour is refused it as much sooner than others."""
     keeper, other = (
-        TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock, kept_for=kept_for)
-        for kept_for in (HOUR / 4, 0.0)
+        TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock, kept_for)
+        for kept_for in (lambda: HOUR / 4, lambda: 0.0)
     )
     other.get(IDENTITY, aws.mint)
     aws.now += 11.75 * HOUR - 301
