@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +25,6 @@ SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has it
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn) -> Iterator[AirflowSite]:
     """An Airflow of which only the worker and the triggerer have an AWS identity."""
-    if find_spec("airflow.providers.celery") is None:
-        give_up("not installed: the dependency group deployments")
     if reason := missing():
         give_up(reason)
     start_postgresql(world)
