@@ -42,10 +42,8 @@ test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Ai
 		tail -n 1 .matrix/$$pair/log || status=1; \
 	done; exit $$status
 
-# Airflow 2.11 leaves a configuration in its home, which others would read.
 .matrix/%/test: .matrix/%/ready
-	@AIRFLOW_HOME='$(CURDIR)/.matrix/$*/airflow' \
-	.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >.matrix/$*/log 2>&1; status=$$?; \
+	@.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >.matrix/$*/log 2>&1; status=$$?; \
 	cat .matrix/$*/log; exit $$status
 
 lint: $(READY) ## ruff: all rules, and the format

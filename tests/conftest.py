@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,13 @@ pytest_plugins = ["tests.sites.fixtures"]  # here, so that all levels share one 
 
 
 NOT_PASSED = ("skipped", "deselected", "xfailed", "xpassed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Airflow a home of the run's own: what an older one has left in the user's would be read, and warned of."""
+    home = TemporaryDirectory()
+    config.add_cleanup(home.cleanup)
+    os.environ["AIRFLOW_HOME"] = home.name
 
 
 def pytest_report_header() -> str:
