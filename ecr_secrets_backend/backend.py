@@ -215,7 +215,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
 
     def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
         # Imported wherever there is an API server, even one within the process, whose answer the exception may become.
-        kind = _denial_that_answers() if "fastapi" in sys.modules else LookupDeniedError
+        # Where Airflow passes no exception on, none becomes an answer.
+        answers = LookupDeniedError.is_final and "fastapi" in sys.modules
+        kind = _denial_that_answers() if answers else LookupDeniedError
         error = kind(mapped.conn_id, failure)
         # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
         logger.error("%s%s", error, "" if self._raises and error.is_final else _GOES_ON)
