@@ -22,7 +22,7 @@ ANY_PYTHON   := >=3.10,<3.13
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix lint types docs bench constraints clean
+.PHONY: help demo test test-matrix lint types docs fuzz bench constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -57,6 +57,10 @@ types: $(READY) ## mypy, strict
 docs: $(READY) ## build the documentation into site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# No timeout: it bounds a test of a hundred inputs, and these try ten thousand each.
+fuzz: $(READY) ## try some minutes' worth of input that nobody has thought of, other input every time
+	$(BIN)/pytest tests/unit/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics --timeout=0
+
 bench: $(READY) ## measure what a lookup costs, as ratios taken in one run
 	$(BIN)/python -m tests.benchmarks
 
@@ -66,7 +70,7 @@ constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for anoth
 		--no-annotate --no-header --quiet --output-file $(CONSTRAINTS)
 
 clean: ## remove the environment and everything that was built
-	rm -rf .venv .matrix .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .venv .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 
 $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 	$(UV) pip install --python $(BIN)/python --exact --editable . $(GROUPS) \

@@ -87,7 +87,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
     :raises ecr_secrets_backend.errors.ConfigurationError: one of them cannot be right
     """
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, /, **kwargs: object) -> None:
         super().__init__()
         settings = Settings.parse(kwargs)
         store = HostStore(settings.cache_dir) if settings.cache == "host" else None

@@ -3,15 +3,23 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytest_plugins = ["tests.sites.fixtures"]  # here, so that all levels share one world
 
+
+# "tests" tries the same input every time; `make fuzz` asks for "fuzz", which tries new input, and far more. A machine
+# under load is slow, which is no fault of the code.
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tests", derandomize=True, max_examples=100, **UNHURRIED)
+settings.register_profile("fuzz", derandomize=False, max_examples=10_000, **UNHURRIED)
+settings.load_profile("tests")
 
 NOT_PASSED = ("skipped", "deselected", "xfailed", "xpassed")
 

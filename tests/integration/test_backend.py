@@ -17,6 +17,7 @@ import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.backend import LookupDeniedError, _seconds_kept_by_airflow
+from ecr_secrets_backend.errors import ConfigurationError
 from tests.airflow_version import DENIAL, TELLS_CLASS, ServerConnection, TaskConnection, put_into_task
 from tests.stand_ins.aws import Error
 
@@ -84,6 +85,14 @@ def test_nine_shapes_cost_one_call_for_each_identity_and_region(aws: AwsStandIn,
     ]
     (role_call,) = aws.calls(operation="AssumeRole")
     assert role_call.parameters["ExternalId"] == "an-id"
+
+
+def test_every_name_of_a_kwarg_is_read_or_refused(build: Any) -> None:
+    """Also one that Python has a meaning for."""
+    with pytest.raises(ConfigurationError) as caught:
+        build(self=1)
+
+    assert str(caught.value).startswith("self is no setting; ")
 
 
 @pytest.mark.usefixtures("aws")

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import PARTITIONS, Partition
 from ecr_secrets_backend.settings import ASSUME_ROLE_SETTINGS, CONNECTION_SETTINGS, FALLBACK_SETTINGS, SETTINGS
 from ecr_secrets_backend.token import EcrToken
+from tests.unit.builders import NOW, build_entry, build_token
 
 Values = st.SearchStrategy[Any]  # of any JSON type
 
@@ -165,6 +167,18 @@ CONFIGURATIONS = _objects(
 
 FINITE = st.floats(-1e300, 1e300)  # so that a difference of two is finite as well
 FAILURES = st.builds(MintFailure)
+LIKELY_TOKENS = st.builds(
+    lambda life, jitter: build_token(life=life, jitter=jitter), st.floats(-100, 50_000), st.floats(0, 1)
+)
+LIKELY_TIMES = st.floats(-50_000, 100_000).map(NOW.__add__)
+IDENTITY = AwsIdentity("ecr", "us-east-1")
+LIKELY_ENTRIES = st.builds(
+    lambda **fields: build_entry(key=IDENTITY.key, **fields),
+    token=st.none() | LIKELY_TOKENS,
+    failure=st.none() | FAILURES,
+    recorded_at=st.just(NOW) | LIKELY_TIMES,
+    age=st.just(0.0) | st.floats(-50_000, 100_000),
+)
 ENTRIES = st.builds(
     Entry,
     st.none() | st.builds(EcrToken, registry=st.none() | hosts(), minted_at=FINITE, expires_at=FINITE, jitter=FINITE),

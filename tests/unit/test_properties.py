@@ -1,27 +1,32 @@
-"""What holds for any input: deterministic as a test; ``HYPOTHESIS_PROFILE=fuzz`` tries new and far more input."""
+"""What holds for any input; ``make fuzz`` tries far more of it."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ecr_secrets_backend.cache import Entry
-from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError
+from ecr_secrets_backend.cache import Entry, ProcessLayer, TokenCache
+from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError, MintError
+from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import Settings
 from ecr_secrets_backend.token import EcrToken
-from tests.unit.builders import NOW
+from tests.unit.builders import NOW, build_token
 from tests.unit.strategies import (
     ACCOUNTS,
     ANY_JSON,
     ANY_TEXT,
     CONFIGURATIONS,
     ENTRIES,
+    IDENTITY,
+    LIKELY_ENTRIES,
+    LIKELY_TIMES,
+    LIKELY_TOKENS,
     ODD_ENTRIES,
     hosts,
     near_misses,
@@ -31,12 +36,6 @@ from tests.unit.strategies import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-NO_HASTE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("test", derandomize=True, max_examples=100, **NO_HASTE)
-settings.register_profile("fuzz", max_examples=10_000, **NO_HASTE)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
-
 
 Value = TypeVar("Value")
 Refusal = TypeVar("Refusal", bound=Exception)
@@ -58,23 +57,29 @@ def test_every_valid_configuration_is_read(kwargs: dict[str, Any]) -> None:
 
 @given(st.dictionaries(ANY_TEXT, ANY_JSON) | near_misses(CONFIGURATIONS).filter(lambda value: isinstance(value, dict)))
 def test_any_json_is_a_configuration_or_is_refused(kwargs: dict[str, Any]) -> None:
-    """By our exception, in one line that begins with the path."""
+    """By our exception, in one line that begins with the path of what was given, or of what is missing."""
     parsed = outcome(ConfigurationError, Settings.parse, kwargs)
 
     if isinstance(parsed, ConfigurationError):
         assert str(parsed).isprintable()
         assert str(parsed).startswith(parsed.path) or not parsed.path.isprintable()
+        assert parsed.path.startswith((*kwargs, "connections", "backend_kwargs"))
+        assert parsed.problem
+        assert parsed.remedy
 
 
-@given(hosts())
+HOSTS = hosts()
+
+
+@given(HOSTS)
 def test_every_valid_host_is_read(host: str) -> None:
     """Of every form and partition, as it stands."""
     assert Registry.parse(host).host == host
 
 
-@given(ANY_TEXT | slips(hosts()) | slips(slips(hosts())))
+@given(ANY_TEXT | HOSTS | slips(HOSTS) | slips(slips(HOSTS)))
 def test_any_text_is_a_host_or_is_refused(text: str) -> None:
-    """What comes out was in the text, and reads as the same registry again."""
+    """What comes out was in the text, and reads and builds as the same registry again."""
     registry = outcome(InvalidRegistryError, Registry.parse, text)
 
     if isinstance(registry, InvalidRegistryError):
@@ -82,6 +87,8 @@ def test_any_text_is_a_host_or_is_refused(text: str) -> None:
     else:
         assert registry.host in text.lower()
         assert Registry.parse(registry.host) == registry
+        if registry.account_id is not None and not registry.fips and not registry.dual_stack:
+            assert Registry.of_account(registry.account_id, registry.region) == registry
 
 
 @given(ACCOUNTS | ANY_TEXT | slips(ACCOUNTS), regions() | ANY_TEXT | slips(regions()))
@@ -127,13 +134,22 @@ def test_any_bytes_are_a_sound_entry_or_none(text: bytes) -> None:
             assert isinstance(entry.token.is_fresh(NOW, 3600), bool)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> HostStore:
+    return HostStore(str(tmp_path_factory.mktemp("cache")))
+
+
+@given(FILES | st.builds(Entry.to_json, LIKELY_ENTRIES))
+def test_any_bytes_in_the_caches_file_are_served_or_healed(store: HostStore, content: bytes) -> None:
+    """A token that has not expired comes of any file, or the failure that it tells; and then the file is sound."""
+    store.write(f"{IDENTITY.key}.json", content)
+    token = outcome(MintError, TokenCache(store, 3600, ProcessLayer(), lambda: NOW).get, IDENTITY, build_token)
+
+    assert isinstance(token, MintError) or token.expires_at > NOW
+    assert Entry.from_json(store.read(f"{IDENTITY.key}.json") or b"") is not None
+
+
 TOKENS = st.builds(EcrToken, minted_at=st.floats(), expires_at=st.floats(), jitter=st.floats())
-LIKELY_TOKENS = st.builds(
-    lambda life, jitter: EcrToken("AWS", "a-token", None, NOW, NOW + life, jitter),
-    st.floats(-100, 50_000),
-    st.floats(0, 1),
-)
-LIKELY_TIMES = st.floats(-50_000, 100_000).map(NOW.__add__)
 REFRESH = st.floats(min_value=0, allow_infinity=False)
 
 
