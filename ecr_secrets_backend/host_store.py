@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
 #: Memory first: a token need not outlive the host, and a read costs microseconds.
-_SHARED_PARENTS: Final = ("/dev/shm",)  # noqa: S108 - the folder within is ours alone, or refused
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder within is ours alone, or refused
 
 #: More than any entry: a token has some 3 kB, "size not fixed". What is larger is not ours.
 LARGEST_FILE_BYTES: Final = 64 * 1024
@@ -74,8 +74,7 @@ class HostStore:
                     with suppress(OSError):
                         _remove(leftover, folder)
             temporary = f"{name}.{secrets.token_hex(8)}.tmp"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_SAFELY
-            descriptor = os.open(temporary, flags, mode=_FILE_MODE, dir_fd=folder)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=_FILE_MODE, dir_fd=folder)
             try:
                 with open(descriptor, "wb") as file:
                     file.write(content)
@@ -130,7 +129,7 @@ class HostStore:
         name = FOLDER_NAME.format(uid=os.geteuid())
         if self._cache_dir is not None:
             return _open_private_folder(os.path.join(self._cache_dir, name), make=_make_folders)
-        for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), *_SHARED_PARENTS):
+        for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), _SHARED_MEMORY):
             if os.path.isabs(parent):
                 with suppress(OSError):
                     return _open_private_folder(os.path.join(parent, name))
@@ -138,7 +137,7 @@ class HostStore:
 
     def __str__(self) -> str:
         """Tell where it is."""
-        return self._cache_dir or f"$XDG_RUNTIME_DIR, {', '.join(_SHARED_PARENTS)} or the temp folder"
+        return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
 
 
 def _make_folders(path: str, mode: int) -> None:
@@ -183,7 +182,7 @@ def _open_file(name: str, flags: int, folder: int) -> int:
 
 def _open_lock(name: str, folder: int) -> int:
     """Open a lock of ours, made if need be; whatever else stands in its place is removed, if it may be."""
-    flags = os.O_RDWR | os.O_CREAT
+    flags = os.O_RDWR | os.O_CREAT  # to be written, though nothing is: an NFS would lock no other
     try:
         return _open_file(name, flags, folder)
     except OSError as error:

@@ -456,7 +456,7 @@ def places(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 
 
 def look_up_by_default(places: Places, kwargs: dict[str, Any], times: int) -> Lookups:
-    host_store._SHARED_PARENTS = (str(places.memory),)  # type: ignore[misc]
+    host_store._SHARED_MEMORY = str(places.memory)  # type: ignore[misc]
     tempfile.tempdir = None  # as in a new process
     return look_up({name: value for name, value in kwargs.items() if name != "cache_dir"}, times)
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,10 @@ def folder(store: HostStore, tmp_path: Path) -> Path:
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_what_was_written_is_read(store: HostStore) -> None:
@@ -125,7 +131,7 @@ def test_without_a_runtime_folder_it_lives_in_shared_memory(
 ) -> None:
     """Services seldom have a runtime folder, or have inherited that of somebody else."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_folder)
-    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_PARENTS", (str(tmp_path),))
+    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_MEMORY", str(tmp_path))
     HostStore(None).write(NAME, b"content")
 
     assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
@@ -134,7 +140,7 @@ def test_without_a_runtime_folder_it_lives_in_shared_memory(
 def test_without_shared_memory_it_lives_in_the_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last resort, for a kernel or a container without ``/dev/shm``."""
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_PARENTS", ("/proc/nonexistent",))
+    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_MEMORY", "/proc/nonexistent")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     HostStore(None).write(NAME, b"content")
 
@@ -215,6 +221,59 @@ def test_a_write_that_fails_leaves_nothing_behind(store: HostStore, folder: Path
     assert [file.name for file in folder.iterdir()] == [NAME]
 
 
+def test_a_write_that_fails_says_why(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is nothing to tidy up any more, because another writer has done so."""
+
+    def fail(temporary: str, _: str, *, src_dir_fd: int, **_options: Any) -> None:
+        os.unlink(temporary, dir_fd=src_dir_fd)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        store.write(NAME, b"content")
+
+
+def test_a_write_makes_a_file_of_its_own(
+    store: HostStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never writes through what stands there, even if an attacker guesses the name, and just in time."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    monkeypatch.setattr("os.listdir", lambda _: [])
+    target = tmp_path / "target"
+    target.write_bytes(b"theirs")
+    (folder / f"{NAME}.guessed.tmp").hardlink_to(target)
+
+    with pytest.raises(FileExistsError):
+        store.write(NAME, b"ours")
+    assert target.read_bytes() == b"theirs"
+
+
+def test_no_two_writes_share_a_temporary_file(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one could move the other's into place half written."""
+    temporaries: list[str] = []
+    replace = os.replace
+
+    def record(temporary: str, *arguments: Any, **options: Any) -> None:
+        temporaries.append(temporary)
+        replace(temporary, *arguments, **options)
+
+    monkeypatch.setattr("os.replace", record)
+    for _ in range(2):
+        store.write(NAME, b"content")
+
+    assert len(set(temporaries)) == 2
+
+
+def test_a_socket_in_a_locks_place_is_replaced(store: HostStore, folder: Path) -> None:
+    """It cannot be opened as a file at all."""
+    lock = folder / f"{NAME}.lock"
+    os.mknod(lock, stat.S_IFSOCK | 0o600)
+
+    with store.turn(NAME) as is_ours:
+        assert is_ours
+    assert lock.is_file()
+
+
 def test_what_stands_in_a_locks_place_may_be_removed_by_another(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,10 +337,10 @@ def spoil_by_pipe(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        *((spoil_by_mode(0o600 | bit), "open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
-        (spoil_by_hard_link, "second name"),
-        (spoil_by_size, "too large"),
-        (spoil_by_pipe, "not a file"),
+        *((spoil_by_mode(0o600 | bit), "is open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
+        (spoil_by_hard_link, "has a second name"),
+        (spoil_by_size, "is too large"),
+        (spoil_by_pipe, "is not a file"),
     ],
 )
 def test_an_unsafe_file_is_refused_and_can_be_replaced(
@@ -291,8 +350,9 @@ def test_an_unsafe_file_is_refused_and_can_be_replaced(
     store.write(NAME, b"content")
     spoil(folder / NAME)
 
-    with pytest.raises(UnsafeFileError, match=problem):
+    with pytest.raises(UnsafeFileError) as caught:
         store.read(NAME)
+    assert str(caught.value) == f"[Errno {errno.EPERM}] a file of the cache {problem}: '{NAME}'"
     store.write(NAME, b"ours")
     assert store.read(NAME) == b"ours"
 
@@ -302,7 +362,7 @@ def test_what_belongs_to_another_user_is_refused(store: HostStore, folder: Path)
     """A file, a lock or the folder."""
     store.write(NAME, b"forged")
     os.chown(folder / NAME, 12345, 12345)
-    with pytest.raises(UnsafeFileError, match="another user"):
+    with pytest.raises(UnsafeFileError, match=rf"^\[Errno 1\] a file of the cache belongs to another user: '{NAME}'$"):
         store.read(NAME)
 
     lock = folder / f"{NAME}.lock"
@@ -314,8 +374,9 @@ def test_what_belongs_to_another_user_is_refused(store: HostStore, folder: Path)
 
     os.chown(folder, 12345, 12345)
     for operation in (store.read, lambda name: store.write(name, b"content")):
-        with pytest.raises(UnsafeFileError, match="another user"):
+        with pytest.raises(UnsafeFileError) as caught:
             operation(NAME)
+        assert str(caught.value) == f"[Errno {errno.EPERM}] the cache's folder belongs to another user: '{folder}'"
 
 
 @needs_root
@@ -385,12 +446,18 @@ def test_writers_that_meet_do_no_harm(store: HostStore, folder: Path, monkeypatc
 
 
 def test_what_killed_writers_left_is_removed(store: HostStore, folder: Path) -> None:
-    """By the next writer, and only what belongs to the same name."""
-    (folder / f"{NAME}.0123.tmp").touch()
-    (folder / "other.json.0123.tmp").touch()
-    store.write(NAME, b"content")
+    """By the next writer, and only what belongs to the same name and is no lock."""
+    for name in (NAME, "other.json"):
+        writer = os.fork()
+        if writer == 0:
+            os.replace = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+            store.write(name, b"content")
+        os.waitpid(writer, 0)
+    with store.turn(NAME):
+        store.write(NAME, b"content")
 
-    assert {file.name for file in folder.iterdir()} == {NAME, "other.json.0123.tmp"}
+    assert len(list(folder.glob("*.tmp"))) == len(list(folder.glob("other.json.*"))) == 1
+    assert {file.name for file in folder.glob(f"{NAME}*")} == {NAME, f"{NAME}.lock"}
 
 
 def test_one_at_a_time_has_the_turn(store: HostStore) -> None:
@@ -442,19 +509,37 @@ def test_a_child_does_not_inherit_the_turn(store: HostStore) -> None:
         os.close(descriptor)
 
 
-def test_no_descriptor_is_left_open(store: HostStore, folder: Path) -> None:
-    """Success or refusal, each operation closes what it has opened."""
+def test_the_turn_ends_though_a_child_has_inherited_it(store: HostStore) -> None:
+    """Where C code forks, as in some servers, Python closes nothing in the child; however the turn ends."""
+    child: int = 0
+    with suppress(ZeroDivisionError), store.turn(NAME):
+        child = ctypes.PyDLL(None).fork()
+        if child == 0:
+            signal.pause()
+        raise ZeroDivisionError
+    try:
+        with store.turn(NAME) as is_ours:
+            assert is_ours
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
-    def open_descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
 
+def test_no_descriptor_is_left_open(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Success or failure, each operation closes what it has opened."""
     before = open_descriptors()
     store.write(NAME, b"content")
     store.read(NAME)
     with store.turn(NAME), store.turn(NAME):
         pass
+    with suppress(ZeroDivisionError), store.turn(NAME):
+        raise ZeroDivisionError
     (folder / NAME).chmod(0o640)
     with pytest.raises(UnsafeFileError):
+        store.read(NAME)
+    folder.chmod(0o755)
+    monkeypatch.setattr("os.fchmod", lambda *_: Path("/proc/nonexistent").stat())  # any OSError
+    with pytest.raises(OSError, match="nonexistent"):
         store.read(NAME)
 
     assert open_descriptors() == before
