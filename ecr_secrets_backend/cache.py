@@ -110,7 +110,7 @@ class Entry:
     def from_json(cls, text: bytes) -> Entry | None:
         """Read what :meth:`to_json` wrote; None for any other bytes."""
         try:
-            fields = json.loads(text)
+            fields = json.loads(text, parse_int=float)
             if fields.pop("format") != _FORMAT:
                 return None
             token = fields.pop("token")
@@ -121,7 +121,7 @@ class Entry:
                 **fields,
             )
             return entry if entry._is_sound() else None
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def _is_sound(self) -> bool:
@@ -130,7 +130,7 @@ class Entry:
         if self.token is not None:
             texts += [self.token.username, self.token.password]
             texts += [] if self.token.registry is None else [self.token.registry]
-            times += [self.token.minted_at, self.token.expires_at, self.token.life, self.token.jitter]
+            times += [self.token.life, self.token.jitter]  # a life is finite only if both its ends are
         if self.failure is not None:
             texts += asdict(self.failure).values()
         "".join(texts).encode()

@@ -6,6 +6,8 @@ import logging
 import os
 import socketserver
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -22,6 +24,7 @@ from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
 from tests.integration.faults import FAULTS, PAUSE_SECONDS, look_up, private_answer, serving
+from tests.process_helpers import give_up, need_root
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS, Error, Hang, Reply
 from tests.unit.builders import NOW, build_entry, build_token
 
@@ -400,6 +403,20 @@ class TestClocks:
 
         assert lookup.token is None
         assert "AccessDeniedException" in str(lookup.error)
+
+    def test_the_time_that_the_host_has_slept_counts(self) -> None:
+        """Tokens grow old meanwhile. Here in a time namespace, whose other clocks know nothing of that day."""
+        need_root()
+        print_uptime = [sys.executable, "-c", "from ecr_secrets_backend.cache import uptime; print(uptime())"]
+        after_a_day_asleep = ["unshare", "--time", "--boottime", str(int(24 * HOUR)), "--fork", *print_uptime]
+        awake, asleep = (
+            subprocess.run(command, capture_output=True, text=True, check=False)
+            for command in (print_uptime, after_a_day_asleep)
+        )
+        if asleep.stderr.startswith("unshare: "):
+            give_up(f"no clock may be set here: {asleep.stderr.strip()}")
+
+        assert float(asleep.stdout) - float(awake.stdout) >= 24 * HOUR
 
     def test_a_clock_that_goes_back_and_forth_costs_one_mint(self, tmp_path: Path) -> None:
         """All processes agree on the token that was minted by the later time."""

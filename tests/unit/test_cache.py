@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -677,6 +678,24 @@ def test_what_one_process_keeps_is_bounded() -> None:
     assert process.get("9999") is not None
 
 
+def test_threads_that_write_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when each entry takes another one's place."""
+    monkeypatch.setattr("ecr_secrets_backend.cache._MOST_ENTRIES", 1)
+    process = ProcessLayer()
+
+    def write(thread: str) -> None:
+        for number in range(30_000):
+            process.put(f"{thread} {number}", Entry())
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor() as threads:
+            assert list(threads.map(write, "abcd")) == [None] * 4
+    finally:
+        sys.setswitchinterval(usual)
+
+
 def test_a_process_that_may_have_no_more_threads_mints_without(
     aws: Aws, new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -736,6 +755,9 @@ def damaged(change: Callable[[Any], object]) -> bytes:
         damaged(lambda fields: fields["token"].update(minted_at=-(10**308), expires_at=10**308)),
         damaged(lambda fields: fields["token"].update(expires_at=float("inf"))),
         damaged(lambda fields: fields["token"].update(expires_at=10**400)),
+        damaged(lambda fields: fields["token"].update(minted_at=10**400, expires_at=10**400 + 1)),
+        damaged(lambda fields: fields["token"].update(jitter=float("nan"))),
+        damaged(lambda fields: fields["token"].update(username=None)),
         damaged(lambda fields: fields["failure"].update(code=1)),
     ],
 )
