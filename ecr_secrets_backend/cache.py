@@ -261,7 +261,7 @@ class TokenCache:
             while True:
                 with self._host_turn(key) as is_ours:
                     is_late = time.monotonic() >= give_up_at
-                    if is_late and not is_ours:
+                    if is_late:
                         self._complain("the process whose turn it is does not get on")
                     if is_late or is_ours:
                         return self._minted(key, mint)

@@ -504,7 +504,7 @@ def test_whoever_holds_the_turn_too_long_is_not_waited_for(
 ) -> None:
     """A holder that was stopped costs the patience, and then a mint; and a warning, when it is late."""
     waited: list[float] = []
-    monkeypatch.setattr("time.monotonic", lambda: sum(waited))
+    monkeypatch.setattr("time.monotonic", lambda: NOW + sum(waited))
     monkeypatch.setattr("time.sleep", waited.append)
 
     with HostStore(str(tmp_path)).turn(IDENTITY.key) as is_ours:
@@ -579,6 +579,36 @@ def test_a_renewal_that_hangs_is_not_waited_for(
     answer.set()
     with process.turn(IDENTITY.key):
         assert cache.get(IDENTITY, aws.mint).password == "token 2"
+
+
+def test_a_token_that_dies_while_it_is_renewed_is_not_served_and_the_new_one_is(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on there is nothing to serve but what comes, so it is waited for."""
+    monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 0.05)
+    cache = TokenCache(None, HOUR, process := ProcessLayer(), aws.clock)
+    cache.get(IDENTITY, aws.mint)
+    aws.now += 11 * HOUR
+    answer = threading.Event()
+
+    class Turn:
+        lock = threading.Lock()
+        release = lock.release
+
+        def acquire(self, *, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                answer.set()
+            return self.lock.acquire(blocking, timeout)
+
+    def mint_slowly() -> EcrToken:
+        aws.now += HOUR
+        assert answer.wait(10)
+        return aws.mint()
+
+    turn = Turn()
+    monkeypatch.setattr(process, "turn", lambda _: turn)
+
+    assert cache.get(IDENTITY, mint_slowly).password == "token 2"
 
 
 def test_a_mint_that_hangs_is_not_waited_for_without_end(
