@@ -59,7 +59,7 @@ docs: $(READY) ## build the documentation into site/, warnings being errors
 
 # No timeout: it bounds a test of a hundred inputs, and these try ten thousand each.
 fuzz: $(READY) ## try some minutes' worth of input that nobody has thought of, other input every time
-	$(BIN)/pytest tests/unit/test_properties.py --hypothesis-profile=fuzz --hypothesis-show-statistics --timeout=0
+	$(BIN)/pytest tests/unit/test_properties.py --hypothesis-profile=fuzz --timeout=0
 
 bench: $(READY) ## measure what a lookup costs, as ratios taken in one run
 	$(BIN)/python -m tests.benchmarks
