@@ -30,6 +30,7 @@ from tests.unit.builders import NOW, TWELVE_HOURS, build_entry, build_failure, b
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from ecr_secrets_backend.errors import MintFailure
@@ -516,6 +517,28 @@ def test_whoever_holds_the_turn_too_long_is_not_waited_for(
     assert "does not get on" in record.message
 
 
+@pytest.mark.parametrize("age", [0, 11 * HOUR])
+def test_who_gets_the_turn_after_another_takes_what_that_one_minted(
+    aws: Aws, new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    """Between a look at the host and the turn there is time for a whole mint."""
+    if age:
+        new_process()()
+        aws.now += age
+    calls = aws.calls
+    take_turn = HostStore.turn
+
+    def take_turn_late(store: HostStore, name: str) -> AbstractContextManager[bool]:
+        monkeypatch.setattr(HostStore, "turn", take_turn)
+        new_process()()
+        return take_turn(store, name)
+
+    monkeypatch.setattr(HostStore, "turn", take_turn_late)
+
+    assert new_process()() == f"token {calls + 1}"
+    assert aws.calls == calls + 1
+
+
 def test_who_waits_for_the_turn_takes_the_token_that_comes(
     new_process: Callable[[], Callable[[], str]],
     tmp_path: Path,
@@ -641,8 +664,10 @@ def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch
     monkeypatch.setattr("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.05)
     cache = TokenCache(None, HOUR, process := ProcessLayer(), aws.clock)
 
-    with process.turn(IDENTITY.key), pytest.raises(MintError, match="no answer within 0 s"):
-        cache.get(IDENTITY, aws.mint)
+    nowhere = replace(IDENTITY, region=None)
+
+    with process.turn(nowhere.key), pytest.raises(MintError, match=r"no answer within 0 s .*region: none\)"):
+        cache.get(nowhere, aws.mint)
     assert aws.calls == 0
 
 
