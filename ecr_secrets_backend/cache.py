@@ -303,7 +303,7 @@ class TokenCache:
         if newest == entry:
             newest = entry.failed(failure, self._clock())
             self._record(newest)
-        return self._settled(newest) or self._despite(failure, entry)
+        return self._settled(newest) or self._despite(failure, newest)
 
     def _settled(self, entry: Entry) -> EcrToken | None:
         """Tell what an entry settles by itself.
@@ -347,8 +347,10 @@ class TokenCache:
         except OSError as error:
             self._complain(error.strerror)
             return None
-        entry = None if text is None else Entry.from_json(text)
-        if text is not None and (entry is None or entry.key != key):
+        if text is None:
+            return None
+        entry = Entry.from_json(text)
+        if entry is None or entry.key != key:
             self._complain("a file of the cache is damaged, or of another version")
             return None
         return entry

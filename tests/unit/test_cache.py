@@ -671,15 +671,18 @@ def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch
     assert aws.calls == 0
 
 
+@pytest.mark.parametrize("age", [0, 11 * HOUR])
 def test_what_comes_while_another_thread_hangs_is_served(
-    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float
 ) -> None:
-    """As from a process that did not hang."""
+    """As from a process that did not hang; even if it is to be renewed soon."""
     store = HostStore(str(tmp_path))
+    aws.now += age
+    entry = build_entry(token=build_token(), recorded_at=aws.now, key=IDENTITY.key)
 
     class LongTurn:
         def acquire(self, timeout: float) -> bool:
-            store.write(f"{IDENTITY.key}.json", build_entry(token=build_token(), key=IDENTITY.key).to_json())
+            store.write(f"{IDENTITY.key}.json", entry.to_json())
             return timeout < 0
 
     monkeypatch.setattr(ProcessLayer, "turn", lambda *_: LongTurn())
@@ -821,18 +824,29 @@ def test_other_bytes_are_no_entry(text: bytes) -> None:
     assert Entry.from_json(text) is None
 
 
-def test_a_damaged_file_is_reported_once_and_healed(
-    new_process: Callable[[], Callable[[], str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda file: file.write_bytes(b"garbage"), "a file of the cache is damaged, or of another version"),
+        (lambda file: file.chmod(0o640), "a file of the cache is open to other users"),
+    ],
+)
+def test_a_file_that_is_not_to_be_used_is_reported_once_and_healed(
+    new_process: Callable[[], Callable[[], str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], object],
+    problem: str,
 ) -> None:
     """The lookup succeeds by minting, and the next process finds a sound file."""
     new_process()()
     (file,) = tmp_path.rglob("*.json")
-    file.write_bytes(b"garbage")
+    damage(file)
 
     assert new_process()() == "token 2"
     assert new_process()() == "token 2"
-    assert len(caplog.records) == 1
-    assert "damaged" in caplog.text
+    (message,) = caplog.messages
+    assert message.endswith(f": {problem}")
 
 
 def test_a_cache_that_cannot_be_used_is_reported_once(
