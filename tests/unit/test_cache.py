@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 OTHER = replace(IDENTITY, profile_name="other")
+OF_ANOTHER = build_entry(token=build_token(), key=OTHER.key)
 HOUR = 3600.0
 
 
@@ -828,6 +829,7 @@ def test_other_bytes_are_no_entry(text: bytes) -> None:
     ("damage", "problem"),
     [
         (lambda file: file.write_bytes(b"garbage"), "a file of the cache is damaged, or of another version"),
+        (lambda file: file.write_bytes(OF_ANOTHER.to_json()), "a file of the cache is damaged, or of another version"),
         (lambda file: file.chmod(0o640), "a file of the cache is open to other users"),
     ],
 )
