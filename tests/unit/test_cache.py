@@ -162,7 +162,7 @@ def test_a_dead_token_is_replaced(aws: Aws, new_process: Callable[[], Callable[[
 def test_while_aws_fails_a_live_token_is_served_with_a_warning(
     aws: Aws, new_process: Callable[[], Callable[[], str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The warning says how long it will last, and why; the token is not in it."""
+    """The warning, of a logger of the package, says how long it will last, and why; the token is not in it."""
     lookup = new_process()
     lookup()
     aws.now += 11.5 * HOUR
@@ -170,7 +170,7 @@ def test_while_aws_fails_a_live_token_is_served_with_a_warning(
 
     assert lookup() == "token 1"
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    assert (record.name, record.levelno) == ("ecr_secrets_backend.cache", logging.WARNING)
     assert "1800 s" in record.message
     assert "AccessDeniedException" in record.message
     assert "token 1" not in caplog.text
