@@ -162,5 +162,5 @@ def _service_account(token_file: str) -> dict[str, object]:
 
 
 def _digest(value: Mapping[str, object]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -11,14 +11,14 @@ from tests.unit.builders import build_failure
 @pytest.mark.parametrize(
     "error",
     [
-        ConfigurationError("connections.a", "is a list", "write an object"),
-        InvalidRegistryError("is empty", "write a host"),
-        MintError(build_failure()),
-        ConnectionUnavailableError("docker_default", build_failure()),
+        ConfigurationError(path="connections.a", problem="is a list", remedy="write an object"),
+        InvalidRegistryError(problem="is empty", remedy="write a host"),
+        MintError(failure=build_failure()),
+        ConnectionUnavailableError(conn_id="docker_default", failure=build_failure()),
     ],
 )
 def test_an_exception_survives_pickling(error: Exception) -> None:
-    """Celery and multiprocessing carry exceptions between processes."""
+    """Celery and multiprocessing carry exceptions between processes, however they were made."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
 
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

@@ -48,6 +48,7 @@ KEYS = "aws_access_key_id = {}\naws_secret_access_key = {}\n"
         ("role_arn = a", "role_arn = b", False),
         ("[profile a]\nsso_role_name = a", "[profile a]\nsso_role_name = b", False),
         ("role_arn = a", "# a comment\nrole_arn = a", True),
+        ("role_arn = a\nregion = b", "region = b\nrole_arn = a", True),
     ],
 )
 def test_what_lasts_in_the_files_of_aws_is_part_of_the_identity(
