@@ -233,14 +233,14 @@ class TokenCache:
             try:
                 return self._renewed(key, mint) or old
             except _TooLongError as error:
-                seconds = error.seconds
+                reason = str(error)
             if entry.live(self._clock(), self._kept_for()):
-                return self._in_vain(identity, entry, seconds)
+                return self._in_vain(identity, entry, reason)
         try:
             return self._awaited(key, mint)
         except _TooLongError as error:
-            seconds = error.seconds
-        return self._in_vain(identity, entry, seconds)
+            reason = str(error)
+        return self._in_vain(identity, entry, reason)
 
     def _renewed(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
         """Renew a token that still lives; None if somebody does so already."""
@@ -294,9 +294,8 @@ class TokenCache:
         self._record(entry)
         return self._despite(failure, entry)
 
-    def _in_vain(self, identity: AwsIdentity, entry: Entry, seconds: float) -> EcrToken:
+    def _in_vain(self, identity: AwsIdentity, entry: Entry, reason: str) -> EcrToken:
         """After waiting too long, serve what has come meanwhile; else see to it that nobody waits again so soon."""
-        reason = f"there was no answer within {seconds:.0f} s"
         remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
         failure = MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy)
         newest = self._newest(identity.key)
@@ -389,8 +388,7 @@ class _TooLongError(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+        super().__init__(f"there was no answer within {seconds:.0f} s")
 
 
 def _in_background(work: Callable[[], Result], turn: threading.Lock, patience: float) -> Result:

@@ -881,7 +881,14 @@ def test_every_fault_of_the_cache_is_reported(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def fail_otherwise(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
     monkeypatch.setattr(HostStore, "write", fail)
+    monkeypatch.setattr(HostStore, "turn", fail_otherwise)
     new_process()()
-    assert "damaged" in caplog.records[0].message
-    assert "No space left" in caplog.records[1].message
+    assert [message.partition("more often: ")[2] for message in caplog.messages] == [
+        "a file of the cache is damaged, or of another version",
+        "No locks available",
+        "No space left on device",
+    ]
