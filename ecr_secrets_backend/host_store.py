@@ -73,7 +73,7 @@ class HostStore:
                 if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
                     with suppress(OSError):
                         _remove(leftover, folder)
-            temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+            temporary = f"{name}.{secrets.token_hex()}.tmp"
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=_FILE_MODE, dir_fd=folder)
             try:
                 with open(descriptor, "wb") as file:

@@ -237,7 +237,7 @@ def test_a_write_makes_a_file_of_its_own(
     store: HostStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It never writes through what stands there, even if an attacker guesses the name, and just in time."""
-    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    monkeypatch.setattr("secrets.token_hex", lambda: "guessed")
     monkeypatch.setattr("os.listdir", lambda _: [])
     target = tmp_path / "target"
     target.write_bytes(b"theirs")
