@@ -125,6 +125,7 @@ _ROLES = {
 }
 _AWS_SETTINGS = {
     "profile_name": _TEXTS,
+    "aws_conn_id": st.sampled_from(["aws_default", "aws/ecr"]),
     "endpoint_url": st.sampled_from(["http://localhost:4566", "https://[::1]:443/", "https://ecr.example/path"]),
     "verify": st.booleans() | st.sampled_from(["true", "False", "/etc/ca.pem"]),
 }
@@ -132,9 +133,14 @@ _AWS_SETTINGS = {
 
 def _objects(*required: dict[str, Values], **optional: Values) -> Values:
     fixed = {name: values for group in required for name, values in group.items()}
-    return st.fixed_dictionaries(fixed, optional={**_AWS_SETTINGS, **optional}) | st.fixed_dictionaries(
+    objects = st.fixed_dictionaries(fixed, optional={**_AWS_SETTINGS, **optional}) | st.fixed_dictionaries(
         {**fixed, **_ROLES}, optional={**_AWS_SETTINGS, **optional}
     )
+    return objects.map(_with_one_source)
+
+
+def _with_one_source(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "profile_name" or "aws_conn_id" not in settings}
 
 
 _EXTRA = _OBJECTS | _OBJECTS.map(json.dumps)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.identity import CREDENTIAL_VARIABLES, AwsIdentity
+from ecr_secrets_backend.identity import AwsIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,28 @@ def test_whatever_decides_whose_token_it_is_changes_the_key(name: str) -> None:
     assert replace(IDENTITY, **change).key != IDENTITY.key
 
 
-@pytest.mark.parametrize("name", CREDENTIAL_VARIABLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_CONFIG_FILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_ECR",
+        "AWS_ENDPOINT_URL_ECR_PUBLIC",
+        "AWS_ENDPOINT_URL_STS",
+        "AWS_USE_FIPS_ENDPOINT",
+        "AWS_USE_DUALSTACK_ENDPOINT",
+        "HOME",
+    ],
+)
 def test_the_environment_is_part_of_the_identity(name: str) -> None:
     """Two processes with other credentials in their environments are two identities."""
     assert IDENTITY.in_environment({name: "a"}).key != IDENTITY.in_environment({name: "b"}).key
