@@ -42,7 +42,7 @@ def test_an_exception_can_be_made_anew_from_its_arguments(error: Exception) -> N
 
 
 def test_a_configuration_error_is_one_line() -> None:
-    """Whatever a key of the configuration holds, it neither breaks the line nor steers a terminal."""
-    error = ConfigurationError("connections.a\nb\x1b[31m", "is empty", "write a string")
+    """Whatever a key of the configuration holds, it neither breaks the line nor steers a terminal, and can be read."""
+    error = ConfigurationError("connections.é\nb\x1b[31m", "is empty", "write a string")
 
-    assert str(error).isprintable()
+    assert str(error) == r"connections.é\nb\x1b[31m is empty; write a string"
