@@ -599,7 +599,9 @@ def test_a_renewal_that_hangs_is_not_waited_for(
 
     assert cache.get(IDENTITY, mint_slowly).password == "token 1"
     assert "there was no answer within 0 s" in caplog.text
-    assert new_process()() == "token 1"
+    with monkeypatch.context() as patch:
+        patch.setattr(HostStore, "turn", lambda *_: pytest.fail("a turn was taken"))
+        assert new_process()() == "token 1"
     answer.set()
     with process.turn(IDENTITY.key):
         assert cache.get(IDENTITY, aws.mint).password == "token 2"
@@ -674,9 +676,9 @@ def test_a_thread_that_hangs_is_not_waited_for_without_end(aws: Aws, monkeypatch
 
 @pytest.mark.parametrize("age", [0, 11 * HOUR])
 def test_what_comes_while_another_thread_hangs_is_served(
-    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, age: float
 ) -> None:
-    """As from a process that did not hang; even if it is to be renewed soon."""
+    """As from a process that did not hang; with a warning if it is to be renewed."""
     store = HostStore(str(tmp_path))
     aws.now += age
     entry = build_entry(token=build_token(), recorded_at=aws.now, key=IDENTITY.key)
@@ -690,6 +692,7 @@ def test_what_comes_while_another_thread_hangs_is_served(
     cache = TokenCache(store, HOUR, ProcessLayer(), aws.clock)
 
     assert cache.get(IDENTITY, aws.mint) == build_token()
+    assert ["no answer" in message for message in caplog.messages] == [True] * bool(age)
     assert aws.calls == 0
 
 
