@@ -257,6 +257,7 @@ def test_an_endpoint_is_of_no_other_kind_than_a_host_asks_for(host: str, fips: b
 
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "backend_kwargs", "are missing; set backend_kwargs ="),
     ({}, "backend_kwargs", "could not parse"),
     ({"refresh_before": 60}, "connections", "is missing"),
     ({"connections": None}, "connections", "is missing"),

@@ -10,7 +10,7 @@ from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import Settings
 from tests.unit.builders import build_failure, build_token
 
-SETTINGS = Settings.parse({"connections": {"docker_default": {}}})
+SETTINGS = Settings.parse({"connections": {"docker_default": {}}, "fallback_backends": [{"backend": "a.B"}]})
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ SETTINGS = Settings.parse({"connections": {"docker_default": {}}})
         Registry.parse("public.ecr.aws"),
         SETTINGS,
         SETTINGS.connections["docker_default"],
+        SETTINGS.fallback_backends[0],
     ],
     ids=lambda value: type(value).__name__,
 )
