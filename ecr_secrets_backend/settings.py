@@ -202,7 +202,7 @@ def _absolute_path(path: str, value: object) -> str:
 
 def _whole_number(least: int, most: int) -> Reader:
     def read(path: str, value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        if not isinstance(value, int) or not least <= value <= most:
             raise ConfigurationError(path, f"is {_shown(value)}", f"write a whole number from {least} to {most}")
         return value
 

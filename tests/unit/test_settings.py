@@ -147,10 +147,13 @@ def test_the_order_in_which_arguments_are_written_makes_no_other_identity() -> N
     assert one.identity.key == two.identity.key
 
 
-@pytest.mark.parametrize(("text", "truth"), [("true", True), ("TRUE", True), ("false", False), ("False", False)])
-def test_a_truth_value_may_be_text(text: str, truth: bool) -> None:
+@pytest.mark.parametrize(
+    ("value", "truth"),
+    [(True, True), ("true", True), ("TRUE", True), (False, False), ("false", False), ("False", False)],
+)
+def test_a_truth_value_may_be_text(value: object, truth: bool) -> None:
     """As it comes from an environment variable."""
-    assert parse_one(HOST, verify=text).identity.verify is truth
+    assert parse_one(HOST, verify=value).identity.verify is truth
 
 
 @pytest.mark.parametrize(
@@ -262,8 +265,9 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"refresh_before": 60}, "connections", "is missing"),
     ({"connections": None}, "connections", "is missing"),
     ({"connections": {}}, "connections", "maps no connection"),
-    ({"connections": []}, "connections", "is a list"),
+    ({"connections": []}, "connections", "is a list; write an object such as"),
     ({"connections": "{"}, "connections", "is not JSON"),
+    ({"connections": "[" * 100_000}, "connections", "is not JSON"),
     ({"connections": "[]"}, "connections", "is a list"),
     ({"connections": '"text"'}, "connections", "is a string"),
     ({"connections": "true"}, "connections", "is a truth value"),
@@ -317,7 +321,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a": HOST}, "profile_name": ""}, "profile_name", "is empty"),
     ({"connections": {"a": HOST}, "endpoint_url": "ecr.example"}, "endpoint_url", "URL of an endpoint"),
     ({"connections": {"a": HOST}, "endpoint_url": "https://me:secret@ecr.example"}, "endpoint_url", "user name"),
-    ({"connections": {"a": HOST}, "verify": 1}, "verify", "is a number"),
+    ({"connections": {"a": HOST}, "verify": 1}, "verify", "is a number; write true, false, or the path"),
     ({"connections": {"a": HOST}, "verify": ""}, "verify", "is empty"),
     ({"connections": {"a": HOST}, "refresh_before": -1}, "refresh_before", "is -1"),
     ({"connections": {"a": HOST}, "refresh_before": True}, "refresh_before", "is true"),
@@ -352,7 +356,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
             ("a.B", "", "is not JSON; write a list of objects"),
             ('{"backend": "a.B"}', "", "is an object"),
             ([{"backend": "a.B"}, "a.B"], "[1]", "is not JSON; write an object"),
-            ([[]], "[0]", "is a list; write an object"),
+            ([[]], "[0]", "is a list; write an object such as {"),
             ([{}], "[0].backend", "is missing"),
             ([{"backend": None}], "[0].backend", "is missing"),
             ([{"backend": 1}], "[0].backend", "is a number"),
@@ -400,12 +404,13 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("kwargs", "path", "part"), FAULTS, ids=[f"{path}: {part}" for _, path, part in FAULTS])
 def test_a_fault_is_refused_in_one_line_that_names_it(kwargs: dict[str, Any], path: str, part: str) -> None:
-    """The path of the kwarg, what is wrong with it, and what would be right."""
+    """The path of the kwarg, what is wrong with it, and what would be right; not how that was found."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.parse(kwargs)
 
     assert caught.value.path == path
     assert caught.value.remedy
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert part in str(caught.value)
     assert str(caught.value).startswith(path)
     assert str(caught.value).isprintable()
