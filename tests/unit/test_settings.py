@@ -137,6 +137,18 @@ def test_the_nearer_source_of_credentials_counts(
     assert (identity.profile_name, identity.aws_conn_id) == source
 
 
+def test_a_connection_may_be_json_text_with_white_space_around_it() -> None:
+    """As it comes from a file, or from a variable of several lines."""
+    assert parse_one(f'\n  {{"registry": "{HOST}"}}\n') == parse_one(HOST)
+
+
+def test_a_host_of_ecr_public_has_its_tokens_from_ecr_public() -> None:
+    """Which is another service, of one region."""
+    identity = parse_one("public.ecr.aws", region_name="eu-west-1").identity
+
+    assert (identity.service, identity.region) == ("ecr-public", "us-east-1")
+
+
 def test_the_order_in_which_arguments_are_written_makes_no_other_identity() -> None:
     """Two processes that are configured alike share a token."""
     one, two = (
@@ -279,7 +291,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"connections": {"a b": HOST}}, "connections.a b", "no ID of an Airflow connection"),
     ({"connections": {"": HOST}}, "connections.", "is empty"),
     ({"connections": {1: HOST}}, "connections.1", "is a number"),
-    ({"connections": {"a": 1}}, "connections.a", "is a number"),
+    ({"connections": {"a": 1}}, "connections.a", "is a number; write a registry's host, or an object"),
     ({"connections": {"a": None}}, "connections.a", "is null"),
     ({"connections": {"a": "docker.io"}}, "connections.a", "docker.io"),
     ({"connections": {"a": {"registry": "docker.io"}}}, "connections.a.registry", "docker.io"),
