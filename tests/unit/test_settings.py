@@ -42,6 +42,7 @@ def parse_one(shape: object, **common: object) -> MappedConnection:
         ({}, {"region_name": "eu-west-1"}, None, "eu-west-1"),
         ({}, {}, None, None),
         (json.dumps({"registry": HOST}), {}, HOST, "us-east-1"),
+        (f'\n  {{"registry": "{HOST}"}}\n', {}, HOST, "us-east-1"),
         ("public.ecr.aws", {}, "public.ecr.aws", "us-east-1"),
         (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", {}, f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
         (HOST, {"region_name": "eu-west-1"}, HOST, "us-east-1"),
@@ -135,11 +136,6 @@ def test_the_nearer_source_of_credentials_counts(
     identity = parse_one({"registry": HOST, **own}, **common).identity
 
     assert (identity.profile_name, identity.aws_conn_id) == source
-
-
-def test_a_connection_may_be_json_text_with_white_space_around_it() -> None:
-    """As it comes from a file, or from a variable of several lines."""
-    assert parse_one(f'\n  {{"registry": "{HOST}"}}\n') == parse_one(HOST)
 
 
 def test_a_host_of_ecr_public_has_its_tokens_from_ecr_public() -> None:
