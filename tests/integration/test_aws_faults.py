@@ -24,7 +24,7 @@ from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
 from tests.integration.faults import FAULTS, PAUSE_SECONDS, look_up, private_answer, serving
-from tests.process_helpers import give_up, need_root
+from tests.requirements import give_up, need_root
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS, Error, Hang, Reply
 from tests.unit.builders import NOW, build_entry, build_token
 
