@@ -449,17 +449,14 @@ def _with_shared_endpoints(connections: list[MappedConnection]) -> list[MappedCo
     kinds: dict[AwsIdentity, AwsIdentity] = {}
     for mapped in connections:
         identity = mapped.identity
-        if identity.use_fips or identity.use_dual_stack:
-            plain = _plain(identity)
-            kind = kinds.get(plain, plain)
-            kinds[plain] = replace(
-                plain,
-                use_fips=kind.use_fips or identity.use_fips,
-                use_dual_stack=kind.use_dual_stack or identity.use_dual_stack,
-            )
-    if not kinds:
-        return connections
-    return [replace(mapped, identity=kinds.get(_plain(mapped.identity), mapped.identity)) for mapped in connections]
+        plain = _plain(identity)
+        kind = kinds.get(plain, plain)
+        kinds[plain] = replace(
+            plain,
+            use_fips=kind.use_fips or identity.use_fips,
+            use_dual_stack=kind.use_dual_stack or identity.use_dual_stack,
+        )
+    return [replace(mapped, identity=kinds[_plain(mapped.identity)]) for mapped in connections]
 
 
 def _plain(identity: AwsIdentity) -> AwsIdentity:
@@ -478,7 +475,7 @@ def _kind(value: object) -> str:
     """Name a JSON value's type, not the value: it may be a secret in the wrong place."""
     if value is None:
         return "null"
-    names = {dict: "object", list: "list", str: "string", bool: "truth value", int: "number", float: "number"}
+    names = {dict: "object", str: "string", bool: "truth value", int: "number", float: "number"}
     name = names.get(type(value), type(value).__name__)
     return f"an {name}" if name == "object" else f"a {name}"
 

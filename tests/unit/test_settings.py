@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,9 @@ from ecr_secrets_backend.settings import (
     MappedConnection,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 A = "123456789012"
 HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
@@ -226,18 +229,16 @@ def test_accounts_share_an_identity() -> None:
     assert settings.connections["a"].identity == settings.connections["b"].identity
 
 
-def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region() -> None:
+@pytest.mark.parametrize("order", [list, reversed])
+def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region(order: Callable[[Any], Any]) -> None:
     """A FIPS or dual-stack host has the token of all who share it minted through such an endpoint."""
-    settings = Settings.parse(
-        {
-            "connections": {
-                "plain": HOST,
-                "fips": f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com",
-                "dual": f"{A}.dkr-ecr.us-east-1.on.aws",
-                "elsewhere": f"{A}.dkr.ecr.eu-west-1.amazonaws.com",
-            }
-        }
-    )
+    connections = {
+        "plain": HOST,
+        "fips": f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com",
+        "dual": f"{A}.dkr-ecr.us-east-1.on.aws",
+        "elsewhere": f"{A}.dkr.ecr.eu-west-1.amazonaws.com",
+    }
+    settings = Settings.parse({"connections": dict(order(connections.items()))})
 
     shared = {settings.connections[conn_id].identity for conn_id in ("plain", "fips", "dual")}
     assert [(identity.use_fips, identity.use_dual_stack) for identity in shared] == [(True, True)]
