@@ -49,12 +49,13 @@ def test_jitter_does_not_take_more_than_half_of_a_life() -> None:
     assert build_token(life=30, jitter=1.0).is_fresh(NOW + 14.9, refresh_before=HOUR)
 
 
-def test_no_refresh_ahead_serves_to_the_end() -> None:
+@pytest.mark.parametrize(("kept_for", "end"), [(0, 300), (900, 1200)])
+def test_no_refresh_ahead_serves_to_the_end(kept_for: float, end: float) -> None:
     """With refresh_before = 0 a token is fresh for as long as it is alive."""
     token = build_token()
 
-    assert token.is_fresh(NOW + TWELVE_HOURS - 301, refresh_before=0)
-    assert not token.is_fresh(NOW + TWELVE_HOURS - 300, refresh_before=0)
+    assert token.is_fresh(NOW + TWELVE_HOURS - end - 1, refresh_before=0, kept_for=kept_for)
+    assert not token.is_fresh(NOW + TWELVE_HOURS - end, refresh_before=0, kept_for=kept_for)
 
 
 @pytest.mark.parametrize(
