@@ -446,6 +446,8 @@ def _with_shared_endpoints(connections: list[MappedConnection]) -> list[MappedCo
 
     Where one of them names a FIPS registry, the token for all is minted through the FIPS endpoint; so for dual stack.
     """
+    if not any(mapped.identity.use_fips or mapped.identity.use_dual_stack for mapped in connections):
+        return connections  # soon, as there may be thousands, and each process builds them
     kinds: dict[AwsIdentity, AwsIdentity] = {}
     for mapped in connections:
         identity = mapped.identity
