@@ -65,6 +65,7 @@ class Entry:
     :param recorded_at: when AWS was asked last, in seconds since the epoch, by the clock that tells the token's times
     :param uptime: the same moment in seconds since this host was started
     :param key: whose token: a file that was renamed is not another identity's
+    :param identity: the same in words, for whoever looks into the cache
     """
 
     token: EcrToken | None = None
@@ -72,6 +73,7 @@ class Entry:
     recorded_at: float = -math.inf
     uptime: float = 0.0
     key: str = ""
+    identity: str = ""
 
     def now(self, wall: float) -> float:
         """Tell the time by the clock that tells the token's times.
@@ -100,7 +102,12 @@ class Entry:
 
     def failed(self, failure: MintFailure, wall: float) -> Entry:
         """Add that AWS was asked again and gave nothing."""
-        return replace(self, failure=failure, recorded_at=self.now(wall), uptime=uptime())
+        return replace(self, failure=failure, recorded_at=self.now(wall), uptime=uptime(), identity=failure.identity)
+
+    def pause_left(self, wall: float) -> float:
+        """Tell for how many seconds more nobody is to ask AWS, because it gave no token just now."""
+        age = self.age(wall)
+        return _back_off(self.token) - age if self.failure is not None and 0 <= age < _back_off(self.token) else 0.0
 
     def to_json(self) -> bytes:
         """Write it as the file of the host's cache holds it."""
@@ -126,7 +133,7 @@ class Entry:
 
     def _is_sound(self) -> bool:
         """Tell whether its times can be compared; TypeError or ValueError: a text is none, or cannot be sent."""
-        texts, times = [self.key], [self.recorded_at, self.uptime]
+        texts, times = [self.key, self.identity], [self.recorded_at, self.uptime]
         if self.token is not None:
             texts += [self.token.username, self.token.password]
             texts += [] if self.token.registry is None else [self.token.registry]
@@ -231,29 +238,30 @@ class TokenCache:
             return settled
         if old := entry.live(self._clock(), self._kept_for()):
             try:
-                return self._renewed(key, mint) or old
+                return self._renewed(identity, mint) or old
             except _TooLongError as error:
                 reason = str(error)
             if entry.live(self._clock(), self._kept_for()):
                 return self._in_vain(identity, entry, reason)
         try:
-            return self._awaited(key, mint)
+            return self._awaited(identity, mint)
         except _TooLongError as error:
             reason = str(error)
         return self._in_vain(identity, entry, reason)
 
-    def _renewed(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken | None:
+    def _renewed(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken | None:
         """Renew a token that still lives; None if somebody does so already."""
 
         def renew() -> EcrToken | None:
-            with self._host_turn(key) as is_ours:
-                return self._minted(key, mint) if is_ours else None
+            with self._host_turn(identity.key) as is_ours:
+                return self._minted(identity, mint) if is_ours else None
 
-        turn = self._process.turn(key)
+        turn = self._process.turn(identity.key)
         return _in_background(renew, turn, RENEWAL_PATIENCE_SECONDS) if turn.acquire(blocking=False) else None
 
-    def _awaited(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
+    def _awaited(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
         """Wait for a token, and mint it when the turn is ours, or when whoever has the turn takes long."""
+        key = identity.key
 
         def wait() -> EcrToken:
             give_up_at = time.monotonic() + HOST_PATIENCE_SECONDS
@@ -264,7 +272,7 @@ class TokenCache:
                     if is_late:
                         self._complain("the process whose turn it is does not get on")
                     if is_late or is_ours:
-                        return self._minted(key, mint)
+                        return self._minted(identity, mint)
                 time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
                 pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
                 settled = self._settled(self._newest(key))
@@ -277,9 +285,9 @@ class TokenCache:
             raise _TooLongError(LOOKUP_PATIENCE_SECONDS)
         return _in_background(wait, turn, patience_ends_at - time.monotonic())
 
-    def _minted(self, key: str, mint: Callable[[], EcrToken]) -> EcrToken:
+    def _minted(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
         """Mint, when whoever had the turn before has not done so, and let all know how it went."""
-        entry = self._newest(key)
+        entry = self._newest(identity.key)
         settled = self._settled(entry)
         if settled is not None:
             return settled
@@ -288,7 +296,7 @@ class TokenCache:
         except MintError as error:
             failure = error.failure
         else:
-            self._record(Entry(token, None, token.minted_at, uptime(), key))
+            self._record(Entry(token, None, token.minted_at, uptime(), identity.key, str(identity)))
             return token
         entry = entry.failed(failure, self._clock())
         self._record(entry)
@@ -313,7 +321,7 @@ class TokenCache:
         wall = self._clock()
         if fresh := entry.fresh(wall, self._refresh_before, self._kept_for()):
             return fresh
-        if entry.failure is not None and 0 <= entry.age(wall) < _back_off(entry.token):
+        if entry.failure is not None and entry.pause_left(wall):
             return self._despite(entry.failure, entry)
         return None
 

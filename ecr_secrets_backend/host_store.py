@@ -9,6 +9,7 @@ import secrets
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -30,6 +31,35 @@ _NO_FILE_OF_OURS: Final = (errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, 
 
 class UnsafeFileError(OSError):
     """Something in the folder's or a file's place that another user may have put there or may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the folder, as it was found.
+
+    :param size: in bytes
+    :param problem: why it would be refused; None if it would not
+    """
+
+    name: str
+    size: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The folder, as it was found.
+
+    :param path: where it is; None: there is none
+    :param mode: its permissions; :class:`HostStore` closes it to others whenever it is used
+    :param files: all that it holds
+    :param refused: what stands in the folder's place elsewhere and is not used, each with the reason
+    """
+
+    path: str | None
+    mode: int | None
+    files: tuple[StoredFile, ...]
+    refused: tuple[str, ...]
 
 
 class HostStore:
@@ -117,6 +147,43 @@ class HostStore:
             _lock_descriptors.discard(descriptor)
             os.close(descriptor)
 
+    def delete(self, name: str) -> bool:
+        """Delete a file, at once: who reads it meanwhile has read it whole.
+
+        :param name: the file's name
+        :return: whether there was one
+        """
+        with self._folder() as folder:
+            try:
+                _remove(name, folder)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def survey(self) -> Survey:
+        """Look at the folder without making or mending anything.
+
+        :return: what is there; of the places where the folder may be, the first that a user has made
+        """
+        refused: list[str] = []
+        for path in self._places():
+            try:
+                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN_SAFELY)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                refused.append(f"{path}: {error.strerror}")
+                continue
+            try:
+                status = os.fstat(folder)
+                if status.st_uid != os.geteuid():
+                    refused.append(f"{path}: belongs to user {status.st_uid}")
+                    continue
+                return Survey(path, stat.S_IMODE(status.st_mode), tuple(_surveyed(folder)), tuple(refused))
+            finally:
+                os.close(folder)
+        return Survey(None, None, (), tuple(refused))
+
     @contextmanager
     def _folder(self) -> Iterator[int]:
         descriptor = self._open_folder()
@@ -126,14 +193,25 @@ class HostStore:
             os.close(descriptor)
 
     def _open_folder(self) -> int:
+        make = os.mkdir if self._cache_dir is None else _make_folders
+        problem = OSError()
+        for path in self._places():
+            try:
+                return _open_private_folder(path, make)
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def _places(self) -> Iterator[str]:
+        """Tell where the folder may be; the first place that can be used is the one."""
         name = FOLDER_NAME.format(uid=os.geteuid())
         if self._cache_dir is not None:
-            return _open_private_folder(os.path.join(self._cache_dir, name), make=_make_folders)
+            yield os.path.join(self._cache_dir, name)
+            return
         for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), _SHARED_MEMORY):
             if os.path.isabs(parent):
-                with suppress(OSError):
-                    return _open_private_folder(os.path.join(parent, name))
-        return _open_private_folder(os.path.join(tempfile.gettempdir(), name))
+                yield os.path.join(parent, name)
+        yield os.path.join(tempfile.gettempdir(), name)
 
     def __str__(self) -> str:
         """Tell where it is."""
@@ -149,7 +227,7 @@ def _make_folders(path: str, mode: int) -> None:
     os.mkdir(path, mode)
 
 
-def _open_private_folder(path: str, make: Callable[[str, int], None] = os.mkdir) -> int:
+def _open_private_folder(path: str, make: Callable[[str, int], None]) -> int:
     """Open a folder of ours, made if need be; one that we had left open to others is closed to them first."""
     flags = os.O_RDONLY | os.O_DIRECTORY | _OPEN_SAFELY
     try:
@@ -201,20 +279,31 @@ def _remove(name: str, folder: int) -> None:
         os.rmdir(name, dir_fd=folder)
 
 
+def _surveyed(folder: int) -> Iterator[StoredFile]:
+    for name in sorted(os.listdir(folder)):
+        with suppress(FileNotFoundError):  # it has just been replaced
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            yield StoredFile(name, status.st_size, _problem(status))
+
+
 def _check_file(name: str, status: os.stat_result) -> None:
+    problem = _problem(status)
+    if problem is not None:
+        raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
+
+
+def _problem(status: os.stat_result) -> str | None:
     if not stat.S_ISREG(status.st_mode):
-        problem = "is not a file"
-    elif status.st_uid != os.geteuid():
-        problem = "belongs to another user"
-    elif status.st_nlink > 1:  # and not none: it may have been replaced since it was opened
-        problem = "has a second name"
-    elif stat.S_IMODE(status.st_mode) & 0o077:
-        problem = "is open to other users"
-    elif status.st_size > LARGEST_FILE_BYTES:
-        problem = "is too large"
-    else:
-        return
-    raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
+        return "is not a file"
+    if status.st_uid != os.geteuid():
+        return "belongs to another user"
+    if status.st_nlink > 1:  # and not none: it may have been replaced since it was opened
+        return "has a second name"
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return "is open to other users"
+    if status.st_size > LARGEST_FILE_BYTES:
+        return "is too large"
+    return None
 
 
 _lock_descriptors: Final[set[int]] = set()

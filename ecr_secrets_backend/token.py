@@ -56,12 +56,20 @@ class EcrToken:
         kept = min(kept_for, self.life * RENEWAL_PART - dying)
         return self.minted_at - dying <= now < self.expires_at - dying - kept
 
-    def is_fresh(self, now: float, refresh_before: float, kept_for: float = 0.0) -> bool:
-        """Tell whether it may be served without a thought of its renewal.
+    def renewal_at(self, refresh_before: float, kept_for: float = 0.0) -> float:
+        """Tell when it is to be renewed, in seconds since the epoch.
 
-        :param now: seconds since the epoch
         :param refresh_before: seconds before ``expires_at`` at which it is to be renewed; the jitter comes on top
         :param kept_for: as :meth:`is_alive` takes it; it is renewed as much earlier
         """
         early = min(refresh_before * (1 + self.jitter * JITTER_PART) + kept_for, self.life * RENEWAL_PART)
-        return self.is_alive(now, kept_for) and now < self.expires_at - early
+        return self.expires_at - early
+
+    def is_fresh(self, now: float, refresh_before: float, kept_for: float = 0.0) -> bool:
+        """Tell whether it may be served without a thought of its renewal.
+
+        :param now: seconds since the epoch
+        :param refresh_before: as for :meth:`renewal_at`
+        :param kept_for: as for :meth:`renewal_at`
+        """
+        return self.is_alive(now, kept_for) and now < self.renewal_at(refresh_before, kept_for)
