@@ -91,6 +91,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         super().__init__()
         settings = Settings.parse(kwargs)
         store = HostStore(settings.cache_dir) if settings.cache == "host" else None
+        self.settings = settings  #: what the kwargs say
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
         self._cache = TokenCache(store, settings.refresh_before, kept_for=_seconds_kept_by_airflow)

@@ -198,7 +198,7 @@ class HostStore:
         for path in self._places():
             try:
                 return _open_private_folder(path, make)
-            except OSError as error:
+            except OSError as error:  # noqa: PERF203 - there are four places at the most
                 problem = error
         raise problem
 

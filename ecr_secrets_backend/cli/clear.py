@@ -1,0 +1,52 @@
+"""``clear``: forget cached tokens, safely while others read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ecr_secrets_backend.cli import configuration
+from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
+from ecr_secrets_backend.cli.logins import Logins
+from ecr_secrets_backend.cli.status import ENTRY_SUFFIX
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ecr_secrets_backend.cli.output import Output
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Delete entries, and no lock: one that is deleted while it is held would be no lock any more."""
+    configured = configuration.read(options)
+    logins = Logins(configured.settings)
+    if logins.store is None:
+        output.text('cache = "process": there are no tokens on the host to forget.')
+        return GOOD
+    survey = logins.store.survey()
+    own = {f"{logins.identity(each).key}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
+    found = {file.name for file in survey.files if file.name.endswith(ENTRY_SUFFIX)}
+    try:
+        forgotten = sum(logins.store.delete(name) for name in sorted(found if options.all else found & own))
+    except OSError as error:
+        remedy = f"Look at {survey.path}."
+        raise CommandError(f"The cache cannot be changed: {error.strerror}", remedy, FAILED) from None
+    left = len(found) - forgotten
+    others = f"; {left} of other configurations or environments left, which --all forgets" if left else ""
+    output.text(f"Forgot {forgotten} token{'' if forgotten == 1 else 's'}{others}.")
+    return GOOD
+
+
+COMMAND: Final = Command(
+    name="clear",
+    help="forget cached tokens, safely while others read",
+    description="Forget the cached tokens of this configuration, and what AWS refused it: the next lookup asks AWS.\n"
+    "A process that is running keeps what it has in memory until it is due for renewal.",
+    epilog="""examples:
+  ecr-secrets-backend clear          # after a permission or a role was mended, for instance
+  ecr-secrets-backend clear --all""",
+    arguments=(
+        argument("--all", action="store_true", help="those of other configurations and environments of this user, too"),
+        *configuration.ARGUMENTS,
+    ),
+    run=run,
+)

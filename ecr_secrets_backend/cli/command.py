@@ -1,0 +1,116 @@
+"""What a command is, and how one is run: what it may print where, and what its failures become."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ecr_secrets_backend.cli.output import Output
+from ecr_secrets_backend.errors import ConfigurationError, EcrSecretsBackendError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
+
+GOOD: Final = 0
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+INTERRUPTED: Final = 130  # as shells tell of SIGINT
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a command, in the words of argparse."""
+
+    flags: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+def argument(*flags: str, **options: Any) -> Argument:  # noqa: ANN401 - argparse's own
+    """Name an argument as ``add_argument`` does."""
+    return Argument(flags, options)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, for our own parser and for Airflow's.
+
+    :param epilog: examples
+    :param run: does it, and returns the exit code
+    """
+
+    name: str
+    help: str
+    description: str
+    epilog: str
+    arguments: tuple[Argument, ...]
+    run: Callable[[argparse.Namespace, Output], int]
+
+
+class CommandError(EcrSecretsBackendError):
+    """A command that cannot do its work.
+
+    :param problem: what is wrong
+    :param remedy: what to do about it
+    :param exit_code: what the process is to end with
+    """
+
+    def __init__(self, problem: str, remedy: str, exit_code: int = WRONG_USAGE) -> None:
+        super().__init__(problem, remedy, exit_code)
+        self.problem = problem
+        self.remedy = remedy
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.remedy}"
+
+
+def execute(command: Command, options: argparse.Namespace) -> int:
+    """Run a command and put its failure into one line on standard error.
+
+    Standard output is the command's result alone: whatever else prints or logs there, Airflow's import among it, goes
+    to standard error.
+
+    :return: the exit code
+    """
+    output = Output(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr), _logging():
+            return command.run(options, output)
+    except BrokenPipeError:  # whoever has read our output has seen enough
+        with suppress(OSError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except CommandError as error:
+        problem, exit_code = str(error), error.exit_code
+    except ConfigurationError as error:
+        problem, exit_code = str(error), WRONG_USAGE
+    except EcrSecretsBackendError as error:
+        problem, exit_code = str(error), FAILED
+    sys.stderr.write(f"ecr-secrets-backend {command.name}: {problem}\n")
+    return exit_code
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Have the package's own lines on standard error, and nobody else's logging decide over them."""
+    logger = logging.getLogger("ecr_secrets_backend")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -1,0 +1,135 @@
+"""Which configuration a command works by: the one that Airflow would use in this process, or a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ecr_secrets_backend.cli.command import CommandError, argument
+from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ecr_secrets_backend.settings import MappedConnection
+
+BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
+
+SECTION: Final = argument(
+    "--section",
+    choices=("workers", "secrets"),
+    help="the section of Airflow's configuration to read (default: as a worker does, that of workers\n"
+    "where it sets secrets_backend, else that of secrets)",
+)
+BACKEND_KWARGS: Final = argument(
+    "--backend-kwargs",
+    metavar="FILE",
+    help="read the backend's kwargs, as JSON, from this file (-: from standard input) and not from Airflow",
+)
+ARGUMENTS: Final = (SECTION, BACKEND_KWARGS)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The settings that a command works by.
+
+    :param source: where they were read, for messages
+    :param is_airflow_s: whether Airflow, in this process, has the backend
+    """
+
+    settings: Settings
+    source: str
+    is_airflow_s: bool
+
+    def connection(self, conn_id: str) -> MappedConnection:
+        """Find a connection.
+
+        :raises CommandError: the backend does not map it
+        """
+        try:
+            return self.settings.connections[conn_id]
+        except KeyError:
+            mapped = ", ".join(sorted(self.settings.connections))
+            raise CommandError(
+                f"The connection {conn_id!r} is not mapped in {self.source}", f"Mapped are: {mapped}."
+            ) from None
+
+    def connections(self, conn_ids: list[str]) -> list[MappedConnection]:
+        """Find connections; all of them where none is named."""
+        return [self.connection(conn_id) for conn_id in conn_ids or self.settings.connections]
+
+
+def read(options: argparse.Namespace) -> Configuration:
+    """Read the configuration that the command line asks for.
+
+    :raises CommandError: there is none
+    :raises ConfigurationError: it cannot be right
+    """
+    if options.backend_kwargs is None:
+        return _airflow_s(options.section)
+    if options.section is not None:
+        raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
+    return _of_file(options.backend_kwargs)
+
+
+def _of_file(name: str) -> Configuration:
+    source = "standard input" if name == "-" else name
+    try:
+        kwargs = json.loads(sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(
+            f"{source} cannot be read: {error.strerror}", "Name a file that this user may read."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        remedy = "Write what stands in backend_kwargs, an object."
+        raise CommandError(f"{source} is not JSON: {error}", remedy) from None
+    if not isinstance(kwargs, dict):
+        raise CommandError(f"{source} holds no object", 'Write one such as {"connections": {…}}.')
+    return Configuration(Settings.parse(kwargs), source, is_airflow_s=False)
+
+
+def _airflow_s(section: str | None) -> Configuration:
+    """Have Airflow read its configuration and build the backend, as it would for a task."""
+    try:
+        from airflow import configuration
+    except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported
+        raise ConfigurationError(f"[secrets] backend_kwargs: {error.path}", error.problem, error.remedy) from None
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with Airflow's configuration
+        raise _unreadable(error) from None
+    from ecr_secrets_backend import EcrSecretsBackend
+
+    workers = configuration.conf.get("workers", "secrets_backend", fallback="")
+    server = configuration.conf.get("secrets", "backend", fallback="")
+    if section == "workers" and not workers:
+        raise CommandError("[workers] secrets_backend is not set", "Leave --section off to read [secrets].")
+    is_worker_s = bool(workers) and section != "secrets"
+    source = "[workers] secrets_backend_kwargs" if is_worker_s else "[secrets] backend_kwargs"
+    try:
+        # Before Airflow 3 there is one backend for all processes, and no argument.
+        arguments = {"worker_mode": True} if is_worker_s else {}
+        backend = configuration.get_custom_secret_backend(**arguments)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error.path}", error.problem, error.remedy) from None
+    except Exception as error:  # noqa: BLE001
+        raise _unreadable(error) from None
+    if not isinstance(backend, EcrSecretsBackend):
+        name = "[workers] secrets_backend" if is_worker_s else "[secrets] backend"
+        told = f"{name} is {workers if is_worker_s else server}" if backend else "no secrets backend is set"
+        raise CommandError(
+            f"In the Airflow of this process {told} (configuration file: {configuration.AIRFLOW_CONFIG})",
+            f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the"
+            " environment of the process that is to have it, or name a file by --backend-kwargs.",
+        )
+    return Configuration(backend.settings, source, is_airflow_s=True)
+
+
+def _unreadable(error: Exception) -> CommandError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return CommandError(
+        f"Airflow's configuration cannot be read: {lines[0].rstrip('.')}",
+        "Correct it, or name a file by --backend-kwargs.",
+    )

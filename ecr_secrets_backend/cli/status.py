@@ -1,0 +1,202 @@
+"""``status``: what the host's cache holds, and how safe it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.cli import configuration
+from ecr_secrets_backend.cli.command import GOOD, Command, argument
+from ecr_secrets_backend.cli.logins import Logins
+from ecr_secrets_backend.cli.output import duration, iso_time
+from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.host_store import Survey
+from ecr_secrets_backend.registry import Registry
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from ecr_secrets_backend.cli.configuration import Configuration
+    from ecr_secrets_backend.cli.output import Output
+    from ecr_secrets_backend.token import EcrToken
+
+State = Literal["fresh", "renewing", "dying", "dead", "none"]
+
+STATES: Final = {
+    "fresh": "served at once",
+    "renewing": "to be renewed by the next lookup; served until then",
+    "dying": "too near its end to be served",
+    "dead": "past its end",
+    "none": "AWS gave none",
+}
+
+ENTRY_SUFFIX: Final = ".json"
+
+OUTPUT: Final = argument(
+    "--output", choices=("table", "json"), default="table", help="for people, or for programs (default: table)"
+)
+
+
+@dataclass(frozen=True)
+class CachedToken:
+    """An entry of the cache, of which a connection of this configuration may make use or not.
+
+    :param connections: the connections of this configuration that it serves, in this process's environment
+    """
+
+    entry: Entry
+    connections: tuple[str, ...]
+    registries: tuple[str, ...]
+    region: str | None
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Show the cache."""
+    configured = configuration.read(options)
+    logins = Logins(configured.settings)
+    survey = logins.store.survey() if logins.store else Survey(None, None, (), ())
+    now = time.time()
+    tokens = [_told(cached, configured, now) for cached in find(configured, logins, survey)]
+    cache = {
+        "kind": configured.settings.cache,
+        "folder": survey.path,
+        "user": os.geteuid(),
+        "problems": list(problems(survey)),
+        "files": len(survey.files),
+        "bytes": sum(file.size for file in survey.files),
+    }
+    if options.output == "json":
+        output.json({"cache": cache, "tokens": tokens})
+    else:
+        output.show(*_rendered(cache, tokens))
+    return GOOD
+
+
+def find(configured: Configuration, logins: Logins, survey: Survey) -> Iterator[CachedToken]:
+    """Read all sound entries of the cache."""
+    if logins.store is None:
+        return
+    mapped = [(logins.identity(each).key, each) for each in configured.settings.connections.values()]
+    for file in survey.files:
+        text = logins.store.read(file.name) if file.name.endswith(ENTRY_SUFFIX) and not file.problem else None
+        entry = Entry.from_json(text) if text else None
+        if entry is None:
+            continue
+        ours = [each for key, each in mapped if key == entry.key]
+        default = entry.token.registry if entry.token else None
+        registries = {each.host or default for each in ours} if ours else {default}
+        yield CachedToken(
+            entry,
+            tuple(each.conn_id for each in ours),
+            tuple(sorted(filter(None, registries))),
+            _region(entry, default),
+        )
+
+
+def problems(survey: Survey) -> Iterator[str]:
+    """Tell what is not as the cache makes it."""
+    yield from (f"{place}; not used" for place in survey.refused)
+    if survey.mode is not None and survey.mode & 0o077:
+        yield f"{survey.path} is open to other users (mode {survey.mode:04o}); the next lookup closes it"
+    for file in survey.files:
+        if file.problem:
+            yield f"{file.name} {file.problem}; it is not read, and the next mint replaces it"
+
+
+def _region(entry: Entry, registry: str | None) -> str | None:
+    if registry:
+        try:
+            return Registry.parse(registry).region
+        except InvalidRegistryError:
+            return None
+    return entry.failure.region if entry.failure else None
+
+
+def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State:
+    """Tell what becomes of a token when it is asked for."""
+    if token is None:
+        return "none"
+    if token.is_fresh(now, refresh_before):
+        return "fresh"
+    if token.is_alive(now):
+        return "renewing"
+    return "dying" if now < token.expires_at else "dead"
+
+
+def _told(cached: CachedToken, configured: Configuration, now: float) -> dict[str, Any]:
+    entry, token, failure = cached.entry, cached.entry.token, cached.entry.failure
+    return {
+        "identity": entry.identity,
+        "region": cached.region,
+        "connections": list(cached.connections),
+        "registries": list(cached.registries),
+        "minted_at": iso_time(token.minted_at) if token else None,
+        "expires_at": iso_time(token.expires_at) if token else None,
+        "seconds_left": max(0, round(token.expires_at - now)) if token else 0,
+        "state": state_of(token, now, configured.settings.refresh_before),
+        "failure": {**asdict(failure), "at": iso_time(entry.recorded_at)} if failure else None,
+        "back_off_seconds": round(entry.pause_left(now)),
+    }
+
+
+def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]]) -> Iterator[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    if cache["kind"] == "process":
+        yield Text('cache = "process": each process has its tokens for itself, and none are on the host.')
+        return
+    user = f"user {cache['user']}"
+    if cache["folder"] is None:
+        yield Text(f"There is no cache of {user} on this host yet: the first lookup makes it.")
+    else:
+        size = f"{cache['files']} files, {cache['bytes']:,} bytes"
+        safety = "" if cache["problems"] else "; private to this user"
+        yield Text(f"Cache of {user}: {cache['folder']} ({size}{safety})")
+    for problem in cache["problems"]:
+        yield Text(f"! {problem}", style="yellow")
+    if not tokens:
+        yield Text("It holds no token. Caches are per user: run this as the user that Airflow's tasks run as.")
+        return
+    table = Table("Identity", "Region", "Connections", "Registries", "Minted", "Expires", "Left", "State")
+    colours = {"fresh": "green", "renewing": "yellow"}
+    for token in tokens:
+        table.add_row(
+            token["identity"],
+            token["region"] or "",
+            "\n".join(token["connections"]) or "(none of this configuration)",
+            "\n".join(token["registries"]),
+            token["minted_at"],
+            token["expires_at"],
+            duration(token["seconds_left"]),
+            Text(token["state"], style=colours.get(token["state"], "red")),
+        )
+    yield table
+    for token in tokens:
+        if failure := token["failure"]:
+            pause = token["back_off_seconds"]
+            again = f"not asked again for {pause} s" if pause else "asked again by the next lookup that needs it"
+            yield Text(
+                f"! {token['identity']}: AWS failed at {failure['at']}, and is {again}."
+                f" {failure['code']}: {failure['reason']}. {failure['remedy']}",
+                style="red",
+            )
+
+
+COMMAND: Final = Command(
+    name="status",
+    help="show what the host's cache holds, never a token",
+    description="Show the cache of this user on this host: whose tokens it holds, their time, what failed last.\n\n"
+    + "\n".join(f"  {state:<10}{meaning}" for state, meaning in STATES.items()),
+    epilog="""examples:
+  ecr-secrets-backend status
+  ecr-secrets-backend status --output json | jq '.tokens[] | select(.state != "fresh")'""",
+    arguments=(OUTPUT, *configuration.ARGUMENTS),
+    run=run,
+)

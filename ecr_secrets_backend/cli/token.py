@@ -1,0 +1,37 @@
+"""``token``: a registry's password alone, for ``docker login --password-stdin``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ecr_secrets_backend.cli import configuration
+from ecr_secrets_backend.cli.command import GOOD, Command, argument
+from ecr_secrets_backend.cli.logins import Logins
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ecr_secrets_backend.cli.output import Output
+
+
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Print the password."""
+    configured = configuration.read(options)
+    mapped = configured.connection(options.conn_id)
+    with output.progress("Waiting for the token"):
+        login = Logins(configured.settings).get(mapped)
+    output.text(login.token.password)
+    return GOOD
+
+
+COMMAND: Final = Command(
+    name="token",
+    help="print a connection's password, and nothing else",
+    description="Print the password of a mapped connection, from the cache while that holds a live token.",
+    epilog="""examples:
+  ecr-secrets-backend token docker_default |
+      docker login --username AWS --password-stdin 123456789012.dkr.ecr.us-east-1.amazonaws.com
+  ecr-secrets-backend token docker_default --backend-kwargs kwargs.json | skopeo login -u AWS --password-stdin ...""",
+    arguments=(argument("conn_id", metavar="CONN_ID", help="a mapped connection"), *configuration.ARGUMENTS),
+    run=run,
+)
