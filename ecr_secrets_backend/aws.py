@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import import_module
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.registry import PUBLIC_REGION
 from ecr_secrets_backend.token import EcrToken
 
 if TYPE_CHECKING:
@@ -68,12 +69,8 @@ def mint(
 def _mint(
     identity: AwsIdentity, clock: Callable[[], float], connection: AwsConnection | None
 ) -> EcrToken | MintFailure:
-    try:
-        _begin(*(() if connection is None else _AMAZON_PROVIDER))  # first, so that all loggers are there to be hushed
-    except ImportError as error:
-        reason = f"Airflow's amazon provider is needed for aws_conn_id, and cannot be imported: {error}"
-        remedy = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
-        return MintFailure(str(identity), identity.region or "none", type(error).__name__, reason, remedy)
+    if (missing := _prepare(identity, connection)) is not None:  # first, so that all loggers are there to be hushed
+        return missing
     from botocore.exceptions import BotoCoreError, ClientError
 
     region, client = identity.region, None
@@ -96,6 +93,54 @@ def _mint(
         return MintFailure(str(identity), region or "none", "UnusableAnswer", reason, remedy)
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks AWS, as far as it tells.
+
+    :param source: where boto3 found the credentials, in botocore's word for it, such as ``env`` or ``iam-role``
+    :param arn: what STS GetCallerIdentity tells; None: it does not
+    """
+
+    source: str
+    arn: str | None
+
+
+def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Caller:
+    """Find the credentials of an identity, and ask STS whose they are.
+
+    :param identity: who asks, and where
+    :param connection: as for :func:`mint`
+    :raises MintError: there are no credentials, or the role cannot be assumed
+    """
+    outcome = _caller(identity, connection)
+    if isinstance(outcome, MintFailure):
+        raise MintError(outcome)
+    return outcome
+
+
+def _caller(identity: AwsIdentity, connection: AwsConnection | None) -> Caller | MintFailure:
+    if (missing := _prepare(identity, connection)) is not None:
+        return missing
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    region = identity.region or "none"
+    try:
+        with _hushed():
+            session, identity = _session(identity, connection)
+            credentials = session.get_credentials()
+            if credentials is None or not credentials.get_frozen_credentials().access_key:
+                return _failure(identity, region, NoCredentialsError())
+            source = str(credentials.method)
+            try:
+                where = identity.region or session.get_config_variable("region") or PUBLIC_REGION
+                client: Any = session.create_client("sts", region_name=where, verify=identity.verify)
+                return Caller(source, client.get_caller_identity()["Arn"])
+            except (BotoCoreError, ClientError, KeyError):  # it need not be allowed, nor reachable, for a pull
+                return Caller(source, None)
+    except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise
+        return _failure(identity, region, error)
+
+
 #: Held while boto3 is imported and OpenSSL begins, and while a process forks: a child that is forked in the middle of
 #: either finds half of it, or a lock of OpenSSL taken, and nobody to go on.
 _beginning: Final = threading.Lock()
@@ -109,6 +154,17 @@ def _begin(*names: str) -> None:
             import_module(name)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ssl.RAND_bytes(1)
+
+
+def _prepare(identity: AwsIdentity, connection: AwsConnection | None) -> MintFailure | None:
+    """Import all that this identity's session needs; tell what is not installed."""
+    try:
+        _begin(*(() if connection is None else _AMAZON_PROVIDER))
+    except ImportError as error:
+        reason = f"Airflow's amazon provider is needed for aws_conn_id, and cannot be imported: {error}"
+        remedy = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
+        return MintFailure(str(identity), identity.region or "none", type(error).__name__, reason, remedy)
+    return None
 
 
 #: What reads an AWS connection of Airflow.

@@ -10,13 +10,13 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend import __version__
-from ecr_secrets_backend.cli import clear, docker_config, status, token
+from ecr_secrets_backend.cli import check, clear, docker_config, status, token
 from ecr_secrets_backend.cli.command import Command, execute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final = (token.COMMAND, docker_config.COMMAND, status.COMMAND, clear.COMMAND)
+COMMANDS: Final = (check.COMMAND, token.COMMAND, docker_config.COMMAND, status.COMMAND, clear.COMMAND)
 DESCRIPTION: Final = "Live Amazon ECR logins for Airflow's Docker connections: prove the way, and use them elsewhere."
 
 

@@ -1,4 +1,4 @@
-"""Docker's ``config.json``: read it, see which login wins there, and change logins in it, leaving all else as it was."""
+"""Docker's ``config.json``: see which login wins there, and change logins, leaving all else as it was."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ class DockerConfig:
 
     def login(self, name: str) -> tuple[str, str] | None:
         """Read the user name and password that stand under a name."""
-        entry = self.auths.get(name)
         try:
-            username, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
+            login = base64.b64decode(self.auths[name]["auth"], validate=True)
+            username, colon, password = login.decode().partition(":")
         except (TypeError, KeyError, ValueError):
             return None
         return (username, password.rstrip("\0")) if colon else None
@@ -125,9 +125,8 @@ def change_logins(folder: Path, logins: Mapping[str, str | None]) -> set[str]:
                 _replace(config, {**config.content, "auths": kept})
             return changed
     except OSError as error:
-        raise CommandError(
-            f"{folder / FILE_NAME} cannot be written: {error.strerror}", _remedy(error), FAILED
-        ) from None
+        problem = f"{folder / FILE_NAME} cannot be written: {error.strerror}"
+        raise CommandError(problem, _remedy(error), FAILED) from None
 
 
 def _replace(config: DockerConfig, content: object) -> None:
@@ -140,13 +139,13 @@ def _replace(config: DockerConfig, content: object) -> None:
         leftover.unlink(missing_ok=True)
     descriptor, temporary = tempfile.mkstemp(suffix, prefix, target.parent)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, _FILE_MODE)
             _give(descriptor, owner)
             file.write(text + ("\n" if (config.text or "").endswith("\n") else ""))
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, target)
+        Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -164,19 +163,22 @@ def _lock(folder: Path) -> Iterator[None]:
     descriptor = _open_lock(folder)
     try:
         give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= give_up_at:
-                    remedy = "Look for a process that was stopped while it had it."
-                    raise CommandError(f"{folder / LOCK_NAME} is held by another process", remedy, FAILED) from None
-                time.sleep(_LOCK_PAUSE_SECONDS)
-            else:
-                break
+        while not _locked(descriptor):
+            if time.monotonic() >= give_up_at:
+                remedy = "Look for a process that was stopped while it had it."
+                raise CommandError(f"{folder / LOCK_NAME} is held by another process", remedy, FAILED)
+            time.sleep(_LOCK_PAUSE_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_lock(folder: Path) -> int:
