@@ -21,7 +21,7 @@ from ecr_secrets_backend.cli.finding import Fault, Finding, Told
 from ecr_secrets_backend.cli.image import Image
 from ecr_secrets_backend.cli.logins import Login, Logins
 from ecr_secrets_backend.cli.output import duration
-from ecr_secrets_backend.cli.pull import Pull, read_image
+from ecr_secrets_backend.cli.pull import Pull, is_ecr, read_image
 from ecr_secrets_backend.cli.registry_client import RegistryClient
 from ecr_secrets_backend.cli.status import OUTPUT, state_of
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError, MintError
@@ -257,7 +257,7 @@ def _chosen(configured: Configuration, options: argparse.Namespace) -> tuple[lis
     registry = image.registry if image else None
     serving = [mapped for mapped in connections if mapped.host == registry]
     undecided = [mapped for mapped in connections if mapped.host is None]  # AWS will tell whose registry it is
-    if registry and (serving or undecided):
+    if registry and is_ecr(registry) and (serving or undecided):
         return (serving or undecided), None
     by_host = conn_ids_by_host(configured)
     return [], lambda: Told(str(read_image(options.image, None, by_host)))
@@ -311,10 +311,10 @@ def _rendered(findings: list[Finding]) -> Iterator[RenderableType]:
             if whose is not None:
                 yield Text(f"\n{whose}", style="bold")
         mark, style = _MARKS[finding.state]
-        text = Text(finding.message[:1].upper() + finding.message[1:])
+        text = Text(finding.message)
         if finding.remedy:
             text.append(f"\n→ {finding.remedy}", style="bold" if finding.state == "failed" else "")
-        table.add_row(Text(f"{mark} {finding.step}", style=style), text, Text(f"{finding.seconds:.1f} s", style="dim"))
+        table.add_row(Text(f"{mark} {finding.step}", style=style), Text(f"{finding.seconds:.1f} s", style="dim"), text)
     yield table
     failed = [finding for finding in findings if finding.state == "failed"]
     warned = sum(finding.state == "warning" for finding in findings)

@@ -119,6 +119,12 @@ def _airflow_s(section: str | None) -> Configuration:
     if not isinstance(backend, EcrSecretsBackend):
         name = "[workers] secrets_backend" if is_worker_s else "[secrets] backend"
         told = f"{name} is {workers if is_worker_s else server}" if backend else "no secrets backend is set"
+        if is_worker_s and server == BACKEND:
+            raise CommandError(
+                f"In the Airflow of this process {told}, so tasks ask that one, and only servers have {BACKEND}",
+                "Set it there as well; or, if tasks are to get the connection from the API server, check its way there"
+                " by --section secrets.",
+            )
         raise CommandError(
             f"In the Airflow of this process {told} (configuration file: {configuration.AIRFLOW_CONFIG})",
             f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "unix:///var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 30  # a login goes from the engine to the registry and back
 
+logger = logging.getLogger(__name__)
+
 #: What Python's names of processors are in Docker's words.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -106,6 +108,8 @@ class Engine:
 
         class Hook(DockerHook):  # type: ignore[misc, unused-ignore]
             """Has the connection already, and does with it what any DockerHook does."""
+
+            log = logger  # Airflow's own goes by ways that logging does not know
 
             @classmethod
             def get_connection(cls, conn_id: str) -> Any:  # noqa: ANN401, ARG003

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 #: Where there is no terminal, lines are not broken to fit one: whoever reads a log searches for whole names in it.
-UNBOUNDED_COLUMNS: Final = 240
+UNBOUNDED_COLUMNS: Final = 1000
 
 
 class Output:

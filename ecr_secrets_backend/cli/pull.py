@@ -40,7 +40,7 @@ def read_image(text: str, host: str | None, conn_ids: Mapping[str, str]) -> Imag
         )
     if image.registry == host:
         return image
-    if not _is_ecr(image.registry):
+    if not is_ecr(image.registry):
         kind = operator_of(image.registry)
         at = "https://index.docker.io/v1/" if kind == operator_of(DOCKER_HUB) else image.registry
         raise Fault(
@@ -62,7 +62,8 @@ def read_image(text: str, host: str | None, conn_ids: Mapping[str, str]) -> Imag
     )
 
 
-def _is_ecr(registry: str) -> bool:
+def is_ecr(registry: str) -> bool:
+    """Tell whether a host is a registry of Amazon ECR."""
     try:
         Registry.parse(registry)
     except InvalidRegistryError:

@@ -115,14 +115,19 @@ class World:
             world._remove_control_groups()
 
     def run(
-        self, *command: str | Path, environment: Mapping[str, str] | None = None, timeout: float = 60
+        self,
+        *command: str | Path,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 60,
+        exit_code: int = 0,
     ) -> subprocess.CompletedProcess[str]:
         """
         Run a command to its end.
 
         :param environment: variables beside the world's own
         :param timeout: seconds
-        :raises AssertionError: when it fails, with what it said
+        :param exit_code: what it is to end with
+        :raises AssertionError: when it ends with another, with what it said
         """
         done = subprocess.run(
             self._enter(command),
@@ -133,7 +138,7 @@ class World:
             timeout=timeout,
             check=False,
         )
-        assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode == exit_code, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
     def start(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import socket
@@ -39,6 +39,9 @@ EXPIRED_MESSAGE = "Your authorization token has expired. Reauthenticate and try 
 OWN_HEADERS = ("host", "authorization", "connection")  # they are about this hop alone
 
 
+Verdict: TypeAlias = 'Literal["challenged", "unknown", "expired", "denied", "served"]'
+
+
 @dataclass(frozen=True)
 class Request:
     """
@@ -47,13 +50,14 @@ class Request:
     :param host: the registry that was asked
     :param path: for what
     :param status: the HTTP status of the answer
-    :param verdict: ``challenged`` without a login, ``unknown`` or ``expired`` with a bad one, else ``served``
+    :param verdict: ``challenged`` without a login, ``unknown`` or ``expired`` with a bad one, ``denied`` without a
+        permission, else ``served``
     """
 
     host: str
     path: str
     status: int
-    verdict: Literal["challenged", "unknown", "expired", "served"]
+    verdict: Verdict
 
 
 class RegistryStandIn(ThreadingHTTPServer):
@@ -65,6 +69,8 @@ class RegistryStandIn(ThreadingHTTPServer):
     :param certificate: a certificate for these hosts
     :param aws: who knows which tokens are alive
     :param log: a file that gets a line of JSON for each request
+
+    What IAM allows is in ``denied``: for each repository that may not be pulled, the action that is missing.
     """
 
     daemon_threads = True
@@ -74,6 +80,7 @@ class RegistryStandIn(ThreadingHTTPServer):
     ) -> None:
         self.upstreams = upstreams
         self.aws = aws
+        self.denied: dict[str, str] = {}
         self._log = log
         self._lock = threading.Lock()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -133,15 +140,13 @@ class Handler(BaseHTTPRequestHandler):
             case "expired":
                 self._refuse("expired", HTTPStatus.FORBIDDEN, "DENIED", EXPIRED_MESSAGE)
             case None:
-                self._pass_on()
+                self._pass_on_what_is_allowed()
 
     def do_HEAD(self) -> None:
         """Answer as to GET, but for the body."""
         self.do_GET()
 
-    def _refuse(
-        self, verdict: Literal["challenged", "unknown", "expired"], status: HTTPStatus, code: str, message: str
-    ) -> None:
+    def _refuse(self, verdict: Verdict, status: HTTPStatus, code: str, message: str) -> None:
         self.server.record(Request(self._host, self.path, status, verdict))
         body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
         self.send_response(status)
@@ -153,6 +158,31 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _pass_on_what_is_allowed(self) -> None:
+        """Ask for the actions that ECR asks for, each at its own part of a pull."""
+        _, _, repository, kind, *_ = (*self.path.split("/"), "", "")
+        missing = self.server.denied.get(repository)
+        if missing == {"manifests": "ecr:BatchGetImage", "blobs": "ecr:GetDownloadUrlForLayer"}.get(kind, ""):
+            region = self._host.split(".")[3]
+            message = (
+                f"User: arn:aws:iam::123456789012:user/tester is not authorized to perform: {missing} on resource:"
+                f" arn:aws:ecr:{region}:123456789012:repository/{repository} because no identity-based policy allows"
+                f" the {missing} action"
+            )
+            self._refuse("denied", HTTPStatus.FORBIDDEN, "DENIED", message)
+        elif kind == "manifests" and not self._has(repository):
+            message = f"The repository with name '{repository}' does not exist in the registry with id '123456789012'"
+            self._refuse("served", HTTPStatus.NOT_FOUND, "NAME_UNKNOWN", message)
+        else:
+            self._pass_on()
+
+    def _has(self, repository: str) -> bool:
+        """Tell whether there is a repository; asked for a manifest, the registry behind does not say."""
+        port = self.server.upstreams[self._host]
+        with closing(HTTPConnection("127.0.0.1", port, timeout=UPSTREAM_TIMEOUT_SECONDS)) as upstream:
+            upstream.request("GET", f"/v2/{repository}/tags/list")
+            return upstream.getresponse().status == HTTPStatus.OK
 
     def _pass_on(self) -> None:
         port = self.server.upstreams[self._host]
