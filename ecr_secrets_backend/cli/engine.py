@@ -109,7 +109,8 @@ class Engine:
         class Hook(DockerHook):  # type: ignore[misc, unused-ignore]
             """Has the connection already, and does with it what any DockerHook does."""
 
-            log = logger  # Airflow's own goes by ways that logging does not know
+            # Airflow's own goes by ways that logging does not know.
+            log = logger  # type: ignore[assignment, unused-ignore]
 
             @classmethod
             def get_connection(cls, conn_id: str) -> Any:  # noqa: ANN401, ARG003

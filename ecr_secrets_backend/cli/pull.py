@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -154,12 +155,10 @@ class Pull:
         return self._client.get(f"/v2/{self._image.repository}/{kind}/{reference}", self._login, accept)
 
     def _tags(self) -> str:
-        """List some tags, where the identity may."""
-        try:
-            tags = self._get("tags", "list").json.get("tags") or []
-        except OSError:
-            tags = []
-        return f"; it has {', '.join(map(str, tags[:10]))}" if tags else ""
+        """Name the tags that come nearest, where the identity may list them."""
+        found = self._get("tags", "list").json.get("tags") or []
+        near = get_close_matches(self._image.reference, map(str, found), n=5, cutoff=0)
+        return f"; the nearest are {', '.join(near)}" if near else ""
 
     def _deny(self, answer: Answer) -> NoReturn:
         _, message = answer.error

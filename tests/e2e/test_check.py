@@ -219,11 +219,11 @@ def test_a_repository_that_does_not_exist_is_named(site: Site) -> None:
 
 
 def test_a_wrong_tag_is_named(site: Site) -> None:
-    """With those that there are."""
-    step, code, told = fault(site.check("--image", f"{US_HOST}/app:2"))
+    """With those that come near it."""
+    step, code, told = fault(site.check("--image", f"{US_HOST}/app:10"))
 
     assert (step, code) == ("image: tag", "tag-missing")
-    assert "'2'; it has 1" in told
+    assert "'10'; the nearest are 1" in told
 
 
 @pytest.mark.parametrize(
