@@ -164,6 +164,21 @@ class World:
             os.killpg(service.pid, signal.SIGKILL)
         service.wait()
 
+    @contextmanager
+    def serving(
+        self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command as :meth:`start` does, and end it with the block by SIGTERM, which it has to obey."""
+        self.start(name, *command, environment=environment)
+        service = self._services.pop(name)
+        try:
+            yield service
+        finally:
+            # To the command itself: `nsenter`, which waits for it, would not pass the signal on.
+            for child in Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
+            service.wait(10)
+
     def inside(self, function: Callable[[], Result]) -> Result:
         """Call a function of this process in the world's network, where sockets and processes that it makes remain."""
 

@@ -1,0 +1,91 @@
+"""The command as its users run it: a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "ecr_secrets_backend")
+US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+PATIENCE_SECONDS = 30.0
+
+
+def run(*arguments: str | Path, exit_code: int = 0, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """
+    Run a command to its end, with the environment that this process has now.
+
+    :param exit_code: what it is to end with
+    :param given: its standard input
+    """
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, check=False, input=given or "", timeout=50
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+class Watch:
+    """A command that stays."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @classmethod
+    @contextmanager
+    def running(cls, *arguments: str | Path) -> Iterator[Watch]:
+        """Start it; it ends with the block."""
+        with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ) as process:
+            watch = cls(process)
+            try:
+                yield watch
+            finally:
+                process.kill()
+                watch._reader.join()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.lines += iter(self.process.stderr.readline, "")
+
+    def wait_for(self, what: str) -> None:
+        """Wait until it says something."""
+        wait(lambda: any(what in line for line in self.lines), self.process)
+
+    def end(self, number: int) -> float:
+        """Send it a signal, and give the seconds that it takes to end."""
+        started_at = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE_SECONDS)
+        self._reader.join()
+        return time.monotonic() - started_at
+
+
+def wait(check: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something holds, or a process has ended that is to make it hold."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not check():
+        assert time.monotonic() < give_up_at, "not yet"
+        assert process is None or process.poll() is None, "the command has ended"
+        time.sleep(0.02)
+
+
+def passwords(config: Path) -> dict[str, str]:
+    """Read the passwords that Docker finds in its configuration, by host."""
+    auths: dict[str, Any] = json.loads(config.read_text())["auths"]
+    logins = {host: base64.b64decode(entry["auth"]).decode() for host, entry in auths.items()}
+    return {host: login.removeprefix("AWS:") for host, login in logins.items()}

@@ -1,0 +1,311 @@
+"""``token``, ``status`` and ``clear`` as processes, and what all commands have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run
+from tests.stand_ins.aws import Error
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
+
+DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized")
+
+
+@pytest.fixture
+def kwargs(aws: AwsStandIn, tmp_path: Path) -> dict[str, Any]:
+    del aws
+    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
+    return {"connections": connections, "cache_dir": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
+    """The arguments that have a command read the kwargs from a file."""
+    path = tmp_path / "kwargs.json"
+    path.write_text(json.dumps(kwargs))
+    return "--backend-kwargs", str(path)
+
+
+@pytest.fixture
+def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend is configured in Airflow, by environment variables."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "ecr_secrets_backend.EcrSecretsBackend")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
+
+
+class TestToken:
+    def test_it_prints_the_password_alone(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """One line, which the registry accepts."""
+        done = run("token", "docker_default", *file)
+
+        (password,) = done.stdout.splitlines()
+        assert aws.authorise("AWS", password, region="us-east-1").alive
+        assert done.stderr == ""
+
+    def test_it_comes_from_the_cache_while_that_is_alive(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """Two commands, one AWS call."""
+        first, second = (run("token", "docker_default", *file).stdout for _ in range(2))
+
+        assert first == second
+        assert len(aws.calls()) == 1
+
+    @pytest.mark.usefixtures("airflow")
+    def test_it_shares_the_cache_with_airflow(
+        self, aws: AwsStandIn, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same token by Airflow's configuration as by a file; whatever Airflow logs is not on standard output."""
+        monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
+        by_airflow = run("token", "docker_default").stdout
+        by_file = run("token", "docker_default", *file).stdout
+
+        assert by_airflow == by_file
+        assert len(aws.calls()) == 1
+
+    @pytest.mark.usefixtures("aws")
+    def test_kwargs_may_come_from_standard_input(self, kwargs: dict[str, Any]) -> None:
+        """By a dash in place of a file."""
+        assert run("token", "docker_eu", "--backend-kwargs", "-", given=json.dumps(kwargs)).stdout
+
+    def test_with_a_file_airflow_is_not_imported(self, file: tuple[str, str]) -> None:
+        """It takes a second or more."""
+        run("token", "docker_default", *file)
+        program = (
+            "import sys; from ecr_secrets_backend.cli import main; main(sys.argv[1:]);"
+            "print({'airflow', 'boto3'} & set(sys.modules))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, "token", "docker_default", *file],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert done.stdout.splitlines()[-1] == "set()"
+
+    def test_a_refusal_of_aws_is_one_line(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """With its remedy, on standard error, and exit code 1."""
+        aws.script(DENIED)
+        done = run("token", "docker_default", *file, exit_code=1)
+
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        for part in ("token: Connection 'docker_default'", "AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
+            assert part in line
+
+    def test_a_reader_that_has_gone_is_no_traceback(self, file: tuple[str, str]) -> None:
+        """As in ``token ... | true``."""
+        command = " ".join((*COMMAND, "status", "--output", "json", *file))
+        done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=True)  # noqa: S602
+
+        assert done.stderr == ""
+
+
+class TestUsage:
+    """What is wrong with the command line or the configuration ends with exit code 2 and one line."""
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("{", "is not JSON"),
+            ("[]", "holds no object"),
+            ("{}", "backend_kwargs are missing"),
+            ('{"connections": {"docker_default": "example.com"}}', "is not the host of an ECR registry"),
+            ('{"conections": {}}', "did you mean connections?"),
+            ('{"connections": {"docker_other": "public.ecr.aws"}}', "'docker_default' is not mapped"),
+        ],
+    )
+    def test_wrong_kwargs(self, text: str, told: str) -> None:
+        """Each by its own sentence."""
+        done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=2, given=text)
+
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("ecr-secrets-backend token: ")
+        assert told in line
+
+    def test_a_file_that_is_not_there(self) -> None:
+        """By its name."""
+        done = run("token", "docker_default", "--backend-kwargs", "/nowhere/kwargs.json", exit_code=2)
+
+        assert "/nowhere/kwargs.json cannot be read: No such file or directory" in done.stderr
+
+    @pytest.mark.usefixtures("airflow")
+    def test_an_airflow_without_the_backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With what to set."""
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
+        done = run("token", "docker_default", exit_code=2)
+
+        assert "In the Airflow of this process no secrets backend is set" in done.stderr
+        assert "ecr_secrets_backend.EcrSecretsBackend" in done.stderr
+
+    @pytest.mark.usefixtures("airflow")
+    def test_an_airflow_whose_kwargs_are_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Airflow cannot even be imported then."""
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", '{"conections": {}}')
+        done = run("status", exit_code=2)
+
+        assert "[secrets] backend_kwargs: conections is no setting; did you mean connections?" in done.stderr
+
+    @pytest.mark.usefixtures("airflow")
+    def test_an_airflow_whose_backend_cannot_be_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In Airflow's own words."""
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "ecr_secret_backend.EcrSecretsBackend")
+        done = run("status", exit_code=2)
+
+        assert "Airflow's configuration cannot be read" in done.stderr
+
+    @pytest.mark.usefixtures("airflow")
+    def test_the_section_of_workers_wins(self, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+        """As it does in a task; an option chooses the other."""
+        connections = {"docker_worker": US_HOST}
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", "ecr_secrets_backend.EcrSecretsBackend")
+        monkeypatch.setenv(
+            "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps({**kwargs, "connections": connections})
+        )
+
+        assert run("token", "docker_worker").stdout
+        assert "docker_worker" in run("token", "docker_default", exit_code=2).stderr
+        assert run("token", "docker_default", "--section", "secrets").stdout
+
+    @pytest.mark.usefixtures("airflow")
+    def test_kwargs_may_be_given_by_a_command_and_one_by_one(
+        self, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """As Airflow reads them."""
+        (tmp_path / "by-command.json").write_text(json.dumps({"connections": kwargs["connections"]}))
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS_CMD", f"cat {tmp_path}/by-command.json")
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARG__CACHE_DIR", str(tmp_path / "elsewhere"))
+
+        assert run("token", "docker_default").stdout
+        assert list((tmp_path / "elsewhere").iterdir())
+
+    @pytest.mark.parametrize("arguments", [(), ("nothing",), ("token",), ("status", "--output", "xml")])
+    def test_a_wrong_command_line(self, arguments: tuple[str, ...]) -> None:
+        """By argparse's own message."""
+        assert "usage: ecr-secrets-backend" in run(*arguments, exit_code=2).stderr.lower()
+
+    def test_both_sources_at_once(self, file: tuple[str, str]) -> None:
+        """Only one can be meant."""
+        assert "Leave one of them off" in run("status", "--section", "secrets", *file, exit_code=2).stderr
+
+
+class TestStatus:
+    def status(self, *arguments: str) -> Any:
+        return json.loads(run("status", "--output", "json", *arguments).stdout)
+
+    def test_an_empty_cache(self, file: tuple[str, str]) -> None:
+        """It is not made by looking at it."""
+        assert self.status(*file) == {
+            "cache": {
+                "kind": "host",
+                "folder": None,
+                "user": os.geteuid(),
+                "problems": [],
+                "files": 0,
+                "bytes": 0,
+            },
+            "tokens": [],
+        }
+
+    def test_what_it_holds(self, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
+        """Whose, where, for which connections, until when; the shape is that of the documentation."""
+        run("token", "docker_default", *file)
+        told = self.status(*file)
+
+        (token,) = told["tokens"]
+        assert token.pop("minted_at") < token.pop("expires_at")
+        assert 43_000 < token.pop("seconds_left") <= 43_200
+        assert token == {
+            "identity": "boto3's default credentials",
+            "region": "us-east-1",
+            "connections": ["docker_default"],
+            "registries": [US_HOST],
+            "state": "fresh",
+            "failure": None,
+            "back_off_seconds": 0,
+        }
+        assert told["cache"].pop("bytes") > 2000
+        folder = f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}"
+        assert told["cache"] == {"kind": "host", "folder": folder, "user": os.geteuid(), "problems": [], "files": 2}
+
+    def test_a_token_of_another_environment(self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is shown, in words, but serves none of these connections."""
+        run("token", "docker_default", *file)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
+        (token,) = self.status(*file)["tokens"]
+
+        assert (token["connections"], token["registries"]) == ([], [US_HOST])
+
+    def test_a_failure(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """What failed, when, and for how long AWS is left alone."""
+        aws.script(DENIED)
+        run("token", "docker_default", *file, exit_code=1)
+        (token,) = self.status(*file)["tokens"]
+
+        assert (token["state"], token["seconds_left"], token["region"]) == ("none", 0, "us-east-1")
+        assert token["failure"]["code"] == "AccessDeniedException"
+        assert 10 <= token["back_off_seconds"] <= 20
+
+    def test_what_is_not_safe(self, file: tuple[str, str]) -> None:
+        """A folder that others may read, and a link in a file's place."""
+        run("token", "docker_default", *file)
+        folder = Path(self.status(*file)["cache"]["folder"])
+        folder.chmod(0o755)
+        (entry,) = folder.glob("*.json")
+        entry.unlink()
+        entry.symlink_to("/etc/passwd")
+        told = self.status(*file)
+
+        assert "open to other users (mode 0755)" in told["cache"]["problems"][0]
+        assert f"{entry.name} is not a file" in told["cache"]["problems"][1]
+        assert told["tokens"] == []
+
+    def test_for_people(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """A table without colours where there is no terminal; the failure and its remedy below it."""
+        run("token", "docker_default", *file)
+        aws.script(DENIED)
+        run("token", "docker_eu", *file, exit_code=1)
+        text = run("status", *file).stdout
+
+        assert "\x1b" not in text
+        for part in (US_HOST, "fresh", "none", "private to this user", "Allow ecr:GetAuthorizationToken"):
+            assert part in text
+
+    def test_no_secret_is_told(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """In neither form; nor the access key."""
+        run("token", "docker_default", *file)
+        text = run("status", *file).stdout + json.dumps(self.status(*file))
+
+        assert [secret for secret in (*aws.secrets(), os.environ["AWS_ACCESS_KEY_ID"]) if secret in text] == []
+
+
+class TestClear:
+    def test_the_next_lookup_asks_aws(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """Tokens and failures are forgotten."""
+        first = run("token", "docker_default", *file).stdout
+        aws.script(DENIED)
+        run("token", "docker_eu", *file, exit_code=1)
+        aws.settle()
+
+        assert "Forgot 2 tokens." in run("clear", *file).stdout
+        assert run("token", "docker_default", *file).stdout != first
+        assert run("token", "docker_eu", *file).stdout
+
+    def test_others_are_left_but_for_all(self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another environment's token is none of this configuration's."""
+        run("token", "docker_default", *file)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
+
+        assert "1 of other configurations" in run("clear", *file).stdout
+        assert "Forgot 1 token." in run("clear", "--all", *file).stdout

@@ -1,0 +1,416 @@
+"""``docker-config`` as a process, on real files, in good and bad weather."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, Watch, passwords, run, wait
+from tests.process_helpers import need_root
+from tests.stand_ins.aws import Error, Hang
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.stand_ins.aws import AwsStandIn
+
+OUTAGE = Error("ServiceUnavailable", status=503)
+OTHERS: dict[str, Any] = {
+    "HttpHeaders": {"User-Agent": "Dörte"},
+    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
+    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
+    "detachKeys": "ctrl-e,e",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "docker"
+
+
+@pytest.fixture
+def config(folder: Path) -> Path:
+    return folder / "config.json"
+
+
+@pytest.fixture
+def arguments(aws: AwsStandIn, folder: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """For both connections, with a cache and a Docker folder of the test's own."""
+    del aws
+    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
+    kwargs = tmp_path / "kwargs.json"
+    kwargs.write_text(json.dumps({"connections": connections, "cache_dir": str(tmp_path / "cache")}))
+    return "docker-config", "--config", folder, "--backend-kwargs", kwargs
+
+
+def write(config: Path, content: object) -> None:
+    config.parent.mkdir()
+    config.write_text(json.dumps(content, indent="\t", ensure_ascii=False))
+
+
+class TestOnce:
+    def test_all_mapped_registries_are_logged_in_to(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """Under their bare names, with live tokens, in a file of 0600 in a folder of 0700."""
+        done = run(*arguments)
+
+        logins = passwords(config)
+        assert list(logins) == [US_HOST, EU_HOST]
+        assert aws.authorise("AWS", logins[US_HOST], region="us-east-1").alive
+        assert aws.authorise("AWS", logins[EU_HOST], region="eu-central-1").alive
+        assert stat.S_IMODE(config.stat().st_mode) == 0o600
+        assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
+        assert f"Logged in to {US_HOST} until 20" in done.stderr
+
+    def test_only_those_that_are_named(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """By their connection."""
+        run(*arguments, "docker_eu")
+
+        assert list(passwords(config)) == [EU_HOST]
+
+    def test_the_folder_is_docker_s_own(
+        self, arguments: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """DOCKER_CONFIG's, else the home's."""
+        command, _, _, *rest = arguments
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        run(command, *rest)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "elsewhere"))
+        run(command, *rest)
+
+        assert passwords(tmp_path / "home/.docker/config.json")
+        assert passwords(tmp_path / "elsewhere/config.json")
+
+    def test_all_else_is_left_as_it_was(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """Other registries, unknown keys, their order, and every character of them."""
+        write(config, {**OTHERS, "auths": {**OTHERS["auths"], US_HOST: {"auth": "b2xkOm9sZA==", "identitytoken": "x"}}})
+        run(*arguments)
+        text = config.read_text()
+        found = json.loads(text)
+
+        assert list(found) == list(OTHERS)
+        assert list(found["auths"]) == ["ghcr.io", "https://index.docker.io/v1/", US_HOST, EU_HOST]
+        assert list(found["auths"][US_HOST]) == ["auth"]
+        for host in (US_HOST, EU_HOST):
+            del found["auths"][host]
+        assert found == OTHERS
+        assert "Dörte" in text
+
+    def test_what_is_up_to_date_is_not_written(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """The file stays the same one."""
+        run(*arguments)
+        before = config.stat()
+        done = run(*arguments)
+
+        assert (config.stat().st_ino, config.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        assert "Already logged in" in done.stderr
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"auths": []}', "\ufffd{", '{"auths": {}} trailing'])
+    def test_what_is_not_docker_s_is_left(self, arguments: tuple[str | Path, ...], config: Path, text: str) -> None:
+        """Refused in one line, and untouched."""
+        config.parent.mkdir()
+        config.write_text(text)
+        done = run(*arguments, exit_code=2)
+
+        assert config.read_text() == text
+        (line,) = done.stderr.splitlines()
+        assert str(config) in line
+        assert "left as it was" in line
+
+    def test_an_empty_file_is_one_without_logins(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """As Docker takes it."""
+        config.parent.mkdir()
+        config.touch()
+        run(*arguments)
+
+        assert len(passwords(config)) == 2
+
+    def test_a_link_of_one_s_own_is_kept(self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path) -> None:
+        """Whoever keeps the file elsewhere finds it there."""
+        config.parent.mkdir()
+        (tmp_path / "dotfiles.json").write_text("{}")
+        config.symlink_to(tmp_path / "dotfiles.json")
+        run(*arguments)
+
+        assert config.is_symlink()
+        assert passwords(tmp_path / "dotfiles.json")
+
+    def test_the_owner_is_kept(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """Root may write for another user, who then finds all that is new to be theirs."""
+        need_root()
+        write(config, {})
+        os.chown(config, 4321, 4322)
+        os.chown(config.parent, 4321, 4322)
+        run(*arguments)
+
+        assert {(file.stat().st_uid, file.stat().st_gid) for file in config.parent.iterdir()} == {(4321, 4322)}
+
+    def test_a_link_of_another_user_is_refused(
+        self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """It might lead root to a file that the other may not write."""
+        need_root()
+        config.parent.mkdir()
+        (tmp_path / "precious").write_text("{}")
+        config.symlink_to(tmp_path / "precious")
+        os.lchown(config, 4321, 4322)
+        done = run(*arguments, exit_code=1)
+
+        assert "belongs to another user" in done.stderr
+        assert (tmp_path / "precious").read_text() == "{}"
+
+    def test_leftovers_of_killed_writers_are_removed(self, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """They hold tokens."""
+        write(config, {})
+        (config.parent / ".config.json.x.tmp").touch()
+        run(*arguments)
+
+        assert sorted(file.name for file in config.parent.iterdir()) == [".config.json.lock", "config.json"]
+
+    @pytest.mark.parametrize(
+        ("content", "key"),
+        [({"credsStore": "desktop"}, "credsStore"), ({"credHelpers": {US_HOST: "ecr-login"}}, "credHelpers")],
+    )
+    def test_a_helper_that_would_win_is_told_of(
+        self, arguments: tuple[str | Path, ...], config: Path, content: dict[str, Any], key: str
+    ) -> None:
+        """The login is written nevertheless."""
+        write(config, content)
+        done = run(*arguments)
+
+        assert f"WARNING {key}" in done.stderr
+        assert US_HOST in passwords(config)
+
+    def test_one_failure_does_not_keep_the_others_out(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """What can be written is; the exit code tells."""
+        aws.script(Error("AccessDeniedException", region="us-east-1"))
+        done = run(*arguments, exit_code=1)
+
+        assert list(passwords(config)) == [EU_HOST]
+        assert "Connection 'docker_default' has no ECR token" in done.stderr
+
+    def test_two_identities_for_one_registry_are_refused(
+        self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """Docker knows one login for a registry."""
+        role = {"registry": US_HOST, "role_arn": "arn:aws:iam::123456789012:role/other"}
+        kwargs = {"connections": {"one": US_HOST, "other": role}, "cache_dir": str(tmp_path / "cache")}
+        (tmp_path / "kwargs.json").write_text(json.dumps(kwargs))
+        done = run(*arguments, exit_code=2)
+
+        assert "Name the connections to use" in done.stderr
+        assert not config.exists()
+        run(*arguments, "other")
+        assert list(passwords(config)) == [US_HOST]
+
+    def test_a_folder_that_cannot_be_written_is_told_of(self, arguments: tuple[str | Path, ...], folder: Path) -> None:
+        """By its name, and what to do."""
+        folder.write_text("a file")
+        done = run(*arguments, exit_code=1)
+
+        assert "cannot be written" in done.stderr
+        assert str(folder) in done.stderr
+
+    def test_a_lock_that_is_held_is_waited_for_and_not_for_ever(
+        self, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """A copy that was stopped does not stop all others."""
+        write(config, {})
+        with (config.parent / ".config.json.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = run(*arguments, exit_code=1)
+
+        assert "is held by another process" in done.stderr
+        assert json.loads(config.read_text()) == {}
+
+    def test_many_copies_at_once_lose_nothing(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """Each writes its own registry into the one file; all are there in the end, beside what was there."""
+        write(config, OTHERS)
+        for _ in range(3):
+            connections = [f"docker_{name}" for name in ("default", "eu")] * 3
+            copies = [subprocess.Popen([*COMMAND, *arguments, name], stderr=subprocess.PIPE) for name in connections]
+            for copy in copies:
+                _, complaint = copy.communicate(timeout=50)
+                assert copy.returncode == 0, complaint
+            found = json.loads(config.read_text())
+            assert found["auths"].keys() == {*OTHERS["auths"], US_HOST, EU_HOST}
+            run("clear", *arguments[-2:])
+        assert len(aws.calls()) == 6
+
+
+class TestWatch:
+    @pytest.mark.timeout(90)
+    def test_a_reader_never_finds_a_dead_or_half_written_login(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """While tokens of ten seconds come and go for twenty-five; each is renewed in its own time, with one line."""
+        aws.set(token_life=10)
+        seen: set[str] = set()
+        with Watch.running(*arguments, "--watch") as watch:
+            wait(config.exists, watch.process)
+            ends_at = time.monotonic() + 25
+            while time.monotonic() < ends_at:
+                for host, password in passwords(config).items():
+                    assert aws.authorise("AWS", password, region=host.split(".")[3]).alive
+                    seen.add(password)
+            calls = len(aws.calls(operation="GetAuthorizationToken"))
+            assert watch.process.poll() is None
+
+        assert 8 <= calls <= 14
+        assert len(seen) == calls
+        assert sum("Logged in to" in line for line in watch.lines) == calls
+        assert [line for line in watch.lines if "Logged in to" not in line] == []
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_at_once(self, arguments: tuple[str | Path, ...], config: Path, number: int) -> None:
+        """While it sleeps; the login stays."""
+        with Watch.running(*arguments, "--watch") as watch:
+            watch.wait_for(EU_HOST)
+            assert watch.end(number) < 1
+            assert watch.process.returncode == 0
+
+        assert passwords(config)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_while_aws_hangs(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path, number: int
+    ) -> None:
+        """Nobody waits for AWS's timeouts."""
+        aws.script(Hang(30))
+        with Watch.running(*arguments, "--watch") as watch:
+            wait(lambda: aws.calls(operation="GetAuthorizationToken"), watch.process)
+            assert watch.end(number) < 1
+            assert watch.process.returncode == 0
+
+        assert not config.exists()
+
+    @pytest.mark.timeout(120)
+    def test_an_outage_is_survived(self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path) -> None:
+        """A live token stays, a dead one goes, and when AWS is back so is the login."""
+        aws.set(token_life=10)
+        with Watch.running(*arguments, "docker_eu", "--watch") as watch:
+            watch.wait_for("Logged in")
+            (first,) = passwords(config).values()
+            aws.script(OUTAGE)
+            watch.wait_for("An ECR token was not renewed")
+            assert passwords(config) == {EU_HOST: first}
+            watch.wait_for("Removed the login")
+            assert aws.authorise("AWS", first).alive  # the last moments of a token are nobody's
+            assert passwords(config) == {}
+            aws.settle()
+            wait(lambda: passwords(config), watch.process)
+
+            (second,) = passwords(config).values()
+            assert aws.authorise("AWS", second).alive
+
+    def test_an_outage_at_the_start_is_survived(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """A host may be up before its network."""
+        aws.set(token_life=10)
+        aws.script(OUTAGE)
+        with notified() as states, Watch.running(*arguments, "docker_eu", "--watch") as watch:
+            watch.wait_for("has no ECR token")
+            assert states == []
+            aws.settle()
+            wait(lambda: "READY=1" in states, watch.process)
+
+        assert passwords(config)
+
+    @pytest.mark.parametrize("kind", ["path", "abstract"])
+    def test_systemd_is_told(self, arguments: tuple[str | Path, ...], config: Path, kind: str) -> None:
+        """Of the readiness once the logins are there, and of the end."""
+        with notified(is_abstract=kind == "abstract") as states:
+            with Watch.running(*arguments, "--watch") as watch:
+                wait(lambda: states, watch.process)
+                assert len(passwords(config)) == 2
+                watch.end(signal.SIGTERM)
+            wait(lambda: len(states) == 2)
+
+        assert states == ["READY=1", "STOPPING=1"]
+
+    def test_a_fault_of_the_configuration_ends_it_at_the_start(
+        self, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """A service manager shows it."""
+        config.parent.mkdir()
+        config.write_text("{")
+        run(*arguments, "--watch", exit_code=2)
+
+    def test_a_login_that_somebody_removes_comes_back(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """As after ``docker logout``; what they have added stays."""
+        aws.set(token_life=10)
+        with Watch.running(*arguments, "docker_eu", "--watch") as watch:
+            watch.wait_for("Logged in")
+            config.write_text(json.dumps({"auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz"}}}))
+            wait(lambda: EU_HOST in passwords(config), watch.process)
+
+        assert "ghcr.io" in passwords(config)
+
+    def test_a_file_that_is_broken_meanwhile_is_left_until_it_is_mended(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """Somebody may be at work on it."""
+        aws.set(token_life=4)
+        with Watch.running(*arguments, "docker_eu", "--watch") as watch:
+            watch.wait_for("Logged in")
+            broken = tmp_path / "broken"
+            broken.write_text("{")
+            broken.replace(config)
+            watch.wait_for("left as it was")
+            assert config.read_text() == "{"
+            assert watch.process.poll() is None
+
+    def test_no_secret_is_logged(self, aws: AwsStandIn, arguments: tuple[str | Path, ...]) -> None:
+        """In good weather and in bad."""
+        aws.set(token_life=4)
+        with Watch.running(*arguments, "--watch") as watch:
+            watch.wait_for("Logged in")
+            aws.script(OUTAGE)
+            watch.wait_for("Removed the login")
+
+        assert [secret for secret in aws.secrets() if secret in "".join(watch.lines)] == []
+
+
+@contextmanager
+def notified(*, is_abstract: bool = False) -> Iterator[list[str]]:
+    """Listen as systemd does, and collect what is told."""
+    states: list[str] = []
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        name = f"{folder}/notify"
+        address = f"\0{name}" if is_abstract else name
+        systemd.bind(address)
+
+        def listen() -> None:
+            while state := systemd.recv(512).decode():
+                states.append(state)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        os.environ["NOTIFY_SOCKET"] = f"@{name}" if is_abstract else name
+        try:
+            yield states
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+            systemd.sendto(b"", address)
+            thread.join()
