@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend import __version__
-from ecr_secrets_backend.cli import check, clear, docker_config, status, token
+from ecr_secrets_backend.cli import check, clear, configuration, docker_config, status, token
 from ecr_secrets_backend.cli.command import Command, execute
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=RawTextRichHelpFormatter,
         )
         for argument in command.arguments:
-            own.add_argument(*argument.flags, **argument.options)
+            action = own.add_argument(*argument.flags, **argument.options)
+            if argument.options.get("metavar") == configuration.CONN_ID:
+                action.completer = configuration.complete  # type: ignore[attr-defined]
         own.set_defaults(command=command)
     return parser

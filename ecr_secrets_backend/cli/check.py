@@ -339,7 +339,12 @@ COMMAND: Final = Command(
 exit codes:
   0 all good, perhaps with warnings; 1 a way ended at a fault; 2 wrong usage or configuration""",
     arguments=(
-        argument("conn_ids", metavar="CONN_ID", nargs="*", help="mapped connections (default: all, or the image's)"),
+        argument(
+            "conn_ids",
+            metavar=configuration.CONN_ID,
+            nargs="*",
+            help="mapped connections (default: all, or the image's)",
+        ),
         argument("--image", metavar="IMAGE", help="an image that is to be pulled"),
         argument(
             "--docker-url",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli.command import CommandError, argument
-from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.errors import ConfigurationError, EcrSecretsBackendError
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
 
+CONN_ID: Final = "CONN_ID"
 SECTION: Final = argument(
     "--section",
     choices=("workers", "secrets"),
@@ -74,6 +75,15 @@ def read(options: argparse.Namespace) -> Configuration:
     if options.section is not None:
         raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
     return _of_file(options.backend_kwargs)
+
+
+def complete(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Offer the connections that are mapped, for the shell's completion."""
+    try:
+        connections = read(parsed_args).settings.connections
+    except EcrSecretsBackendError:
+        return []
+    return [conn_id for conn_id in connections if conn_id.startswith(prefix)]
 
 
 def _of_file(name: str) -> Configuration:

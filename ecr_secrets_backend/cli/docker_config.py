@@ -185,7 +185,7 @@ COMMAND: Final = Command(
   ecr-secrets-backend docker-config --watch              # as a service: renews each login in its own time
   ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch""",
     arguments=(
-        argument("conn_ids", metavar="CONN_ID", nargs="*", help="mapped connections (default: all)"),
+        argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
         argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
         argument(
             "--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else .docker at home)"

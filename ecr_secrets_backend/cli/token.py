@@ -32,6 +32,9 @@ COMMAND: Final = Command(
   ecr-secrets-backend token docker_default |
       docker login --username AWS --password-stdin 123456789012.dkr.ecr.us-east-1.amazonaws.com
   ecr-secrets-backend token docker_default --backend-kwargs kwargs.json | skopeo login -u AWS --password-stdin ...""",
-    arguments=(argument("conn_id", metavar="CONN_ID", help="a mapped connection"), *configuration.ARGUMENTS),
+    arguments=(
+        argument("conn_id", metavar=configuration.CONN_ID, help="a mapped connection"),
+        *configuration.ARGUMENTS,
+    ),
     run=run,
 )
