@@ -25,7 +25,10 @@ def get_cli_commands() -> list[Any]:
             help=command.help,
             description=command.description,
             epilog=command.epilog.replace("ecr-secrets-backend", "airflow ecr"),
-            args=[Arg(argument.flags, **argument.options) for argument in command.arguments],
+            args=[
+                Arg(argument.flags, **argument.options)  # type: ignore[no-untyped-call, unused-ignore]
+                for argument in command.arguments
+            ],
             func=partial(_run, command),
         )
         for command in COMMANDS

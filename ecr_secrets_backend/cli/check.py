@@ -343,7 +343,7 @@ exit codes:
             "conn_ids",
             metavar=configuration.CONN_ID,
             nargs="*",
-            help="mapped connections (default: all, or the image's)",
+            help="mapped connections (default: all)",
         ),
         argument("--image", metavar="IMAGE", help="an image that is to be pulled"),
         argument(

@@ -23,7 +23,7 @@ OFFERS_COMMANDS = Version(version("apache-airflow")) >= Version("3.2")
 
 def test_airflow_lists_the_provider() -> None:
     """With its version and the backend's class, which can be imported."""
-    manager = ProvidersManager()
+    manager = ProvidersManager()  # type: ignore[no-untyped-call]
 
     assert manager.providers["airflow-ecr-secrets-backend"].version == __version__
     assert "ecr_secrets_backend.backend.EcrSecretsBackend" in manager.secrets_backend_class_names
