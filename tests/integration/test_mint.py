@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend import aws as mint_room
-from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.aws import Caller, caller, mint
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.faults import FAULTS
-from tests.stand_ins.aws import Delay, Error, Hang
+from tests.stand_ins.aws import Close, Delay, Error, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ecr_secrets_backend.registry import Service
-    from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.aws import AwsStandIn, Fault
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
@@ -295,7 +295,7 @@ def test_no_log_holds_a_secret_at_any_level(aws: AwsStandIn, role_arn: str | Non
     program = f"""if True:
         import logging, sys
         logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-        from ecr_secrets_backend.aws import mint
+        from ecr_secrets_backend.aws import Caller, caller, mint
         from ecr_secrets_backend.identity import AwsIdentity
         print(mint(AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})))
         logging.getLogger("botocore.parsers").debug("after the mint")
@@ -320,3 +320,52 @@ def test_other_threads_keep_their_lines(aws: AwsStandIn, caplog: pytest.LogCaptu
 
     lines = {record.message for record in caplog.records if record.name.startswith("botocore")}
     assert lines == {"another thread's line"}
+
+
+class TestCaller:
+    """Who asks AWS, as ``check`` tells it."""
+
+    def test_the_source_and_the_arn_are_told(self, aws: AwsStandIn) -> None:
+        """Where boto3 found the credentials, and whose they are."""
+        del aws
+        assert caller(IDENTITY) == Caller("env", "arn:aws:sts::123456789012:user/moto")
+
+    def test_a_role_is_assumed_first(self, aws: AwsStandIn) -> None:
+        """The ARN is the role's."""
+        found = caller(replace(IDENTITY, role_arn=ROLE))
+
+        assert found.arn is not None
+        assert found.arn.startswith("arn:aws:sts::210987654321:assumed-role/pull/")
+        assert [call.operation for call in aws.calls()] == ["AssumeRole", "GetCallerIdentity"]
+
+    @pytest.mark.parametrize("fault", [Error("AccessDenied", status=403), Close()])
+    def test_an_arn_that_sts_does_not_tell_is_none(self, aws: AwsStandIn, fault: Fault) -> None:
+        """A pull does not need it."""
+        aws.script(fault)
+
+        assert caller(IDENTITY) == Caller("env", None)
+
+    @pytest.mark.parametrize(
+        ("identity", "code", "remedy"),
+        [
+            (replace(IDENTITY, profile_name="nobody"), "ProfileNotFound", "profile_name"),
+            (replace(IDENTITY, role_arn=ROLE), "AccessDenied", f"Allow sts:AssumeRole on {ROLE}"),
+        ],
+    )
+    def test_what_keeps_credentials_away_is_told(
+        self, aws: AwsStandIn, identity: AwsIdentity, code: str, remedy: str
+    ) -> None:
+        """As a mint would tell it."""
+        aws.script(Error("AccessDenied", operation="AssumeRole", status=403))
+        with pytest.raises(MintError) as caught:
+            caller(identity)
+
+        assert caught.value.failure.code == code
+        assert remedy in caught.value.failure.remedy
+
+    def test_none_at_all_are_told(self, aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is found by boto3's chain."""
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        with pytest.raises(MintError, match="NoCredentialsError"):
+            caller(IDENTITY)
+        assert aws.calls() == []

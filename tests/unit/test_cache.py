@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -895,3 +895,27 @@ def test_every_fault_of_the_cache_is_reported(
         "No locks available",
         "No space left on device",
     ]
+
+
+def test_an_entry_says_in_words_whose_it_is(aws: Aws, tmp_path: Path) -> None:
+    """For whoever looks into the cache: an entry's name tells nothing."""
+    cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
+    cache.get(OTHER, aws.mint)
+    aws.fails = True
+    with suppress(MintError):
+        cache.get(IDENTITY, aws.mint)
+
+    entries = [Entry.from_json(file.read_bytes()) for file in tmp_path.glob("*/*.json")]
+    assert {entry.identity for entry in entries if entry} == {"profile other", build_failure().identity}
+
+
+@pytest.mark.parametrize(
+    ("token", "later", "left"),
+    [(None, 0, BACK_OFF_SECONDS), (None, BACK_OFF_SECONDS + 1, 0), (build_token(life=50), 2, 3)],
+)
+def test_an_entry_tells_how_long_aws_is_left_alone(token: EcrToken | None, later: float, left: float) -> None:
+    """After a failure, and no longer than a tenth of the old token's life."""
+    entry = Entry(token, build_failure(), NOW, uptime())
+
+    assert entry.pause_left(NOW + later) == pytest.approx(left, abs=0.5)
+    assert replace(entry, failure=None).pause_left(NOW + later) == 0

@@ -543,3 +543,57 @@ def test_no_descriptor_is_left_open(store: HostStore, folder: Path, monkeypatch:
         store.read(NAME)
 
     assert open_descriptors() == before
+
+
+def test_what_is_deleted_is_gone(store: HostStore) -> None:
+    """It is told whether there was anything."""
+    store.write(NAME, b"content")
+
+    assert store.delete(NAME)
+    assert store.read(NAME) is None
+    assert not store.delete(NAME)
+
+
+def test_a_survey_lists_what_is_there(store: HostStore, folder: Path) -> None:
+    """Names, sizes, and why a file would be refused."""
+    store.write(NAME, b"content")
+    (folder / "open").touch(mode=0o644)
+    (folder / "link").symlink_to(NAME)
+    survey = store.survey()
+
+    assert (survey.path, survey.mode, survey.refused) == (str(folder), 0o700, ())
+    assert [(file.name, file.problem) for file in survey.files] == [
+        (NAME, None),
+        ("link", "is not a file"),
+        ("open", "is open to other users"),
+    ]
+    assert survey.files[0].size == len(b"content")
+
+
+def test_a_survey_changes_nothing(store: HostStore, tmp_path: Path) -> None:
+    """It neither makes the folder nor closes one that is open."""
+    assert store.survey().path is None
+    assert list(tmp_path.iterdir()) == []
+    store.read(NAME)
+    (folder,) = tmp_path.iterdir()
+    folder.chmod(0o755)
+
+    assert store.survey().mode == 0o755
+    assert mode_of(folder) == 0o755
+
+
+def test_a_survey_tells_what_stands_in_the_folder_s_place(store: HostStore, tmp_path: Path) -> None:
+    """And is not used."""
+    (tmp_path / FOLDER_NAME.format(uid=os.geteuid())).symlink_to(tmp_path)
+    survey = store.survey()
+
+    assert survey.path is None
+    assert len(survey.refused) == 1
+
+
+@needs_root
+def test_a_survey_tells_of_another_user_s_folder(store: HostStore, folder: Path) -> None:
+    """Without looking into it."""
+    os.chown(folder, 4321, 4321)
+
+    assert store.survey().refused == (f"{folder}: belongs to user 4321",)

@@ -110,3 +110,13 @@ def test_a_token_without_life_is_dead(life: float) -> None:
 def test_repr_does_not_show_the_password() -> None:
     """A repr ends in logs."""
     assert "s3cret" not in repr(build_token(password="s3cret"))
+
+
+def test_a_token_tells_when_it_is_to_be_renewed() -> None:
+    """The moment from which it is not fresh any more."""
+    token = build_token(jitter=0.5)
+    renewal_at = token.renewal_at(HOUR)
+
+    assert renewal_at == token.expires_at - 1.05 * HOUR
+    assert token.is_fresh(renewal_at - 1, HOUR)
+    assert not token.is_fresh(renewal_at, HOUR)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ecr_secrets_backend.cli.command import Command, CommandError, execute
+from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError
+from tests.unit.builders import build_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ecr_secrets_backend.cli.output import Output
+
+
+def do(run: Callable[[argparse.Namespace, Output], int]) -> int:
+    return execute(Command("do", "", "", "", (), run), argparse.Namespace())
+
+
+def raising(error: BaseException) -> Any:
+    def run(*_: object) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "told"),
+    [
+        (CommandError("It is wrong", "Mend it."), 2, "It is wrong. Mend it."),
+        (CommandError("It has failed", "Try again.", 1), 1, "It has failed. Try again."),
+        (ConfigurationError("a.b", "is wrong", "write c"), 2, "a.b is wrong; write c"),
+        (ConnectionUnavailableError("docker_default", build_failure()), 1, "Connection 'docker_default' has no"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(
+    error: Exception, exit_code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error."""
+    assert do(raising(error)) == exit_code
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith(f"ecr-secrets-backend do: {told}")
+    assert errors.count("\n") == 1
+
+
+def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that which shells give."""
+    assert do(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_standard_output_is_the_result_s_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever else is printed or logged."""
+
+    def run(_: object, output: Output) -> int:
+        sys.stdout.write("noise\n")
+        logging.getLogger("ecr_secrets_backend.x").warning("a warning")
+        output.text("result")
+        return 0
+
+    assert do(run) == 0
+    output, errors = capsys.readouterr()
+    assert output == "result\n"
+    assert "noise" in errors
+    assert "WARNING a warning" in errors
+
+
+def test_logging_is_left_as_it_was() -> None:
+    """Airflow may run more than a command in this process."""
+    logger = logging.getLogger("ecr_secrets_backend")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    do(lambda *_: 0)
+
+    assert (list(logger.handlers), logger.level, logger.propagate) == before
