@@ -25,6 +25,7 @@ from ecr_secrets_backend.cli.pull import Pull, is_ecr, read_image
 from ecr_secrets_backend.cli.registry_client import RegistryClient
 from ecr_secrets_backend.cli.status import OUTPUT, state_of
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError, MintError
+from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
     import argparse
@@ -134,7 +135,7 @@ class Way:
                 problem, code = f"there is no such name as {name}", "name-not-found"
         remedy = (
             "Give this host a network and a name server; in a VPC without internet, interface endpoints for"
-            " com.amazonaws.<region>.ecr.api and .ecr.dkr, with private DNS."
+            f" {self._endpoint('api')} and {self._endpoint('dkr')}, with private DNS."
         )
         if code == "name-not-found":
             remedy = f"Correct the registry's account and region in backend_kwargs. {remedy}"
@@ -155,7 +156,7 @@ class Way:
                 codes.get(error.errno or 0, "port-silent"),
                 f"{way} cannot be connected to: {reason}",
                 "Allow this host TCP port 443 to the registry: its route, firewall, security group and network ACL, and"
-                " the security group of the VPC endpoint com.amazonaws.<region>.ecr.dkr. Or set HTTPS_PROXY.",
+                f" the security group of the VPC endpoint {self._endpoint('dkr')}. Or set HTTPS_PROXY.",
             ) from None
         return Told(f"{way} accepts connections")
 
@@ -195,6 +196,10 @@ class Way:
         self._pull = Pull(self._client, self._credentials, image)
         return Told(f"{image} is of this connection's registry")
 
+    def _endpoint(self, part: str) -> str:
+        """Name the VPC endpoint for a part of ECR in the registry's region."""
+        return f"com.amazonaws.{Registry.parse(self._login.host).region}.ecr.{part}"
+
     @property
     def _credentials(self) -> tuple[str, str]:
         return self._login.token.username, self._login.token.password
@@ -227,7 +232,10 @@ def walk(options: argparse.Namespace, output: Output) -> Iterator[Finding]:
     def configure() -> Told:
         nonlocal configured
         found = configuration.read(options)
-        found.connections(options.conn_ids)
+        try:
+            found.connections(options.conn_ids)
+        except CommandError as error:
+            raise Fault("not-mapped", error.problem, error.remedy) from None
         configured = found
         return Told(f"{found.source} maps {', '.join(sorted(found.settings.connections))}")
 
@@ -300,7 +308,7 @@ def _rendered(findings: list[Finding]) -> Iterator[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    whose: str | None = ""
+    whose: str | None = None
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         if finding.connection != whose:
@@ -308,8 +316,7 @@ def _rendered(findings: list[Finding]) -> Iterator[RenderableType]:
                 yield table
             table = Table.grid(padding=(0, 2))
             whose = finding.connection
-            if whose is not None:
-                yield Text(f"\n{whose}", style="bold")
+            yield Text(f"\n{whose or 'all connections'}", style="bold")
         mark, style = _MARKS[finding.state]
         text = Text(finding.message)
         if finding.remedy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.settings import MappedConnection
 
 BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
+
+_SERVER_KWARGS: Final = "[secrets] backend_kwargs"
+_WORKER_KWARGS: Final = "[workers] secrets_backend_kwargs"
+_REMEDY: Final = (
+    f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the environment of"
+    " the process that is to have it, or name a file by --backend-kwargs."
+)
 
 CONN_ID: Final = "CONN_ID"
 SECTION: Final = argument(
@@ -107,40 +115,38 @@ def _airflow_s(section: str | None) -> Configuration:
     try:
         from airflow import configuration
     except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported
-        raise ConfigurationError(f"[secrets] backend_kwargs: {error.path}", error.problem, error.remedy) from None
+        raise ConfigurationError(f"{_SERVER_KWARGS}: {error.path}", error.problem, error.remedy) from None
     except Exception as error:  # noqa: BLE001 - whatever is wrong with Airflow's configuration
         raise _unreadable(error) from None
     from ecr_secrets_backend import EcrSecretsBackend
 
-    workers = configuration.conf.get("workers", "secrets_backend", fallback="")
+    build = configuration.get_custom_secret_backend
     server = configuration.conf.get("secrets", "backend", fallback="")
+    # Before Airflow 3 there is one backend for all processes.
+    knows_workers = "worker_mode" in signature(build).parameters
+    workers = configuration.conf.get("workers", "secrets_backend", fallback="") if knows_workers else ""
     if section == "workers" and not workers:
         raise CommandError("[workers] secrets_backend is not set", "Leave --section off to read [secrets].")
     is_worker_s = bool(workers) and section != "secrets"
-    source = "[workers] secrets_backend_kwargs" if is_worker_s else "[secrets] backend_kwargs"
+    source = _WORKER_KWARGS if is_worker_s else _SERVER_KWARGS
     try:
-        # Before Airflow 3 there is one backend for all processes, and no argument.
-        arguments = {"worker_mode": True} if is_worker_s else {}
-        backend = configuration.get_custom_secret_backend(**arguments)
+        backend = build(worker_mode=True) if is_worker_s else build()
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error.path}", error.problem, error.remedy) from None
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - as above
         raise _unreadable(error) from None
-    if not isinstance(backend, EcrSecretsBackend):
-        name = "[workers] secrets_backend" if is_worker_s else "[secrets] backend"
-        told = f"{name} is {workers if is_worker_s else server}" if backend else "no secrets backend is set"
-        if is_worker_s and server == BACKEND:
-            raise CommandError(
-                f"In the Airflow of this process {told}, so tasks ask that one, and only servers have {BACKEND}",
-                "Set it there as well; or, if tasks are to get the connection from the API server, check its way there"
-                " by --section secrets.",
-            )
-        raise CommandError(
-            f"In the Airflow of this process {told} (configuration file: {configuration.AIRFLOW_CONFIG})",
-            f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the"
-            " environment of the process that is to have it, or name a file by --backend-kwargs.",
-        )
-    return Configuration(backend.settings, source, is_airflow_s=True)
+    if isinstance(backend, EcrSecretsBackend):
+        return Configuration(backend.settings, source, is_airflow_s=True)
+    file = f"configuration file: {configuration.AIRFLOW_CONFIG}"
+    if not is_worker_s:
+        told = f"[secrets] backend is {server}" if server else "no secrets backend is set"
+        raise CommandError(f"In the Airflow of this process {told} ({file})", _REMEDY)
+    told = f"In the Airflow of this process [workers] secrets_backend is {workers} ({file})"
+    if server == BACKEND:
+        told = f"{told}, so only servers have {BACKEND}"
+        remedy = "Set it there as well; or, where tasks ask the API server, check its way by --section secrets."
+        raise CommandError(told, remedy)
+    raise CommandError(told, _REMEDY)
 
 
 def _unreadable(error: Exception) -> CommandError:

@@ -369,7 +369,7 @@ def test_a_connection_that_is_not_mapped_is_named(site: Site) -> None:
     """With those that are."""
     _, code, told = fault(site.check("docker_eu", exit_code=2))
 
-    assert code == "not-configured"
+    assert code == "not-mapped"
     assert "'docker_eu' is not mapped" in told
     assert "docker_default" in told
 
