@@ -44,7 +44,7 @@ Step = Callable[[], "Told | Iterable[Told]"]
 IDENTITY_SECONDS: Final = 30.0
 
 #: botocore's names for where it found credentials. Source: ``METHOD`` and ``CANONICAL_NAME`` in its ``credentials.py``.
-_SOURCES: Final = {
+SOURCES: Final = {
     "env": "environment variables",
     "shared-credentials-file": "AWS's credentials file",
     "config-file": "AWS's configuration file",
@@ -103,7 +103,7 @@ class Way:
         except TimeoutError:
             remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
             raise Fault("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", remedy) from None
-        source = _SOURCES.get(caller.source, caller.source)
+        source = SOURCES.get(caller.source, caller.source)
         return Told(f"{identity}: {source}, {caller.arn or 'whose ARN STS does not tell (a pull does not need it)'}")
 
     def _get_token(self) -> Told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, wait
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
@@ -309,3 +310,45 @@ class TestClear:
 
         assert "1 of other configurations" in run("clear", *file).stdout
         assert "Forgot 1 token." in run("clear", "--all", *file).stdout
+
+
+class TestDocumentation:
+    """The documents in ``docs/commands.md`` are what the commands print."""
+
+    def documented(self, key: str) -> Any:
+        """Find the document that has a key."""
+        page = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+        documents = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+        (found,) = [document for document in documents if key in document]
+        return found
+
+    def test_check(self, tmp_path: Path) -> None:
+        """Word for word, but for the time that it took."""
+        (tmp_path / "kwargs.json").write_text(json.dumps({"connections": {"docker_default": US_HOST}}))
+        command = [*COMMAND, "check", "--image", "app:1", "--backend-kwargs", "kwargs.json", "--output", "json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        printed, documented = json.loads(done.stdout), self.documented("findings")
+
+        for finding in (*printed["findings"], *documented["findings"]):
+            assert finding.pop("seconds") >= 0
+        assert printed == documented
+
+    def test_status(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+        """Each field is there, and of the same type."""
+        aws.set(token_life=4)
+        run("token", "docker_default", *file)
+        aws.script(DENIED)
+        wait(lambda: self.printed(file)["tokens"][0]["state"] == "renewing")
+        run("token", "docker_default", *file)
+
+        assert shape(self.printed(file)) == shape(self.documented("tokens"))
+
+    def printed(self, file: tuple[str, str]) -> Any:
+        return json.loads(run("status", "--output", "json", *file).stdout)
+
+
+def shape(value: Any) -> Any:
+    """Give a document's fields and types in place of its values."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, list) else type(value)
