@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-import time
-from datetime import datetime, timezone
 from functools import cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow.secrets import BaseSecretsBackend
 
-from ecr_secrets_backend import aws
 from ecr_secrets_backend.cache import TokenCache
-from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError, MintFailure
+from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError
 from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
+    from ecr_secrets_backend.errors import MintFailure
+    from ecr_secrets_backend.identity import AwsConnection
     from ecr_secrets_backend.settings import MappedConnection
-    from ecr_secrets_backend.token import EcrToken
 
     PassedOnError = PermissionError
 else:
@@ -36,9 +31,6 @@ else:
         PassedOnError = EcrSecretsBackendError
 
 logger = logging.getLogger(__name__)
-
-#: So soon a process that lives on notices that its credentials were replaced.
-IDENTITY_SECONDS: Final = 10.0
 
 _GOES_ON = " Airflow may now go on to an older connection of that name, in its environment or its database."
 
@@ -95,7 +87,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
         self._cache = TokenCache(store, settings.refresh_before, kept_for=_seconds_kept_by_airflow)
-        self._askers: dict[str, _Asker] = {}
+        self._logins = Logins(self._cache, self._aws_connection)
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
@@ -148,71 +140,27 @@ class EcrSecretsBackend(BaseSecretsBackend):
             self._fallback.set_connection_class(conn_class)
 
     def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
-        identity = mapped.identity
         try:
-            asker = self._asker(mapped)
-            identity = asker.identity
-            token = self._cache.get(identity, asker.mint)
+            login = self._logins.get(mapped)
         except MintError as error:
             failure = error.failure
         else:
-            host = mapped.host or token.registry
-            if host is not None:
-                return {
-                    "conn_type": "docker",
-                    "host": host,
-                    "login": token.username,
-                    "password": token.password,
-                    "extra": mapped.extra,
-                }
-            failure = MintFailure(
-                str(identity),
-                identity.region or "none",
-                "UnusableAnswer",
-                "the answer names no registry",
-                "Set the connection's registry in backend_kwargs.",
-            )
+            return {
+                "conn_type": "docker",
+                "host": login.host,
+                "login": login.token.username,
+                "password": login.token.password,
+                "extra": mapped.extra,
+            }
         self._fail(mapped, failure)
         return None
 
-    def _asker(self, mapped: MappedConnection) -> _Asker:
-        """Tell who asks AWS for a mapped connection; what decides that is looked at every few seconds.
-
-        :raises MintError: the Airflow connection that holds the credentials cannot be had
-        """
-        asker = self._askers.get(mapped.conn_id)
-        if asker is None or time.monotonic() >= asker.until:
-            connection = self._aws_connection(mapped)
-            if isinstance(connection, MintFailure):
-                raise MintError(connection)
-            identity = mapped.identity.in_environment(os.environ, connection)
-            mint = _minter(mapped, identity, connection)
-            asker = self._askers[mapped.conn_id] = _Asker(identity, mint, time.monotonic() + IDENTITY_SECONDS)
-        return asker
-
-    def _aws_connection(self, mapped: MappedConnection) -> AwsConnection | MintFailure | None:
-        """Look up the Airflow connection that holds the credentials, if there is to be one.
-
-        Before any lock is taken: in Airflow's triggerer, an event loop that waits for us may be what answers.
-        """
-        aws_conn_id = mapped.identity.aws_conn_id
-        if aws_conn_id is None:
-            return None
+    def _aws_connection(self, aws_conn_id: str) -> AwsConnection:
+        """Look up an AWS connection, as Airflow does in this process."""
         wanted: Any = self._wanted_class()
-        try:
-            look_up = getattr(wanted, "get_connection_from_secrets", None) or wanted.get
-            connection: AwsConnection = look_up(aws_conn_id)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow raises, a lookup fails with our exception
-            code = type(error).__name__
-        else:
-            return connection
-        return MintFailure(
-            str(mapped.identity),
-            mapped.identity.region or "none",
-            code,
-            "Airflow does not give that connection to this process",  # nothing is quoted: it may hold the credentials
-            f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that there is.",
-        )
+        look_up = getattr(wanted, "get_connection_from_secrets", None) or wanted.get
+        connection: AwsConnection = look_up(aws_conn_id)
+        return connection
 
     def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
         # Imported wherever there is an API server, even one within the process, whose answer the exception may become.
@@ -237,36 +185,6 @@ class EcrSecretsBackend(BaseSecretsBackend):
         from airflow.models.connection import Connection as ServerConnection
 
         return ServerConnection
-
-
-class _Asker(NamedTuple):
-    """Who asks AWS for a connection's token, how, and until when that is known, by ``time.monotonic()``."""
-
-    identity: AwsIdentity
-    mint: Callable[[], EcrToken]
-    until: float
-
-
-def _minter(
-    mapped: MappedConnection, identity: AwsIdentity, connection: AwsConnection | None
-) -> Callable[[], EcrToken]:
-    """Give what mints for a connection: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
-
-    def mint() -> EcrToken:
-        started_at = time.monotonic()
-        token = aws.mint(identity, connection=connection)
-        logger.info(
-            "Minted an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
-            mapped.conn_id,
-            mapped.host or token.registry,
-            identity.region or "of the AWS configuration",
-            identity,
-            datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
-            time.monotonic() - started_at,
-        )
-        return token
-
-    return mint
 
 
 @cache

@@ -12,14 +12,12 @@ from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 
-from ecr_secrets_backend import aws
 from ecr_secrets_backend.cli import configuration, leftovers
 from ecr_secrets_backend.cli.bounded import within
 from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
 from ecr_secrets_backend.cli.engine import Engine
 from ecr_secrets_backend.cli.finding import Fault, Finding, Told
 from ecr_secrets_backend.cli.image import Image
-from ecr_secrets_backend.cli.logins import Login, Logins
 from ecr_secrets_backend.cli.output import duration
 from ecr_secrets_backend.cli.pull import Pull, is_ecr, read_image
 from ecr_secrets_backend.cli.registry_client import RegistryClient
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
     from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
+    from ecr_secrets_backend.logins import Login
     from ecr_secrets_backend.settings import MappedConnection
 
 #: A step of a way: what it tells, or the fault that ends the way.
@@ -69,7 +68,6 @@ class Way:
         self._mapped = mapped
         self._image_text = image
         self._engine = engine
-        self._logins = Logins(configured.settings)
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Give the steps in order; each may rest on all before it."""
@@ -92,9 +90,8 @@ class Way:
             yield "other definitions", lambda: leftovers.other_definitions(self._mapped.conn_id)
 
     def _find_identity(self) -> Told:
-        identity = self._logins.identity(self._mapped)
         try:
-            caller = within(IDENTITY_SECONDS, lambda: aws.caller(identity))
+            caller = within(IDENTITY_SECONDS, lambda: self._configured.logins.caller(self._mapped))
         except MintError as error:
             failure = error.failure
             raise Fault(
@@ -104,17 +101,19 @@ class Way:
             remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
             raise Fault("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", remedy) from None
         source = SOURCES.get(caller.source, caller.source)
-        return Told(f"{identity}: {source}, {caller.arn or 'whose ARN STS does not tell (a pull does not need it)'}")
+        arn = caller.arn or "whose ARN STS does not tell (a pull does not need it)"
+        return Told(f"{self._mapped.identity}: {source}, {arn}")
 
     def _get_token(self) -> Told:
+        asked_at = time.time()
         try:
-            self._login: Login = self._logins.get(self._mapped)
+            self._login: Login = self._configured.login(self._mapped)
         except ConnectionUnavailableError as error:
             failure = error.failure
             reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}; region: {failure.region})"
             raise Fault("no-token", reason, failure.remedy) from None
         token, now = self._login.token, time.time()
-        origin = "minted just now" if self._login.was_minted else "from the cache"
+        origin = "minted just now" if token.minted_at >= asked_at else "from the cache"
         left = f"{origin}, {duration(token.expires_at - now)} left"
         if state_of(token, now, self._configured.settings.refresh_before) == "fresh":
             return Told(left)

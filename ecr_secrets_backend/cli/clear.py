@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
-from ecr_secrets_backend.cli.logins import Logins
 from ecr_secrets_backend.cli.status import ENTRY_SUFFIX
 
 if TYPE_CHECKING:
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Delete entries, and no lock: one that is deleted while it is held would be no lock any more."""
     configured = configuration.read(options)
-    logins = Logins(configured.settings)
-    if logins.store is None:
+    store = configured.store
+    if store is None:
         output.text('cache = "process": there are no tokens on the host to forget.')
         return GOOD
-    survey = logins.store.survey()
-    own = {f"{logins.identity(each).key}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
+    survey = store.survey()
+    own = {f"{configured.key(each)}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
     found = {file.name for file in survey.files if file.name.endswith(ENTRY_SUFFIX)}
     try:
-        forgotten = sum(logins.store.delete(name) for name in sorted(found if options.all else found & own))
+        forgotten = sum(store.delete(name) for name in sorted(found if options.all else found & own))
     except OSError as error:
         remedy = f"Look at {survey.path}."
         raise CommandError(f"The cache cannot be changed: {error.strerror}", remedy, FAILED) from None

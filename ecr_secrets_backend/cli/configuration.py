@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.cli.command import CommandError, argument
-from ecr_secrets_backend.errors import ConfigurationError, EcrSecretsBackendError
+from ecr_secrets_backend.errors import (
+    ConfigurationError,
+    ConnectionUnavailableError,
+    EcrSecretsBackendError,
+    MintError,
+)
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
 
+    from ecr_secrets_backend.identity import AwsConnection
+    from ecr_secrets_backend.logins import Login
     from ecr_secrets_backend.settings import MappedConnection
 
 BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
@@ -54,6 +65,33 @@ class Configuration:
     source: str
     is_airflow_s: bool
 
+    @cached_property
+    def store(self) -> HostStore | None:
+        """The host's cache, if there is to be one."""
+        return HostStore(self.settings.cache_dir) if self.settings.cache == "host" else None
+
+    @cached_property
+    def logins(self) -> Logins:
+        """Where logins come from: the same cache, and the same way to AWS, as the backend's."""
+        return Logins(TokenCache(self.store, self.settings.refresh_before), _aws_connection)
+
+    def login(self, mapped: MappedConnection) -> Login:
+        """Get a connection's login.
+
+        :raises ConnectionUnavailableError: there is none
+        """
+        try:
+            return self.logins.get(mapped)
+        except MintError as error:
+            raise ConnectionUnavailableError(mapped.conn_id, error.failure) from None
+
+    def key(self, mapped: MappedConnection) -> str | None:
+        """Name the cache's entry for a connection; None where it cannot be told whose token it would be."""
+        try:
+            return self.logins.identity(mapped).key
+        except MintError:
+            return None
+
     def connection(self, conn_id: str) -> MappedConnection:
         """Find a connection.
 
@@ -83,6 +121,14 @@ def read(options: argparse.Namespace) -> Configuration:
     if options.section is not None:
         raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
     return _of_file(options.backend_kwargs)
+
+
+def _aws_connection(aws_conn_id: str) -> AwsConnection:
+    """Look up an AWS connection as ``airflow connections get`` does."""
+    from airflow.models.connection import Connection
+
+    connection: AwsConnection = Connection.get_connection_from_secrets(aws_conn_id)
+    return connection
 
 
 def complete(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:

@@ -15,7 +15,6 @@ from ecr_secrets_backend.cache import BACK_OFF_PART, BACK_OFF_SECONDS
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
 from ecr_secrets_backend.cli.docker_files import DockerConfig, change_logins, default_folder, encoded
-from ecr_secrets_backend.cli.logins import Logins
 from ecr_secrets_backend.cli.output import iso_time
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from ecr_secrets_backend.cli.logins import Login
+    from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.settings import MappedConnection, Settings
+    from ecr_secrets_backend.logins import Login
+    from ecr_secrets_backend.settings import MappedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,15 @@ LONGEST_SLEEP_SECONDS: Final = 60.0
 class Keeper:
     """Keeps the logins of some connections in one folder's ``config.json``.
 
-    :param settings: the backend's
+    :param configured: where logins come from
     :param connections: those to keep
     :param folder: of Docker's configuration
     """
 
-    def __init__(self, settings: Settings, connections: list[MappedConnection], folder: Path) -> None:
-        self._settings = settings
+    def __init__(self, configured: Configuration, connections: list[MappedConnection], folder: Path) -> None:
+        self._configured = configured
         self._connections = connections
         self._folder = folder
-        self._logins = Logins(settings)
         self._kept: dict[str, Login] = {}
         self._failures: dict[str, str] = {}
 
@@ -63,7 +62,7 @@ class Keeper:
         wanted: dict[str, Login] = {}
         for mapped in self._connections:
             try:
-                login = self._logins.get(mapped)
+                login = self._configured.login(mapped)
             except ConnectionUnavailableError as error:
                 if self._failures.get(mapped.conn_id) != str(error):
                     logger.error("%s", error)  # noqa: TRY400 - one line, and no traceback
@@ -109,7 +108,7 @@ class Keeper:
         now = time.time()
         waits = [LONGEST_SLEEP_SECONDS]
         for login in self._kept.values():
-            wait = login.token.renewal_at(self._settings.refresh_before) - now
+            wait = login.token.renewal_at(self._configured.settings.refresh_before) - now
             waits.append(wait if wait > 0 else min(BACK_OFF_SECONDS, login.token.life * BACK_OFF_PART))
         if self._failures:
             waits.append(BACK_OFF_SECONDS)
@@ -124,7 +123,7 @@ def run(options: argparse.Namespace, _output: Output) -> int:
     """Write the logins once, or stay and keep them alive."""
     configured = configuration.read(options)
     folder = default_folder() if options.config is None else Path(options.config)
-    keeper = Keeper(configured.settings, configured.connections(options.conn_ids), folder)
+    keeper = Keeper(configured, configured.connections(options.conn_ids), folder)
     logger.setLevel(logging.INFO)
     if options.watch:
         return _watch(keeper)

@@ -19,7 +19,7 @@ from ecr_secrets_backend.cli.pull import Platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ecr_secrets_backend.cli.logins import Login
+    from ecr_secrets_backend.logins import Login
 
 DEFAULT_URL: Final = "unix:///var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 30  # a login goes from the engine to the registry and back

@@ -14,8 +14,8 @@ from ecr_secrets_backend.cli.finding import Told
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ecr_secrets_backend.cli.logins import Login
     from ecr_secrets_backend.cli.registry_client import RegistryClient
+    from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0
 #: A DAG folder may hold anything.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import GOOD, Command, argument
-from ecr_secrets_backend.cli.logins import Logins
 from ecr_secrets_backend.cli.output import duration, iso_time
 from ecr_secrets_backend.errors import InvalidRegistryError
 from ecr_secrets_backend.host_store import Survey
@@ -59,10 +58,9 @@ class CachedToken:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
     configured = configuration.read(options)
-    logins = Logins(configured.settings)
-    survey = logins.store.survey() if logins.store else Survey(None, None, (), ())
+    survey = configured.store.survey() if configured.store else Survey(None, None, (), ())
     now = time.time()
-    tokens = [_told(cached, configured, now) for cached in find(configured, logins, survey)]
+    tokens = [_told(cached, configured, now) for cached in find(configured, survey)]
     cache = {
         "kind": configured.settings.cache,
         "folder": survey.path,
@@ -78,13 +76,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
     return GOOD
 
 
-def find(configured: Configuration, logins: Logins, survey: Survey) -> Iterator[CachedToken]:
+def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
     """Read all sound entries of the cache."""
-    if logins.store is None:
+    if configured.store is None:
         return
-    mapped = [(logins.identity(each).key, each) for each in configured.settings.connections.values()]
+    mapped = [(configured.key(each), each) for each in configured.settings.connections.values()]
     for file in survey.files:
-        text = logins.store.read(file.name) if file.name.endswith(ENTRY_SUFFIX) and not file.problem else None
+        text = configured.store.read(file.name) if file.name.endswith(ENTRY_SUFFIX) and not file.problem else None
         entry = Entry.from_json(text) if text else None
         if entry is None:
             continue
@@ -129,8 +127,9 @@ def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State
     return "dying" if now < token.expires_at else "dead"
 
 
-def _told(cached: CachedToken, configured: Configuration, now: float) -> dict[str, Any]:
+def _told(cached: CachedToken, configured: Configuration, wall: float) -> dict[str, Any]:
     entry, token, failure = cached.entry, cached.entry.token, cached.entry.failure
+    now = entry.now(wall)
     return {
         "identity": entry.identity,
         "region": cached.region,
@@ -141,7 +140,7 @@ def _told(cached: CachedToken, configured: Configuration, now: float) -> dict[st
         "seconds_left": max(0, round(token.expires_at - now)) if token else 0,
         "state": state_of(token, now, configured.settings.refresh_before),
         "failure": {**asdict(failure), "at": iso_time(entry.recorded_at)} if failure else None,
-        "back_off_seconds": round(entry.pause_left(now)),
+        "back_off_seconds": round(entry.pause_left(wall)),
     }
 
 

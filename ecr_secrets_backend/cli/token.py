@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import GOOD, Command, argument
-from ecr_secrets_backend.cli.logins import Logins
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +18,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     configured = configuration.read(options)
     mapped = configured.connection(options.conn_id)
     with output.progress("Waiting for the token"):
-        login = Logins(configured.settings).get(mapped)
+        login = configured.login(mapped)
     output.text(login.token.password)
     return GOOD
 

@@ -190,7 +190,7 @@ def test_a_token_that_the_registry_refuses_is_named(site: Site) -> None:
     """As one that is in the cache, but that AWS has never given."""
     environment = {name: value for name, value in site.environment.items() if name.startswith("AWS_")}
     identity = AwsIdentity("ecr", "us-east-1").in_environment({**environment, "HOME": str(site.world.folder)})
-    entry = Entry(build_token(minted_at=time.time()), None, time.time(), identity.key)
+    entry = Entry(build_token(minted_at=time.time()), None, time.time(), key=identity.key)
     HostStore(site.kwargs["cache_dir"]).write(f"{identity.key}.json", entry.to_json())
 
     step, code, told = fault(site.check())

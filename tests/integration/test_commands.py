@@ -74,6 +74,22 @@ class TestToken:
         assert len(aws.calls()) == 1
 
     @pytest.mark.usefixtures("aws")
+    def test_credentials_may_come_from_an_airflow_connection(
+        self, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By ``aws_conn_id``; where there is no such connection, one line says so."""
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_TEAM", f"aws://{'AKIA' + 'T' * 16}:s3cret@/")
+        by_team = json.dumps({**kwargs, "aws_conn_id": "aws_team"})
+        by_nobody = json.dumps({**kwargs, "aws_conn_id": "aws_nobody"})
+
+        assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
+        assert aws.calls(operation="GetAuthorizationToken")[0].access_key_id == "AKIA" + "T" * 16
+        status = json.loads(run("status", "--output", "json", "--backend-kwargs", "-", given=by_team).stdout)
+        assert status["tokens"][0]["identity"] == "Airflow connection aws_team"
+        assert status["tokens"][0]["connections"] == ["docker_default"]
+        done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=1, given=by_nobody)
+        assert "Add an Airflow connection 'aws_nobody'" in done.stderr.splitlines()[-1]
+
     def test_kwargs_may_come_from_standard_input(self, kwargs: dict[str, Any]) -> None:
         """By a dash in place of a file."""
         assert run("token", "docker_eu", "--backend-kwargs", "-", given=json.dumps(kwargs)).stdout

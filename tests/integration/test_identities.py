@@ -319,7 +319,7 @@ class TestAirflowConnection:
         self, bare: AwsStandIn, add_connection: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, seen: list[str]
     ) -> None:
         """After a few seconds; it does not look Airflow's connection up at every lookup."""
-        monkeypatch.setattr("ecr_secrets_backend.backend.IDENTITY_SECONDS", seconds)
+        monkeypatch.setattr("ecr_secrets_backend.logins.IDENTITY_SECONDS", seconds)
         backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_ecr", cache="process")
         for key_id in (FIRST_KEY, SECOND_KEY):
             add_connection(key_id)

@@ -295,7 +295,7 @@ def test_no_log_holds_a_secret_at_any_level(aws: AwsStandIn, role_arn: str | Non
     program = f"""if True:
         import logging, sys
         logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-        from ecr_secrets_backend.aws import Caller, caller, mint
+        from ecr_secrets_backend.aws import mint
         from ecr_secrets_backend.identity import AwsIdentity
         print(mint(AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})))
         logging.getLogger("botocore.parsers").debug("after the mint")
