@@ -140,7 +140,6 @@ def _replace(config: DockerConfig, content: object) -> None:
     descriptor, temporary = tempfile.mkstemp(suffix, prefix, target.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, _FILE_MODE)
             _give(descriptor, owner)
             file.write(text + ("\n" if (config.text or "").endswith("\n") else ""))
             file.flush()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import socket
 import warnings
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ DEFAULT_URL: Final = "unix:///var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 30  # a login goes from the engine to the registry and back
 
 logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 5.0
 
 #: What Python's names of processors are in Docker's words.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -45,44 +48,56 @@ class Engine:
 
         :raises Fault: it does not answer
         """
-        found = self._version()
+        try:
+            found = self._version()
+        except ImportError:
+            remedy = "Install apache-airflow-providers-docker where DockerOperator runs."
+            return Told("Docker's client for Python is not installed here", "skipped", "no-docker-provider", remedy)
         return Told(f"{self.url} answers: Docker {found.get('Version', '?')} for {_platform(found)}")
 
     def platform(self) -> Platform:
         """Tell for which platform images have to be; where no engine answers, this host's."""
         try:
             return _platform(self._version())
-        except Fault:
+        except (Fault, ImportError):
             machine = platform.machine()
             return Platform(platform.system().lower(), _ARCHITECTURES.get(machine, machine))
 
     def _version(self) -> dict[str, Any]:
-        try:
-            import docker  # type: ignore[import-untyped]
-        except ImportError:
-            raise Fault(
-                "no-docker-provider",
-                "Docker's client for Python is not installed here",
-                "Install apache-airflow-providers-docker where DockerOperator runs.",
-            ) from None
-        try:
-            with _quiet(), docker.APIClient(base_url=self.url, timeout=ENGINE_SECONDS) as client:
-                version: dict[str, Any] = client.version()
-                return version
-        except docker.errors.DockerException as error:
-            raise self._unreachable(error) from None
+        import docker  # type: ignore[import-untyped]
 
-    def _unreachable(self, error: Exception) -> Fault:
-        message = str(error)
-        if "Permission denied" in message:
-            return Fault(
+        self._reach()
+        try:
+            # With a version it asks nothing while it is made, where it would leave its socket open if that failed.
+            api = docker.constants.DEFAULT_DOCKER_API_VERSION
+            with _quiet(), docker.APIClient(self.url, version=api, timeout=ENGINE_SECONDS) as client:
+                version: dict[str, Any] = client.version(api_version=False)
+                return version
+        except (docker.errors.DockerException, OSError) as error:
+            raise self._unreachable(_first_line(str(error))) from None
+
+    def _reach(self) -> None:
+        """Connect to a socket of this host: the client would leave its own open if that failed, and tell less."""
+        scheme, _, path = self.url.partition("unix://")
+        if scheme or not path:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX) as engine:
+                engine.settimeout(CONNECT_SECONDS)
+                engine.connect(f"/{path.lstrip('/')}")
+        except PermissionError:
+            raise Fault(
                 "engine-forbidden",
                 f"this user (uid {os.geteuid()}) may not use {self.url}",
                 "Make the user a member of the socket's group (docker), or run as one.",
-            )
+            ) from None
+        except OSError as error:
+            raise self._unreachable(error.strerror or str(error)) from None
+
+    def _unreachable(self, reason: str) -> Fault:
         return Fault(
             "engine-unreachable",
-            f"no Docker engine answers at {self.url}: {_first_line(message)}",
+            f"no Docker engine answers at {self.url}: {reason}",
             "Start it, mount its socket into this container, or name another by --docker-url or DOCKER_HOST.",
         )
 
@@ -159,6 +174,8 @@ class Engine:
 
     def check_use(self, login: Login) -> Told:
         """See whether the login, once made, is what the client sends with a pull."""
+        if self._client is None:
+            return Told("there was no login", "skipped", "no-docker-provider")
         import docker.auth  # type: ignore[import-untyped]
 
         try:

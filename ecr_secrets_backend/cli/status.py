@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
+    from ecr_secrets_backend.host_store import HostStore, StoredFile
     from ecr_secrets_backend.token import EcrToken
 
 State = Literal["fresh", "renewing", "dying", "dead", "none"]
@@ -82,8 +83,7 @@ def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
         return
     mapped = [(configured.key(each), each) for each in configured.settings.connections.values()]
     for file in survey.files:
-        text = configured.store.read(file.name) if file.name.endswith(ENTRY_SUFFIX) and not file.problem else None
-        entry = Entry.from_json(text) if text else None
+        entry = _read(configured.store, file)
         if entry is None:
             continue
         ours = [each for key, each in mapped if key == entry.key]
@@ -95,6 +95,16 @@ def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
             tuple(sorted(filter(None, registries))),
             _region(entry, default),
         )
+
+
+def _read(store: HostStore, file: StoredFile) -> Entry | None:
+    if file.problem or not file.name.endswith(ENTRY_SUFFIX):
+        return None
+    try:
+        text = store.read(file.name)
+    except OSError:  # it has been replaced meanwhile
+        return None
+    return None if text is None else Entry.from_json(text)
 
 
 def problems(survey: Survey) -> Iterator[str]:

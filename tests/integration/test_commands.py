@@ -299,6 +299,23 @@ class TestStatus:
         for part in (US_HOST, "fresh", "none", "private to this user", "Allow ecr:GetAuthorizationToken"):
             assert part in text
 
+    @pytest.mark.parametrize(("no_color", "has_colour"), [(None, True), ("1", False)])
+    def test_colours_are_for_terminals(
+        self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch, no_color: str | None, has_colour: bool
+    ) -> None:
+        """And for who wants them."""
+        run("token", "docker_default", *file)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        if no_color:
+            monkeypatch.setenv("NO_COLOR", no_color)
+        ours, theirs = os.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            subprocess.run([*COMMAND, "status", *file], stdout=theirs, check=True)
+            os.close(theirs)
+            text = terminal.read(65536).decode()
+
+        assert ("\x1b[32m" in text) is has_colour
+
     def test_no_secret_is_told(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
         """In neither form; nor the access key."""
         run("token", "docker_default", *file)
