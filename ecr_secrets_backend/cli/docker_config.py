@@ -73,22 +73,17 @@ class Keeper:
             if other.token != login.token:
                 remedy = "Name the connections to use."
                 raise CommandError(f"Two AWS identities are mapped to {login.host}, which Docker knows once", remedy)
-        given_up = {host for host, login in self._kept.items() if host not in wanted and self._still_has(host, login)}
-        changes = {host: encoded(login.token.username, login.token.password) for host, login in wanted.items()}
-        changed = change_logins(self._folder, {**changes, **dict.fromkeys(given_up)})
+        given_up = {host: _auth(login) for host, login in self._kept.items() if host not in wanted}
+        changed = change_logins(self._folder, {host: _auth(login) for host, login in wanted.items()}, given_up)
         for host, login in wanted.items():
             until = iso_time(login.token.expires_at)
             if host in changed:
                 logger.info("Logged in to %s until %s, in %s", host, until, self._folder)
             elif host not in self._kept:
                 logger.info("Already logged in to %s until %s, in %s", host, until, self._folder)
-        for host in given_up:
+        for host in changed & given_up.keys():
             logger.error("Removed the login for %s: its token is dead, and AWS gives no other", host)
         self._kept = wanted
-
-    def _still_has(self, host: str, login: Login) -> bool:
-        found = DockerConfig.load(self._folder).login(host)
-        return found == (login.token.username, login.token.password)
 
     def warn_of_helpers(self) -> None:
         """Say where Docker will not look at what was written."""
@@ -113,6 +108,10 @@ class Keeper:
         if self._failures:
             waits.append(BACK_OFF_SECONDS)
         return min(waits)
+
+
+def _auth(login: Login) -> str:
+    return encoded(login.token.username, login.token.password)
 
 
 class _EndedError(Exception):

@@ -105,10 +105,11 @@ class DockerConfig:
         return [name for name in self.auths if re.sub(r"^https?://", "", name).partition("/")[0] == host]
 
 
-def change_logins(folder: Path, logins: Mapping[str, str | None]) -> set[str]:
-    """Set, or with None forget, logins in a folder's file, as a whole and one writer at a time.
+def change_logins(folder: Path, logins: Mapping[str, str], forget: Mapping[str, str]) -> set[str]:
+    """Set and forget logins in a folder's file, as a whole and one writer at a time.
 
-    :param logins: what :func:`encoded` gives, by host
+    :param logins: those to set: what :func:`encoded` gives, by host
+    :param forget: those to forget, unless another stands there by now
     :return: the hosts whose entries were changed
     :raises CommandError: the file, or its folder, is not to be used; it is left as it was
     """
@@ -117,13 +118,14 @@ def change_logins(folder: Path, logins: Mapping[str, str | None]) -> set[str]:
             folder.mkdir(_FOLDER_MODE, parents=True)
         with _lock(folder):
             config = DockerConfig.load(folder)
-            entries = {host: None if auth is None else {"auth": auth} for host, auth in logins.items()}
-            changed = {host for host, entry in entries.items() if config.auths.get(host) != entry}
-            if changed:
-                auths = {**config.auths, **{host: entries[host] for host in logins if host in changed}}
-                kept = {host: entry for host, entry in auths.items() if entry is not None}
-                _replace(config, {**config.content, "auths": kept})
-            return changed
+            auths = {**config.auths}
+            for host, auth in forget.items():
+                if auths.get(host) == {"auth": auth}:
+                    del auths[host]
+            auths.update({host: {"auth": auth} for host, auth in logins.items()})
+            if auths != config.auths:
+                _replace(config, {**config.content, "auths": auths})
+            return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
     except OSError as error:
         problem = f"{folder / FILE_NAME} cannot be written: {error.strerror}"
         raise CommandError(problem, _remedy(error), FAILED) from None

@@ -63,9 +63,17 @@ def test_a_login_is_forgotten(tmp_path: Path) -> None:
     """And it is told whether there was one."""
     build(tmp_path, auths={HOST: {"auth": "YTpi"}, "other": {}})
 
-    assert change_logins(tmp_path, {HOST: None}) == {HOST}
-    assert change_logins(tmp_path, {HOST: None}) == set()
+    assert change_logins(tmp_path, {}, {HOST: "YTpi"}) == {HOST}
+    assert change_logins(tmp_path, {}, {HOST: "YTpi"}) == set()
     assert DockerConfig.load(tmp_path).auths == {"other": {}}
+
+
+def test_another_s_login_is_not_forgotten(tmp_path: Path) -> None:
+    """Somebody has logged in since."""
+    build(tmp_path, auths={HOST: {"auth": "bmV3Om5ldw=="}})
+
+    assert change_logins(tmp_path, {}, {HOST: "YTpi"}) == set()
+    assert DockerConfig.load(tmp_path).login(HOST) == ("new", "new")
 
 
 @pytest.mark.parametrize("indentation", ["\t", "  ", "    "])
@@ -74,8 +82,8 @@ def test_the_indentation_is_kept(tmp_path: Path, indentation: str) -> None:
     path = tmp_path / "config.json"
     text = json.dumps({"a": 1, "auths": {}}, indent=indentation) + "\n"
     path.write_text(text)
-    change_logins(tmp_path, {HOST: "YTpi"})
-    change_logins(tmp_path, {HOST: None})
+    change_logins(tmp_path, {HOST: "YTpi"}, {})
+    change_logins(tmp_path, {}, {HOST: "YTpi"})
 
     assert path.read_text() == text
 
@@ -89,7 +97,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(CommandError, match="No space left on device"):
-        change_logins(tmp_path, {HOST: "YTpi"})
+        change_logins(tmp_path, {HOST: "YTpi"}, {})
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".config.json.lock", "config.json"]
     assert DockerConfig.load(tmp_path).auths == {}
@@ -104,4 +112,4 @@ def test_a_mounted_file_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("pathlib.Path.replace", fail)
     with pytest.raises(CommandError, match="Mount the folder"):
-        change_logins(tmp_path, {HOST: "YTpi"})
+        change_logins(tmp_path, {HOST: "YTpi"}, {})
