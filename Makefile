@@ -14,7 +14,7 @@ READY       := .venv/airflow-$(AIRFLOW).ready
 # The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
 # Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
 MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
-MATRIX_TESTS := tests/unit tests/airflow $(patsubst %,tests/integration/test_%.py,backend identities mint)
+MATRIX_TESTS := tests/unit tests/airflow $(patsubst %,tests/integration/test_%.py,backend commands identities mint)
 MATRIX_JOBS  := 2
 # Where the Python of a pair is not found: any that each of the Airflows supports.
 ANY_PYTHON   := >=3.10,<3.13

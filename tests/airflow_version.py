@@ -48,6 +48,9 @@ HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 #: Whether each kwarg of the backend may have an environment variable of its own.
 HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
 
+#: Whether a provider may add commands of its own to ``airflow``.
+HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW
+
 #: Whether it tells a backend of which class a connection should be.
 TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 from airflow.providers_manager import ProvidersManager
-from packaging.version import Version
 
 from ecr_secrets_backend import __version__
-from tests.airflow.test_configured_backend import aws, aws_server, environment, run
+from tests.airflow.test_configured_backend import aws, environment, run
+from tests.airflow_version import HAS_PROVIDER_COMMANDS
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
-__all__ = ["aws", "aws_server", "environment"]  # the fixtures
-
-OFFERS_COMMANDS = Version(version("apache-airflow")) >= Version("3.2")
+__all__ = ["aws", "environment"]  # the fixtures
 
 
 def test_airflow_lists_the_provider() -> None:
@@ -34,7 +31,7 @@ def test_airflow_offers_the_commands(environment: dict[str, str], aws: AwsStandI
     """From 3.2 on, with their results and exit codes; before, Airflow knows no such command."""
     for _ in range(2):
         done = run("-m", "airflow", "ecr", "token", "docker_default", environment=environment)
-        if not OFFERS_COMMANDS:
+        if not HAS_PROVIDER_COMMANDS:
             assert "invalid choice: 'ecr'" in done.stderr
             return
         assert done.returncode == 0, done.stderr

@@ -54,8 +54,10 @@ def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_standard_output_is_the_result_s_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever else is printed or logged."""
+def test_standard_output_is_the_result_s_alone(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else is printed or logged; and Airflow's own logging, which may print there, does not get our lines."""
 
     def run(_: object, output: Output) -> int:
         sys.stdout.write("noise\n")
@@ -68,6 +70,7 @@ def test_standard_output_is_the_result_s_alone(capsys: pytest.CaptureFixture[str
     assert output == "result\n"
     assert "noise" in errors
     assert "WARNING a warning" in errors
+    assert caplog.records == []
 
 
 def test_logging_is_left_as_it_was() -> None:
