@@ -7,6 +7,7 @@ Nothing here imports Airflow before the command line has been read: with ``--bac
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend import __version__
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     command: Command = options.command
-    return execute(command, options)
+    exit_code = execute(command, options)
+    sys.stdout = sys.stderr  # Airflow, where it was imported, logs to the very end
+    return exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -96,6 +97,19 @@ def execute(command: Command, options: argparse.Namespace) -> int:
         problem, exit_code = str(error), FAILED
     sys.stderr.write(f"ecr-secrets-backend {command.name}: {problem}\n")
     return exit_code
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave it to the command to tell what libraries would log and warn of as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cache import TokenCache
-from ecr_secrets_backend.cli.command import CommandError, argument
+from ecr_secrets_backend.cli.command import CommandError, argument, quiet
 from ecr_secrets_backend.errors import (
     ConfigurationError,
     ConnectionUnavailableError,
@@ -127,7 +127,8 @@ def _aws_connection(aws_conn_id: str) -> AwsConnection:
     """Look up an AWS connection as ``airflow connections get`` does."""
     from airflow.models.connection import Connection
 
-    connection: AwsConnection = Connection.get_connection_from_secrets(aws_conn_id)
+    with quiet():
+        connection: AwsConnection = Connection.get_connection_from_secrets(aws_conn_id)
     return connection
 
 

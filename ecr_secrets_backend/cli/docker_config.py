@@ -146,7 +146,6 @@ def _watch(keeper: Keeper) -> int:
                     keeper.keep()
                 except CommandError as error:
                     logger.error("%s", error)  # noqa: TRY400 - one line, and no traceback
-                    time.sleep(BACK_OFF_SECONDS)
     except _EndedError:
         _notify("STOPPING=1")
     return GOOD

@@ -8,18 +8,15 @@ import logging
 import os
 import platform
 import socket
-import warnings
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from ecr_secrets_backend.cli.command import quiet
 from ecr_secrets_backend.cli.docker_files import DockerConfig, default_folder
 from ecr_secrets_backend.cli.finding import Fault, Told
 from ecr_secrets_backend.cli.pull import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ecr_secrets_backend.logins import Login
 
 DEFAULT_URL: Final = "unix:///var/run/docker.sock"  # DockerOperator's own
@@ -70,7 +67,7 @@ class Engine:
         try:
             # With a version it asks nothing while it is made, where it would leave its socket open if that failed.
             api = docker.constants.DEFAULT_DOCKER_API_VERSION
-            with _quiet(), docker.APIClient(self.url, version=api, timeout=ENGINE_SECONDS) as client:
+            with quiet(), docker.APIClient(self.url, version=api, timeout=ENGINE_SECONDS) as client:
                 version: dict[str, Any] = client.version(api_version=False)
                 return version
         except (docker.errors.DockerException, OSError) as error:
@@ -132,7 +129,7 @@ class Engine:
                 return connection
 
         try:
-            with _quiet():
+            with quiet():
                 self._client = Hook(docker_conn_id=conn_id, base_url=self.url, timeout=ENGINE_SECONDS).api_client
         except docker.errors.APIError as error:
             raise self._refused(login.host, str(error.explanation or error)) from None
@@ -179,7 +176,7 @@ class Engine:
         import docker.auth  # type: ignore[import-untyped]
 
         try:
-            with _quiet():
+            with quiet():
                 header = docker.auth.get_config_header(self._client, login.host)
             sent = json.loads(base64.urlsafe_b64decode(header)) if header else {}
         except docker.errors.DockerException:
@@ -206,16 +203,3 @@ def _platform(version: dict[str, Any]) -> Platform:
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines() or ["no reason is told"]
     return lines[0].rstrip(".")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave it to the findings to tell what libraries would log and warn of as well."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -46,6 +46,7 @@ class Output:
         """Print for people."""
         for renderable in renderables:
             self._console.print(renderable)
+        self._stream.flush()
 
     @contextmanager
     def progress(self, what: str) -> Iterator[None]:

@@ -100,7 +100,7 @@ class TestToken:
         run("token", "docker_default", *file)
         program = (
             "import sys; from ecr_secrets_backend.cli import main; main(sys.argv[1:]);"
-            "print({'airflow', 'boto3'} & set(sys.modules))"
+            "print({'airflow', 'boto3'} & set(sys.modules), file=sys.__stdout__)"
         )
         done = subprocess.run(
             [sys.executable, "-c", program, "token", "docker_default", *file],
@@ -373,7 +373,7 @@ class TestDocumentation:
 
     def test_status(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
         """Each field is there, and of the same type."""
-        aws.set(token_life=4)
+        aws.set(token_life=20)
         run("token", "docker_default", *file)
         aws.script(DENIED)
         wait(lambda: self.printed(file)["tokens"][0]["state"] == "renewing")

@@ -18,6 +18,7 @@ def test_what_fails_in_time_is_raised() -> None:
         within(5, lambda: 1 / 0)
 
 
+@pytest.mark.timeout(10)
 def test_what_hangs_is_not_waited_for() -> None:
     """It is left to itself."""
     done = threading.Event()
