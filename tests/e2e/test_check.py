@@ -20,8 +20,8 @@ from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.e2e.conftest import REGISTRIES, TOKEN_LIFE_SECONDS
-from tests.e2e.world import ADDRESS, World
+from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.world import ADDRESS, World
 from tests.stand_ins.aws import Error
 from tests.unit.builders import build_token
 

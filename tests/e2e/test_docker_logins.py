@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import REGISTRIES
+from tests.sites.fixtures import REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.e2e.world import World
+    from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
 US_HOST, EU_HOST = REGISTRIES

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.commands import COMMAND, EU_HOST, US_HOST, Watch, passwords, run, wait
-from tests.process_helpers import need_root
+from tests.requirements import need_root
 from tests.stand_ins.aws import Error, Hang
 
 if TYPE_CHECKING:
