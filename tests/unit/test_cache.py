@@ -109,6 +109,20 @@ def test_what_is_kept_is_not_served_to_its_end(aws: Aws, tmp_path: Path) -> None
     assert other.get(IDENTITY, aws.mint).password == "token 1"
 
 
+@pytest.mark.parametrize("who", [0, 1])
+def test_what_is_kept_is_renewed_as_much_sooner(aws: Aws, tmp_path: Path, who: int) -> None:
+    """By the process that has minted it, and by one that finds it on the host."""
+    processes = [
+        TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock, lambda: HOUR / 4) for _ in range(2)
+    ]
+    processes[0].get(IDENTITY, aws.mint)
+    aws.now += 10.75 * HOUR - 1
+    assert processes[0].get(IDENTITY, aws.mint).password == "token 1"
+    aws.now += 1
+
+    assert processes[who].get(IDENTITY, aws.mint).password == "token 2"
+
+
 def test_a_process_does_not_look_at_the_host_while_its_token_is_fresh(
     new_process: Callable[[], Callable[[], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,14 +554,22 @@ def test_who_gets_the_turn_after_another_takes_what_that_one_minted(
     assert aws.calls == calls + 1
 
 
+@pytest.mark.parametrize(("age", "kept_for"), [(None, 0.0), (12 * HOUR, 0.0), (11.75 * HOUR, HOUR / 4)])
 def test_who_waits_for_the_turn_takes_the_token_that_comes(
-    new_process: Callable[[], Callable[[], str]],
+    aws: Aws,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    age: float | None,
+    kept_for: float,
 ) -> None:
-    """It does not need the turn for that: all who wait leave together, and nobody complains."""
+    """It does not need the turn for that: all who wait leave together, nobody complains, nor is served what is dead."""
     store = HostStore(str(tmp_path))
+    if age is not None:
+        old = build_token(minted_at=NOW - age, password="dead")
+        entry = build_entry(token=old, recorded_at=old.minted_at, key=IDENTITY.key)
+        store.write(f"{IDENTITY.key}.json", entry.to_json())
+    cache = TokenCache(store, HOUR, ProcessLayer(), aws.clock, lambda: kept_for)
     waited: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -557,7 +579,7 @@ def test_who_waits_for_the_turn_takes_the_token_that_comes(
     monkeypatch.setattr("time.monotonic", lambda: sum(waited))
     monkeypatch.setattr("time.sleep", sleep)
     with store.turn(IDENTITY.key):
-        assert new_process()() == "a-token"
+        assert cache.get(IDENTITY, aws.mint).password == "a-token"
 
     assert len(waited) == 1
     assert not caplog.records
@@ -607,12 +629,13 @@ def test_a_renewal_that_hangs_is_not_waited_for(
         assert cache.get(IDENTITY, aws.mint).password == "token 2"
 
 
+@pytest.mark.parametrize(("later", "kept_for"), [(HOUR, 0.0), (0.75 * HOUR, HOUR / 4)])
 def test_a_token_that_dies_while_it_is_renewed_is_not_served_and_the_new_one_is(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, later: float, kept_for: float
 ) -> None:
     """From then on there is nothing to serve but what comes, so it is waited for."""
     monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 0.05)
-    cache = TokenCache(None, HOUR, process := ProcessLayer(), aws.clock)
+    cache = TokenCache(None, HOUR, process := ProcessLayer(), aws.clock, lambda: kept_for)
     cache.get(IDENTITY, aws.mint)
     aws.now += 11 * HOUR
     answer = threading.Event()
@@ -627,7 +650,7 @@ def test_a_token_that_dies_while_it_is_renewed_is_not_served_and_the_new_one_is(
             return self.lock.acquire(blocking, timeout)
 
     def mint_slowly() -> EcrToken:
-        aws.now += HOUR
+        aws.now += later
         assert answer.wait(10)
         return aws.mint()
 
