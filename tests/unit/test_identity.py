@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import base64
+import json
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,6 +110,65 @@ def test_the_files_of_aws_are_in_the_home_folder(tmp_path: Path, monkeypatch: py
         keys.add(IDENTITY.in_environment({}).key)
 
     assert len(keys | {without}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({"exp": 2}, True),
+        ({"jti": "longer by some characters"}, True),
+        ({"iss": "https://cluster-2.example"}, False),
+        ({"sub": "system:serviceaccount:team:two"}, False),
+    ],
+)
+@pytest.mark.parametrize("padding", ["", "x", "xx", "xxx"])
+def test_the_service_account_of_a_pod_is_part_of_the_identity(
+    tmp_path: Path, change: dict[str, object], is_same: bool, padding: str
+) -> None:
+    """Not the rest of its token, which is replaced every day."""
+    file = tmp_path / "token"
+    claims = {"iss": "https://cluster-1.example", "sub": "system:serviceaccount:team:one", "exp": 1, "jti": padding}
+
+    def key(claims: dict[str, object]) -> str:
+        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+        file.write_text(f"header.{payload}.signature")
+        return IDENTITY.in_environment({"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file)}).key
+
+    assert (key({**claims}) == key({**claims, **change})) is is_same
+
+
+@dataclass
+class Connection:
+    """What an Airflow connection has."""
+
+    login: str | None = None
+    host: str | None = None
+    extra_dejson: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        (None, Connection(), False),
+        (Connection("one"), Connection("two"), False),
+        (Connection("one"), Connection(extra_dejson={"aws_access_key_id": "one"}), True),
+        (Connection("one"), Connection("one", extra_dejson={"aws_access_key_id": "two"}), True),
+        (Connection(host="a"), Connection(host="b"), False),
+        (Connection(extra_dejson={"role_arn": "a"}), Connection(extra_dejson={"role_arn": "b"}), False),
+        (
+            Connection("one", extra_dejson={"aws_session_token": "x"}),
+            Connection("two", extra_dejson={"aws_session_token": "y"}),
+            True,
+        ),
+    ],
+)
+def test_what_lasts_in_an_airflow_connection_is_part_of_the_identity(
+    before: Connection | None, after: Connection, is_same: bool
+) -> None:
+    """As in a file of AWS's."""
+    keys = {IDENTITY.in_environment({}, connection).key for connection in (before, after)}
+
+    assert (len(keys) == 1) is is_same
 
 
 @pytest.mark.parametrize("token", ["", "text", "a.b.c", "a.e30.c", "a.W10.c", "a.bnVsbA.c", "\xe9.e30.c"])
