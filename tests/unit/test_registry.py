@@ -102,8 +102,10 @@ def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
 )
 def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
     """Look-alikes, pairs of region and domain that do not belong together, ports, paths, users and odd characters."""
-    with pytest.raises(InvalidRegistryError):
+    with pytest.raises(InvalidRegistryError) as caught:
         Registry.parse(text)
+    assert caught.value.problem
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_host_is_built_from_account_and_region(region: str, host: str) -> None
 
 def test_a_region_that_aws_does_not_have_builds_no_host() -> None:
     """The refusal names the region."""
-    with pytest.raises(InvalidRegistryError, match="moon-base-1"):
+    with pytest.raises(InvalidRegistryError, match="moon-base-1.* write a host such as "):
         Registry.of_account(A, "moon-base-1")
 
 
