@@ -152,7 +152,7 @@ def test_a_host_is_built_from_account_and_region(region: str, host: str) -> None
 
 def test_a_region_that_aws_does_not_have_builds_no_host() -> None:
     """The refusal names the region."""
-    with pytest.raises(InvalidRegistryError, match="moon-base-1.* write a host such as "):
+    with pytest.raises(InvalidRegistryError, match=r"moon-base-1.* write a host such as "):
         Registry.of_account(A, "moon-base-1")
 
 
