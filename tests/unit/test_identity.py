@@ -179,6 +179,8 @@ def test_a_pods_token_of_another_kind_tells_nothing(tmp_path: Path, token: str) 
     variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
 
     assert IDENTITY.in_environment({variable: str(file)}) == IDENTITY.in_environment({})
+    file.unlink()
+    assert IDENTITY.in_environment({variable: str(file)}) == IDENTITY.in_environment({})
 
 
 def test_the_environment_gives_the_region_where_none_is_configured() -> None:
