@@ -32,7 +32,8 @@ def aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> AwsStandIn:
 
 @pytest.fixture(scope="session")
 def processes(aws_server: AwsStandIn) -> Iterator[Processes]:
-    """Whoever else lives on this host."""
+    """Whoever else lives on this host; they get a first token whatever the test before has left AWS to do."""
+    aws_server.reset()
     with Processes.running(aws_server.environment()) as processes:
         yield processes
 
