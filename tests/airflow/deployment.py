@@ -33,8 +33,13 @@ REGIONS = {
     "docker_denied": "eu-west-1",
     "docker_leftover": "eu-central-1",
     "docker_worker": "ap-south-1",
+    "docker_by_airflow": "us-west-2",
 }
 OF_SECRETS = ("docker_default", "docker_denied", "docker_leftover")
+#: Served by the credentials of an AWS connection in Airflow's database.
+BY_AIRFLOW = "docker_by_airflow"
+AWS_CONN_ID = "aws_ecr"
+AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 OF_WORKERS = ("docker_worker",)
 DENIED = ("docker_denied", "docker_leftover")
 LEFTOVER_HOST = "leftover.example.com"
@@ -55,6 +60,7 @@ class Run:
     :param lookups: by connection, what each process that looked it up has left
     :param printed: the connection that ``airflow connections get`` printed
     :param calls: by connection, the operations that AWS was asked for
+    :param keys: by connection, the access keys by which it was asked
     :param alive: the passwords that are live tokens
     :param output: all that the components wrote
     """
@@ -64,6 +70,7 @@ class Run:
     lookups: dict[str, list[dict[str, Any]]]
     printed: dict[str, Any]
     calls: dict[str, list[str]]
+    keys: dict[str, list[str]]
     alive: frozenset[str]
     output: str
 
@@ -87,7 +94,8 @@ def run_airflow(folder: Path, aws: AwsStandIn) -> Run:
         aws.script(Error("AccessDeniedException", "User: u is not authorized", region=REGIONS[conn_id]))
     for name in ("dags", "results", "cache"):
         (folder / name).mkdir()
-    kwargs = json.dumps({"connections": hosts(OF_SECRETS), "cache_dir": str(folder / "cache")})
+    by_airflow = {BY_AIRFLOW: {"registry": host_of(BY_AIRFLOW), "aws_conn_id": AWS_CONN_ID}}
+    kwargs = json.dumps({"connections": {**hosts(OF_SECRETS), **by_airflow}, "cache_dir": str(folder / "cache")})
     configuration = f"[secrets]\nbackend = {BACKEND}\nbackend_kwargs = {kwargs}\n"
     site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, folder / "results"))
     try:
@@ -138,13 +146,13 @@ def hosts(conn_ids: Iterable[str]) -> dict[str, str]:
 
 
 def start(site: AirflowSite) -> None:
-    """Start all but the scheduler, on a database that holds a connection whose password died long ago."""
+    """Start all but the scheduler, on a database that holds an AWS connection, and one whose password died long ago."""
     wait_for(site, "db migrate")
     with closing(connect(site.home / "airflow.db")) as database, database:
-        database.execute(
+        database.executemany(
             "INSERT INTO connection (conn_id, conn_type, host, login, password, is_encrypted, is_extra_encrypted)"
-            " VALUES ('docker_leftover', 'docker', ?, 'AWS', 'dead-for-long', 0, 0)",
-            (LEFTOVER_HOST,),
+            " VALUES (?, ?, ?, ?, 'dead-for-long', 0, 0)",
+            [("docker_leftover", "docker", LEFTOVER_HOST, "AWS"), (AWS_CONN_ID, "aws", None, AIRFLOWS_KEY)],
         )
     for server, options in SERVERS.items():
         site.start(server, *options)
@@ -185,12 +193,14 @@ def collect(site: AirflowSite, aws: AwsStandIn, results: Path) -> Run:
     printed, _ = json.JSONDecoder().raw_decode(output[output.index("[{") :])
     looked_up = [connection for processes in lookups.values() for one in processes for connection in one["connections"]]
     passwords = {connection["password"] for connection in (*looked_up, *printed)}
+    calls = {conn_id: aws.calls(region=region) for conn_id, region in REGIONS.items()}
     return Run(
         states=dict(site.ask("SELECT task_id, state FROM task_instance")),
         logs={name.removeprefix("task_id="): text.splitlines() for name, text in logs.items()},
         lookups=lookups,
         printed=printed[0],
-        calls={id_: [call.operation for call in aws.calls(region=region)] for id_, region in REGIONS.items()},
+        calls={conn_id: [call.operation for call in own] for conn_id, own in calls.items()},
+        keys={conn_id: [call.access_key_id for call in own] for conn_id, own in calls.items()},
         alive=frozenset(password for password in passwords if aws.authorise("AWS", password).alive),
         output="\n".join(log.read_text() for log in site.home.glob("*.log")),
     )

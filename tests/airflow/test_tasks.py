@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.deployment import LEFTOVER_HOST, host_of
+from tests.airflow.deployment import AIRFLOWS_KEY, BY_AIRFLOW, LEFTOVER_HOST, host_of
 from tests.airflow_version import DENIAL, TaskConnection
 
 if TYPE_CHECKING:
@@ -86,6 +86,15 @@ def test_what_was_left_in_the_database_is_not_used_without_a_word(run: Run) -> N
         assert run.states["leftover"] == "failed"
         assert "docker_leftover" not in run.lookups
         assert GOES_ON not in told[0]
+
+
+def test_a_task_is_served_by_an_aws_connection_in_airflows_database(run: Run) -> None:
+    """Which the task looks up as it looks up any connection, in the middle of its lookup of ours."""
+    (process,) = run.lookups[BY_AIRFLOW]
+
+    assert run.states["by_airflow"] == "success"
+    assert [connection["password"] in run.alive for connection in process["connections"]] == [True]
+    assert run.keys[BY_AIRFLOW] == [AIRFLOWS_KEY]
 
 
 @pytest.mark.parametrize("conn_id", ["docker_denied", "docker_leftover"])

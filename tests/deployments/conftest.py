@@ -14,6 +14,7 @@ from tests.requirements import give_up
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
 
 if TYPE_CHECKING:
+    from tests.sites.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
@@ -27,6 +28,8 @@ REGIONS = {
     "docker_refused": "eu-north-1",
     "docker_parsing": "ap-south-1",
 }
+AWS_CONN_ID = "aws_ecr"
+AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +42,29 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
     return aws
 
 
-def backend_settings(world: World, site: str, **kwargs: object) -> dict[str, str]:
-    """Give the variables that configure the backend, with a cache for one site alone."""
-    hosts = {conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()}
-    kwargs = {"connections": hosts, "cache_dir": str(world.folder / f"{site}-cache"), **kwargs}
+def backend_settings(world: World, site: str, by_airflow: str | None = None, **kwargs: object) -> dict[str, str]:
+    """
+    Give the variables that configure the backend, with a cache for one site alone.
+
+    :param by_airflow: a connection whose token is minted by the AWS connection of :func:`add_aws_connection`
+    """
+    connections: dict[str, object] = {
+        conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()
+    }
+    if by_airflow is not None:
+        connections[by_airflow] = {"registry": connections[by_airflow], "aws_conn_id": AWS_CONN_ID}
+    kwargs = {"connections": connections, "cache_dir": str(world.folder / f"{site}-cache"), **kwargs}
     return {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
         "PYTHONPATH": str(PROJECT),  # for the trigger, which Airflow imports by its name
     }
+
+
+def add_aws_connection(site: AirflowSite) -> None:
+    """Keep AWS credentials in the database of an Airflow."""
+    login = ("--conn-login", AIRFLOWS_KEY, "--conn-password", "a-secret-key-of-airflows")
+    site.run("connections", "add", AWS_CONN_ID, "--conn-type", "aws", *login)
 
 
 def living_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:

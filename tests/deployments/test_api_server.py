@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.conftest import DAGS, REGIONS, backend_settings, living_tokens
+from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, living_tokens
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Error
 
@@ -28,7 +28,7 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Ite
     del registries  # there they are, for the task to log in
     settings = {
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
-        **backend_settings(world, "api"),
+        **backend_settings(world, "api", by_airflow="docker_default"),
     }
     components = {
         "api-server": cloud.environment(),
@@ -37,18 +37,20 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Ite
         "triggerer --skip-serve-logs": {**cloud.environment(), "AWS_ACCESS_KEY_ID": TRIGGERER_S_KEY},
     }
     with AirflowSite.running(world, "api", DAGS / "tasks", settings, components) as site:
+        add_aws_connection(site)
         yield site
 
 
 def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """Its hook logs in with what the API server has minted, and two runs cost one AWS call."""
+    """Its hook logs in with what the API server has minted, by an AWS connection; two runs cost one AWS call."""
     for _ in range(2):
         states = airflow.run_dag("hook")
         assert states == {"hook": "success"}, world.tails(airflow.last_log("hook"))
 
     (told,) = airflow.told("hook", "Looked up")
     assert told["aws"] == []
-    assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))) == 1
+    calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))
+    assert [call.access_key_id for call in calls] == [AIRFLOWS_KEY]
 
 
 def test_a_trigger_is_served_by_the_triggerer_s_own_api(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.deployments.conftest import DAGS, REGIONS, backend_settings
+from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings
 from tests.sites.airflow_site import AirflowSite
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ WORKERS = {
 
 @pytest.mark.timeout(180)
 def test_no_dead_token_comes_out_of_airflow_s_own_cache(world: World, cloud: AwsStandIn) -> None:
-    """With ``[secrets] use_cache`` on, a DAG file that is read every second has a live token at every time."""
+    """With ``[secrets] use_cache`` on, a DAG file that is read every second has a live token at every time.
+
+    It is minted by an AWS connection, which is looked up while the file is read.
+    """
     world.inside(lambda: cloud.set(token_life=TOKEN_LIFE_SECONDS))
     with ExitStack() as stack:
         sites = {}
@@ -40,11 +43,12 @@ def test_no_dead_token_comes_out_of_airflow_s_own_cache(world: World, cloud: Aws
                 "AIRFLOW__SECRETS__CACHE_TTL_SECONDS": str(KEPT_SECONDS),
                 "STAND_IN_URL": cloud.url,
                 # As late as may be: so it is not the renewal ahead of the end that saves the day.
-                **backend_settings(world, name, refresh_before=0),
+                **backend_settings(world, name, by_airflow="docker_parsing", refresh_before=0),
                 **workers,
             }
             components = {"dag-processor": cloud.environment()}
             sites[name] = stack.enter_context(AirflowSite.running(world, name, DAGS / "parsing", settings, components))
+            add_aws_connection(sites[name])
         world.wait("the DAG file", lambda: all(map(readings, sites.values())))
         time.sleep(3 * TOKEN_LIFE_SECONDS)
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_parsing"]))
@@ -54,6 +58,7 @@ def test_no_dead_token_comes_out_of_airflow_s_own_cache(world: World, cloud: Aws
         assert len(read) > 10
         assert [reading for reading in read if not reading["is_alive"]] == []
         assert len({reading["digest"] for reading in read}) > 2
+    assert {call.access_key_id for call in calls} == {AIRFLOWS_KEY}
     assert len(calls) < sum(len(readings(site)) for site in sites.values()) / 2
 
 

@@ -1,4 +1,4 @@
-"""Tasks whose backend is built by `[secrets]`: two that are served, and two whose mint fails."""
+"""Tasks whose backend is built by `[secrets]`: three that are served, and two whose mint fails."""
 
 from datetime import datetime, timezone
 
@@ -10,3 +10,4 @@ with DAG("by_secrets", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=
     look_up.override(task_id="second")("docker_default")
     look_up.override(task_id="denied")("docker_denied")
     look_up.override(task_id="leftover")("docker_leftover")
+    look_up.override(task_id="by_airflow")("docker_by_airflow")
