@@ -351,21 +351,20 @@ class TestClear:
 
 
 class TestDocumentation:
-    """The documents in ``docs/commands.md`` are what the commands print."""
+    """The documents in ``docs/commands`` are what the commands print."""
 
-    def documented(self, key: str) -> Any:
-        """Find the document that has a key."""
-        page = (Path(__file__).parents[2] / "docs/commands.md").read_text()
-        documents = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
-        (found,) = [document for document in documents if key in document]
-        return found
+    def documented(self, command: str) -> Any:
+        """Give the document on the page of a command."""
+        page = (Path(__file__).parents[2] / f"docs/commands/{command}.md").read_text()
+        (document,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+        return json.loads(document)
 
     def test_check(self, tmp_path: Path) -> None:
         """Word for word, but for the time that it took."""
         (tmp_path / "kwargs.json").write_text(json.dumps({"connections": {"docker_default": US_HOST}}))
         command = [*COMMAND, "check", "--image", "app:1", "--backend-kwargs", "kwargs.json", "--output", "json"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        printed, documented = json.loads(done.stdout), self.documented("findings")
+        printed, documented = json.loads(done.stdout), self.documented("check")
 
         for finding in (*printed["findings"], *documented["findings"]):
             assert finding.pop("seconds") >= 0
@@ -379,7 +378,7 @@ class TestDocumentation:
         wait(lambda: self.printed(file)["tokens"][0]["state"] == "renewing")
         run("token", "docker_default", *file)
 
-        assert shape(self.printed(file)) == shape(self.documented("tokens"))
+        assert shape(self.printed(file)) == shape(self.documented("status"))
 
     def printed(self, file: tuple[str, str]) -> Any:
         return json.loads(run("status", "--output", "json", *file).stdout)

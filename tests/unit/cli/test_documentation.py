@@ -1,4 +1,4 @@
-"""``docs/commands.md`` says of each command what it does, and of each finding what it means."""
+"""``docs/commands`` says of each command what it does, and of each finding what it means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ecr_secrets_backend.cli import COMMANDS, check
 from ecr_secrets_backend.cli.status import STATES
 
-PAGE = (Path(__file__).parents[3] / "docs/commands.md").read_text()
+PAGES = {page.stem: page.read_text() for page in (Path(__file__).parents[3] / "docs/commands").glob("*.md")}
 ROOMS = [Path(check.__file__).with_name(f"{name}.py") for name in ("check", "pull", "engine", "leftovers")]
 
 
@@ -23,7 +23,7 @@ def hyphened(path: Path) -> set[str]:
 
 def test_every_code_of_a_finding_is_told() -> None:
     """And none that there is not."""
-    table = PAGE[PAGE.index("| code |") : PAGE.index("## token")]
+    _, _, table = PAGES["check"].partition("| code |")
     told = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
     found = set().union(*map(hyphened, ROOMS)) - check.SOURCES.keys()
 
@@ -32,16 +32,14 @@ def test_every_code_of_a_finding_is_told() -> None:
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
 def test_every_command_and_option_is_told(name: str) -> None:
-    """Each with its section."""
+    """Each on its page."""
     (command,) = [command for command in COMMANDS if command.name == name]
-    section = PAGE.split(f"\n## {name}\n")[1].split("\n## ")[0]
-    common = PAGE[: PAGE.index("\n## check")]
 
     for argument in command.arguments:
         flag = argument.options.get("metavar") if not argument.flags[0].startswith("-") else argument.flags[0]
-        assert f"{flag}" in section + common
+        assert f"{flag}" in PAGES[name] + PAGES["index"]
 
 
 def test_every_state_of_a_token_is_told() -> None:
     """With what it means."""
-    assert set(re.findall(r"(?m)^\| `(\w+)` \| .* \|$", PAGE.split("\n## status\n")[1])) == STATES.keys()
+    assert set(re.findall(r"(?m)^\| `(\w+)` \| .* \|$", PAGES["status"])) == STATES.keys()
