@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cachetools import FIFOCache
-
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.token import EcrToken
 
@@ -53,6 +51,7 @@ WARN_EVERY_SECONDS: Final = 60.0
 uptime: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 _FORMAT: Final = 1
+_DECODER: Final = json.JSONDecoder(parse_int=float)  # built once: a first lookup has no time for it
 _MOST_ENTRIES: Final = 4096  # bounds a process whose identities change; far above the identities of one configuration
 
 
@@ -117,7 +116,7 @@ class Entry:
     def from_json(cls, text: bytes) -> Entry | None:
         """Read what :meth:`to_json` wrote; None for any other bytes."""
         try:
-            fields = json.loads(text, parse_int=float)
+            fields = _DECODER.decode(text.decode())
             if fields.pop("format") != _FORMAT:
                 return None
             token = fields.pop("token")
@@ -151,7 +150,7 @@ class ProcessLayer:
     """
 
     def __init__(self) -> None:
-        self._entries: FIFOCache[str, Entry] = FIFOCache(_MOST_ENTRIES)
+        self._entries: dict[str, Entry] = {}
         self._turns: dict[str, threading.Lock] = {}
         self._writing = threading.Lock()
         self._said_at: dict[str, float] = {}
@@ -164,6 +163,8 @@ class ProcessLayer:
         """Replace what is known under a key."""
         with self._writing:
             self._entries[key] = entry
+            if len(self._entries) > _MOST_ENTRIES:
+                del self._entries[next(iter(self._entries))]  # the oldest
 
     def turn(self, key: str) -> threading.Lock:
         """Give the lock that a thread holds while it renews what is known under a key."""
@@ -339,12 +340,11 @@ class TokenCache:
     def _newest(self, key: str) -> Entry:
         """Tell what is known by the process or by the host, whichever asked AWS last."""
         wall = self._clock()
-        known = self._process.get(key) or Entry(key=key)
-        found = self._read(key) or known
-        newest = min(known, found, key=lambda entry: entry.age(wall))
-        if newest is not known:
-            self._process.put(key, newest)
-        return newest
+        known, found = self._process.get(key), self._read(key)
+        if found is None or (known is not None and known.age(wall) <= found.age(wall)):
+            return known or Entry(key=key)
+        self._process.put(key, found)
+        return found
 
     def _read(self, key: str) -> Entry | None:
         if self._store is None:

@@ -82,15 +82,17 @@ class HostStore:
         :return: all it holds; None if there is none
         :raises UnsafeFileError: what stands under the name is not a file of this user alone
         """
-        with self._folder() as folder:
-            try:
-                descriptor = _open_file(name, os.O_RDONLY, folder)
-            except FileNotFoundError:
-                return None
-            try:
-                return os.read(descriptor, LARGEST_FILE_BYTES)
-            finally:
-                os.close(descriptor)
+        folder = self._open_folder()
+        try:
+            descriptor = _open_file(name, os.O_RDONLY, folder)
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(folder)
+        try:
+            return os.read(descriptor, LARGEST_FILE_BYTES)
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file at once, so that a reader sees the old or the new one whole.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from ecr_secrets_backend.errors import InvalidRegistryError
@@ -59,8 +58,7 @@ def partition_of(region: str) -> Partition | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(NamedTuple):
     """A registry of Amazon ECR or Amazon ECR Public, as its host name tells it.
 
     The forms of a host: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html

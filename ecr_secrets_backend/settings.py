@@ -16,8 +16,7 @@ from ecr_secrets_backend.registry import Registry, partition_of
 DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class MappedConnection:
+class MappedConnection(NamedTuple):
     """An Airflow connection that the backend serves.
 
     :param conn_id: its ID in Airflow
@@ -46,8 +45,7 @@ class FallbackBackend:
     kwargs: Mapping[str, object] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """All that the kwargs say; see :data:`SETTINGS` for what each means."""
 
     connections: Mapping[str, MappedConnection]
@@ -458,7 +456,7 @@ def _with_shared_endpoints(connections: list[MappedConnection]) -> list[MappedCo
             use_fips=kind.use_fips or identity.use_fips,
             use_dual_stack=kind.use_dual_stack or identity.use_dual_stack,
         )
-    return [replace(mapped, identity=kinds[_plain(mapped.identity)]) for mapped in connections]
+    return [mapped._replace(identity=kinds[_plain(mapped.identity)]) for mapped in connections]
 
 
 def _plain(identity: AwsIdentity) -> AwsIdentity:

@@ -195,7 +195,7 @@ def test_a_role_may_be_named_by_one_connection_alone() -> None:
     )
 
     assert settings.connections["a"].identity.assume_role_kwargs == '{"ExternalId": "an-id"}'
-    assert settings.connections["b"] == replace(parse_one(HOST), conn_id="b")
+    assert settings.connections["b"] == parse_one(HOST)._replace(conn_id="b")
 
 
 def test_a_connections_own_aws_setting_wins_over_the_common_one() -> None:

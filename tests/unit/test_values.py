@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
-
 import pytest
 
 from ecr_secrets_backend.cache import Entry
@@ -29,6 +27,6 @@ SETTINGS = Settings.parse({"connections": {"docker_default": {}}, "fallback_back
 )
 def test_what_threads_share_is_never_changed(value: object) -> None:
     """It is only replaced, so no reader sees half a change."""
-    for field in fields(value):  # type: ignore[arg-type] # each is a dataclass
-        with pytest.raises(FrozenInstanceError):
-            setattr(value, field.name, None)
+    for name in type(value).__annotations__:
+        with pytest.raises(AttributeError):
+            setattr(value, name, None)
