@@ -61,8 +61,8 @@ docs: $(READY) ## build the documentation into site/, warnings being errors
 fuzz: $(READY) ## try some minutes' worth of input that nobody has thought of, other input every time
 	$(BIN)/pytest tests/unit/test_properties.py --hypothesis-profile=fuzz --timeout=0
 
-bench: $(READY) ## measure what a lookup costs, as ratios taken in one run
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY) ## measure what a lookup costs against what else there is, in ten minutes; RECORD=yes for the documentation
+	$(BIN)/python -m tests.benchmarks $(if $(RECORD),--record)
 
 constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for another one, BEFORE=yyyy-mm-dd for its day
 	echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile pyproject.toml $(GROUPS) --constraint - --upgrade \
@@ -70,7 +70,7 @@ constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for anoth
 		--no-annotate --no-header --quiet --output-file $(CONSTRAINTS)
 
 clean: ## remove the environment and everything that was built
-	rm -rf .venv .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .venv .benchmarks .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 
 $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 	$(UV) pip install --python $(BIN)/python --exact --editable . $(GROUPS) \

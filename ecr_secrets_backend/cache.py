@@ -33,6 +33,9 @@ Result = TypeVar("Result")
 #: After a failure nobody on the host asks AWS again for this long. Airflow retries a lookup that failed on its API
 #: server for up to 18 s: those retries are to cost nothing.
 BACK_OFF_SECONDS: Final = 20.0
+#: ... or for this long while the old token serves: nobody minds, and a fleet of ten thousand hosts then makes less than
+#: half of the 500 calls a second that ECR grants.
+RENEWAL_BACK_OFF_SECONDS: Final = 120.0
 #: ... but no more than this part of a token's life, so that short-lived tokens survive a fault.
 BACK_OFF_PART: Final = 0.1
 #: How long a lookup waits in all, whatever hangs: AWS, a name server, whoever has the turn.
@@ -105,8 +108,8 @@ class Entry:
 
     def pause_left(self, wall: float) -> float:
         """Tell for how many seconds more nobody is to ask AWS, because it gave no token just now."""
-        age = self.age(wall)
-        return _back_off(self.token) - age if self.failure is not None and 0 <= age < _back_off(self.token) else 0.0
+        age, pause = self.age(wall), _back_off(self, wall)
+        return pause - age if self.failure is not None and 0 <= age < pause else 0.0
 
     def to_json(self) -> bytes:
         """Write it as the file of the host's cache holds it."""
@@ -431,5 +434,6 @@ def _in_background(work: Callable[[], Result], turn: threading.Lock, patience: f
         raise _TooLongError(patience) from None
 
 
-def _back_off(token: EcrToken | None) -> float:
-    return BACK_OFF_SECONDS if token is None else min(BACK_OFF_SECONDS, token.life * BACK_OFF_PART)
+def _back_off(entry: Entry, wall: float) -> float:
+    seconds = RENEWAL_BACK_OFF_SECONDS if entry.live(wall) else BACK_OFF_SECONDS
+    return seconds if entry.token is None else min(seconds, entry.token.life * BACK_OFF_PART)

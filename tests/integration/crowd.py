@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,10 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lookup:
-    """One lookup: how long it took, in seconds, and a digest of the token, or the error."""
+    """
+    One lookup.
+
+    :param seconds: how long it took
+    :param token: a digest of the token, or the error
+    :param cpu: the seconds of CPU that the lookups of its process took in all
+    """
 
     seconds: float
     token: str
+    cpu: float = 0.0
 
 
 def crowd(
@@ -102,12 +109,14 @@ def _process(room: str, kwargs: dict[str, Any], threads: int, everybody: Barrier
         for number in range(threads)
     ]
     everybody.wait()
+    began = time.process_time()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+    cpu = time.process_time() - began
     everybody.wait()  # the end of a spawned process costs more than its lookups
-    results.put([asdict(lookup) for lookup in lookups])
+    results.put([asdict(replace(lookup, cpu=cpu)) for lookup in lookups])
     for thread in threading.enumerate():
         if thread.name == "ecr-token":
             thread.join()

@@ -17,6 +17,7 @@ import pytest
 from ecr_secrets_backend.cache import (
     BACK_OFF_SECONDS,
     HOST_PATIENCE_SECONDS,
+    RENEWAL_BACK_OFF_SECONDS,
     WARN_EVERY_SECONDS,
     Entry,
     ProcessLayer,
@@ -201,7 +202,7 @@ def test_while_aws_fails_it_is_asked_once_in_a_back_off(
     for _ in range(10):
         lookup()
         new_process()()
-        aws.now += (BACK_OFF_SECONDS - 1) / 10
+        aws.now += (RENEWAL_BACK_OFF_SECONDS - 1) / 10
     assert aws.calls == 2
 
     aws.now += 1
@@ -265,6 +266,21 @@ def test_a_cold_failure_is_repeated_without_asking_again(
         aws.now += (BACK_OFF_SECONDS - 1) / 5
 
     assert aws.calls == 1
+
+
+def test_the_back_off_is_short_again_when_the_old_token_is_dead(
+    aws: Aws, new_process: Callable[[], Callable[[], str]]
+) -> None:
+    """Then somebody minds."""
+    lookup = new_process()
+    lookup()
+    aws.now += 12 * HOUR - 300 - BACK_OFF_SECONDS
+    aws.fails = True
+    lookup()
+    aws.fails = False
+    aws.now += BACK_OFF_SECONDS
+
+    assert lookup() == "token 3"
 
 
 @pytest.mark.parametrize("later", [BACK_OFF_SECONDS, HOUR])
