@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import statistics
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,8 @@ CONFIGURATION = f"""\
 backend = ecr_secrets_backend.EcrSecretsBackend
 backend_kwargs = {json.dumps({"connections": {"docker_default": HOST}})}
 """
-STORED = ["--conn-type=docker", f"--conn-host={HOST}", "--conn-login=AWS", f"--conn-password={'x' * 2500}"]
+PASSWORD = base64.b64encode(os.urandom(1900)).decode()  # of the length and the letters of ECR's
+STORED = ["--conn-type=docker", f"--conn-host={HOST}", "--conn-login=AWS", f"--conn-password={PASSWORD}"]
 ENDED = "SELECT state FROM dag_run WHERE state IN ('success', 'failed')"
 
 

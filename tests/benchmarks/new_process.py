@@ -23,8 +23,8 @@ from tests.stand_ins.aws import AwsStandIn
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-ROUNDS = 15
-IMPORT_ROUNDS = 7
+ROUNDS = 11
+IMPORT_ROUNDS = 5
 HELPER = "docker-credential-ecr-login"
 PASSWORD = "x" * 2500  # about as long as ECR's
 HEAVY = ("boto3", "botocore", "rich", "airflow.providers")

@@ -73,7 +73,8 @@ def fleet(axes: Axes, figures: dict[str, Any]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("hours since 10,000 hosts were started; AWS fails from 10.5 to 11.5 and from 43 to 46")
     axes.set_ylabel("most calls a second")
-    axes.legend(loc="upper left")
+    axes.set_xticks(range(0, 73, 12))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 
 if __name__ == "__main__":
