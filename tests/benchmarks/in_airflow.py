@@ -68,12 +68,12 @@ def _rows(samples: dict[str, list[list[float]]]) -> list[Row]:
     where = f"in a task of Airflow {version('apache-airflow')}"
     peer = "a connection of the metadata database, through the Execution API"
     ours, theirs, mask = medians([[seconds[0] for seconds in tasks] for tasks in samples.values()])
-    ours_again, theirs_again = medians(
-        [[statistics.median(seconds[1:]) for seconds in samples[conn_id]] for conn_id in ("docker_default", "stored")]
+    ours_again, theirs_again, mask_again = medians(
+        [[statistics.median(seconds[1:]) for seconds in tasks] for tasks in samples.values()]
     )
     again = (Goal("ratio", ours_again / theirs_again, 1 / 15),)
     return [
         Row(f"first lookup {where}", shown(ours), peer, shown(theirs), (Goal("ratio", ours / theirs, 1 / 3),)),
         Row(f"repeated lookup {where}", shown(ours_again), peer, shown(theirs_again), again),
-        Row(f"of the first lookup {where}", shown(ours - mask), "Airflow's masking of the password", shown(mask)),
+        Row("of these, Airflow's masking of the password: at first", shown(mask), "again", shown(mask_again)),
     ]

@@ -16,15 +16,6 @@ PASSWORD_BYTES = 1900  # about as many as ECR's
 
 
 @task
-def mask() -> None:
-    """Do what Airflow does with every password that a task gets, and nothing else."""
-    password = base64.b64encode(os.urandom(PASSWORD_BYTES)).decode()
-    started_at = time.perf_counter()
-    mask_secret(password)
-    structlog.get_logger().info("Looked up", conn_id="mask", seconds=[time.perf_counter() - started_at])
-
-
-@task
 def look_up(conn_id: str) -> None:
     seconds = []
     for _ in range(1 + AGAIN):
@@ -33,6 +24,18 @@ def look_up(conn_id: str) -> None:
         seconds.append(time.perf_counter() - started_at)
         assert connection.login == "AWS"
     structlog.get_logger().info("Looked up", conn_id=conn_id, seconds=seconds)
+
+
+@task
+def mask() -> None:
+    """Do what Airflow does with the password of each connection that a task gets, and nothing else."""
+    password = base64.b64encode(os.urandom(PASSWORD_BYTES)).decode()
+    seconds = []
+    for _ in range(1 + AGAIN):
+        started_at = time.perf_counter()
+        mask_secret(password)
+        seconds.append(time.perf_counter() - started_at)
+    structlog.get_logger().info("Looked up", conn_id="mask", seconds=seconds)
 
 
 with DAG("ecr_lookups", schedule="@once"):
