@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+BEHIND = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
 ROUNDS = 31
 LOOKUPS = 2_000
 THREADS = 64
@@ -46,9 +47,9 @@ def measure() -> Findings:
             return Findings([*_lookups(build), *_many_connections(build), _threads(build)])
 
 
-def _backend(cache_dir: str, connections: int = 1) -> Any:
+def _backend(cache_dir: str, connections: int = 1, **kwargs: Any) -> Any:
     mapped = {f"docker_{number}": f"{number:012}.dkr.ecr.us-east-1.amazonaws.com" for number in range(1, connections)}
-    backend = EcrSecretsBackend(connections={"docker_default": HOST, **mapped}, cache_dir=cache_dir)
+    backend = EcrSecretsBackend(connections={"docker_default": HOST, **mapped}, cache_dir=cache_dir, **kwargs)
     backend._set_connection_class(Connection)  # as Airflow does in a task
     return backend
 
@@ -59,16 +60,18 @@ def _cost(look_up: Callable[[str], object], conn_id: str) -> Callable[[], float]
     return lambda: timer.timeit(LOOKUPS) / LOOKUPS
 
 
-def _lookups(build: Callable[[], Any]) -> list[Row]:
+def _lookups(build: Callable[..., Any]) -> list[Row]:
     ours, environment, empty = build(), EnvironmentVariablesBackend(), EmptyBackend()
     environment._set_connection_class(Connection)
+    chained = build(fallback_backends=[{"backend": BEHIND}])
     ours.get_connection("docker_default")
-    nothing, miss, unmapped, hit, served = medians(
+    nothing, miss, unmapped, handed_on, hit, served = medians(
         interleaved(
             ROUNDS,
             _cost(empty.get_connection, "no_such_id"),
             _cost(environment.get_connection, "no_such_id"),
             _cost(ours.get_connection, "no_such_id"),
+            _cost(chained.get_connection, "no_such_id"),
             _cost(environment.get_connection, "stored"),
             _cost(ours.get_connection, "docker_default"),
         )
@@ -82,6 +85,7 @@ def _lookups(build: Callable[[], Any]) -> list[Row]:
             shown(miss),
             (Goal("ratio", unmapped / miss, 1 / 200), over),
         ),
+        Row("unmapped lookup, which another backend misses", shown(handed_on), "that backend alone", shown(miss)),
         Row(
             "mapped, token in the process",
             shown(served),

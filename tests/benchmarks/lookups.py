@@ -35,7 +35,7 @@ def backend_lookups(kwargs: dict[str, Any]) -> Kinds:
     backend.get_connection("docker_default")
 
     def first(layer: ProcessLayer) -> None:
-        backend._askers.clear()
+        backend._logins._askers.clear()
         backend._cache._process = layer
         backend.get_connection("docker_default")
 

@@ -16,7 +16,7 @@ from airflow.sdk import Connection
 from ecr_secrets_backend import EcrSecretsBackend
 from tests.benchmarks.counts import STRACE, VALGRIND, count_instructions, system_calls, warm
 from tests.benchmarks.new_process import brought_modules
-from tests.process_helpers import give_up
+from tests.requirements import give_up
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
