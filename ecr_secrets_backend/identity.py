@@ -142,13 +142,13 @@ def _sections(path: str) -> dict[str, dict[str, object]]:
         parser.read_string(text)
     except Error:
         return {}
-    return {name: _lasting(dict(section)) for name, section in parser.items() if name}
+    return {name: _lasting(dict(section)) for name, section in sorted(parser.items()) if name}
 
 
 def _lasting(options: Mapping[str, object]) -> dict[str, object]:
     """Give the options that decide whose credentials they are, none of them secret."""
     rotating = _SECRETS | {_KEY_ID} if _SESSION_TOKENS & options.keys() else _SECRETS
-    return {name: value for name, value in options.items() if name not in rotating and "expir" not in name}
+    return {name: value for name, value in sorted(options.items()) if name not in rotating and "expir" not in name}
 
 
 def _service_account(token_file: str) -> dict[str, object]:
@@ -162,7 +162,7 @@ def _service_account(token_file: str) -> dict[str, object]:
 
 
 def _digest(value: Mapping[str, object]) -> str:
-    """Digest what is plain data, in the order in which it was put together, which is the same in every process.
+    """Digest plain data by its repr, so that order counts: what is read from elsewhere has been sorted.
 
     The first use in a process of repr and of BLAKE2 takes a fifth of what JSON and OpenSSL's SHA-256 take for theirs.
     """

@@ -23,8 +23,9 @@ VALGRIND = ["valgrind", "--tool=callgrind", "--quiet"]
 CALLED = re.compile(r"^(\w+)\(", re.MULTILINE)
 TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 STRACE_TIMES, VALGRIND_TIMES = 10, 100
-#: Telling the time is no system call but on machines whose clock source the kernel alone can read.
-CLOCK = "clock_gettime"
+#: Telling the time is no system call but where the kernel alone can read the clock, and Python asks for memory now and
+#: then, whoever needs it.
+NOT_COUNTED = ("clock_gettime", "brk", "mmap", "munmap")
 Way = Literal["backend", "cache"]
 
 
@@ -67,7 +68,8 @@ def system_calls(kwargs: dict[str, Any], way: Way = "backend") -> dict[str, Coun
     counts: dict[str, Counter[str]] = {}
     for kind, (once, twice) in counted.items():
         more = twice - once
-        del more[CLOCK]
+        for name in NOT_COUNTED:
+            del more[name]
         assert all(times % STRACE_TIMES == 0 for times in more.values()), f"not every lookup does the same: {more}"
         counts[kind] = Counter({name: times // STRACE_TIMES for name, times in more.items()})
     return counts
