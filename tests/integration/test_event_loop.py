@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 MINT_SECONDS = 1.0
-LONGEST_GAP_SECONDS = MINT_SECONDS / 2
+TURNS = 10  # of a hundred, as the machine may be busy; a loop that waits makes none
 LOOKUPS = 200
 
 
@@ -55,13 +55,12 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
     aws: AwsStandIn, backend: EcrSecretsBackend, hand_over: Callable[[EcrSecretsBackend], Awaitable[Connection]]
 ) -> None:
     """Many at once wait for one call, and meanwhile the loop does other things."""
-    gaps: list[float] = []
+    turns: list[float] = []
 
     async def turn() -> None:
         while True:
-            before = time.monotonic()
             await asyncio.sleep(0.01)
-            gaps.append(time.monotonic() - before)
+            turns.append(time.time())
 
     async def main() -> list[Connection]:
         turning = asyncio.create_task(turn())
@@ -72,8 +71,8 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
     tokens = [connection.password for connection in asyncio.run(main())]
 
     assert (len(tokens), len(set(tokens))) == (LOOKUPS, 1)
-    assert len(aws.calls()) == 1
-    assert max(gaps) < LONGEST_GAP_SECONDS
+    (call,) = aws.calls()
+    assert len([at for at in turns if call.time < at < call.time + MINT_SECONDS]) > TURNS
 
 
 def test_a_loop_may_look_up_by_itself(aws: AwsStandIn, look_up: Callable[[], str]) -> None:
