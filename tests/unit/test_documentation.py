@@ -1,4 +1,4 @@
-"""What users copy out of the pages is right."""
+"""What users copy out of the pages is right, and what the pages say of settings, findings and files is so."""
 
 from __future__ import annotations
 
@@ -6,21 +6,66 @@ import json
 import re
 from configparser import RawConfigParser
 from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.settings import Settings
+from ecr_secrets_backend import settings
+from ecr_secrets_backend.settings import Setting, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}:{number}")
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"^```ini\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
+TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
+
+#: What the policies may name. Those that no API operation has the name of are marked "permission only" there.
+#: Source: AWS Service Authorization Reference, the pages of Amazon ECR, Amazon ECR Public, AWS STS and Amazon S3.
+ACTIONS = {
+    "ecr-public:GetAuthorizationToken",
+    "ecr:BatchGetImage",
+    "ecr:BatchImportUpstreamImage",
+    "ecr:CreateRepository",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:ListImages",
+    "ecr:TagResource",
+    "s3:GetObject",
+    "sts:AssumeRole",
+    "sts:GetServiceBearerToken",
+    "sts:SetSourceIdentity",
+    "sts:TagSession",
+}
+#: Actions that are of no resource: with any other than ``*`` a statement allows nothing. Source: the same.
+WITHOUT_RESOURCE = {
+    "ecr-public:GetAuthorizationToken",
+    "ecr:GetAuthorizationToken",
+    "sts:GetServiceBearerToken",
+}
+ARN = re.compile(r"arn:aws:(ecr:[a-z0-9-]+:\d{12}:repository/|iam::\d{12}:role/|s3:::)[\w./*-]+")
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+def blocks(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
+    """Find the blocks of a language, those in lists included, each as a case of a test."""
+    fence = re.compile(rf"^( *)```{language}\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+    return [
+        pytest.param(dedent(block), id=f"{page.name}:{number}")
+        for page in pages
+        for number, (_, block) in enumerate(fence.findall(page.read_text()))
+    ]
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Read the first table below a heading of the configuration's page, without its head."""
+    _, _, rest = CONFIGURATION.partition(f"\n## {heading}\n")
+    section, _, _ = rest.partition("\n## ")
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\| `.*$", section)]
+
+
+@pytest.mark.parametrize("block", blocks("ini"))
 def test_every_configuration_is_taken(block: str) -> None:
     """Each block of ini, read as Airflow reads its configuration."""
     parser = RawConfigParser()
@@ -33,3 +78,109 @@ def test_every_configuration_is_taken(block: str) -> None:
     ]
 
     assert [Settings.parse(each).connections for each in kwargs]
+
+
+def test_the_variable_of_the_environment_is_taken() -> None:
+    """As the shell would set it."""
+    (kwargs,) = re.findall(r"(?m)^export AIRFLOW__SECRETS__BACKEND_KWARGS='(.*)'$", CONFIGURATION)
+
+    assert Settings.parse(json.loads(kwargs)).connections
+
+
+@pytest.mark.parametrize("block", blocks("json", [PROJECT / "README.md"]))
+def test_every_form_of_a_connection_is_taken(block: str) -> None:
+    """Those that the README shows."""
+    assert Settings.parse({"connections": json.loads(block)}).connections
+
+
+@pytest.mark.parametrize(
+    ("heading", "known"),
+    [
+        ("The backend", {name: it for name, it in settings.SETTINGS.items() if name not in settings.AWS_SETTINGS}),
+        ("AWS settings", settings.AWS_SETTINGS),
+        (
+            "A connection",
+            {name: it for name, it in settings.CONNECTION_SETTINGS.items() if name not in settings.AWS_SETTINGS},
+        ),
+        ("`assume_role_kwargs`", settings.ASSUME_ROLE_SETTINGS),
+        ("`fallback_backends`", settings.FALLBACK_SETTINGS),
+    ],
+)
+def test_every_setting_is_told(heading: str, known: Mapping[str, Setting]) -> None:
+    """By its name and its meaning, in the order of the code; and none that there is not."""
+    assert [row[:2] for row in rows(heading)] == [[f"`{name}`", setting.meaning] for name, setting in known.items()]
+
+
+@pytest.mark.parametrize("name", ["refresh_before", "cache", "on_error"])
+def test_every_default_is_told(name: str) -> None:
+    """Those that are values."""
+    (told,) = [row[2] for row in rows("The backend") if row[0] == f"`{name}`"]
+
+    assert json.loads(told.strip("`")) == getattr(Settings.parse({"connections": {"docker_default": {}}}), name)
+
+
+@pytest.mark.parametrize("block", blocks("json", [PROJECT / "docs/iam.md"]))
+def test_every_policy_is_one(block: str) -> None:
+    """In IAM's grammar, of actions that there are, and with resources that they can have."""
+    policy = json.loads(block)
+
+    assert policy.keys() == {"Version", "Statement"}
+    assert policy["Version"] == "2012-10-17"
+    for statement in policy["Statement"]:
+        assert {"Sid", "Effect", "Action"} <= statement.keys()
+        assert statement.keys() <= {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
+        assert statement["Sid"].isalnum()
+        assert statement["Effect"] in {"Allow", "Deny"}
+        assert statement.keys() & {"Principal", "Resource"}
+        actions = {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+        assert actions <= ACTIONS
+        resource = statement.get("Resource", "*")
+        assert resource == "*" or (ARN.fullmatch(resource) and not actions & WITHOUT_RESOURCE)
+        if statement["Effect"] == "Allow" and resource == "*" and "Resource" in statement:
+            assert actions <= WITHOUT_RESOURCE  # least privilege
+        principal = statement.get("Principal", "*")
+        assert principal == "*" or ARN.fullmatch(principal["AWS"])
+
+
+def test_every_action_in_the_text_is_one() -> None:
+    """As it is written in sentences between the policies, and in other pages."""
+    named = {
+        action for page in PAGES for action in re.findall(r"`((?:ecr|ecr-public|sts|s3):[A-Z]\w+)`", page.read_text())
+    }
+
+    assert named <= ACTIONS
+
+
+def test_every_finding_named_for_a_symptom_is_one() -> None:
+    """A code of ``check``, which its own page tells, and every symptom has one."""
+    _, _, table = (PROJECT / "docs/commands/check.md").read_text().partition("| code |")
+    known = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
+    symptoms = re.split(r"(?m)^## ", TROUBLESHOOTING)[1:-1]
+    named = [
+        set(re.findall(r"`([a-z-]+)`", part)) for part in re.findall(r"\*\*check says\*\*([^*]*)", TROUBLESHOOTING)
+    ]
+
+    assert len(named) == len(symptoms)
+    assert all(named)
+    assert set().union(*named) <= known
+
+
+def test_every_message_of_ours_is_one() -> None:
+    """Word for word in the package, but for what "…" stands for."""
+    _, _, section = TROUBLESHOOTING.partition("\n## Our own messages\n")
+    cells = re.findall(r"(?m)^\| (`.*?`) \| (?:ERROR|WARNING|Airflow)", section)
+    pieces = [piece.strip() for cell in cells for text in re.findall("`(.*?)`", cell) for piece in text.split("…")]
+    sources = "\n".join(path.read_text() for path in (PROJECT / "ecr_secrets_backend").glob("*.py"))
+
+    assert len(pieces) > len(cells)
+    assert [piece for piece in pieces if piece not in sources] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_named_is_there(page: Path) -> None:
+    """Of the repository, as a link or between backticks."""
+    text = page.read_text()
+    named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", text)
+    linked = [page.parent / target for target in re.findall(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)", text)]
+
+    assert [path for path in [*(PROJECT / name for name in named), *linked] if not path.exists()] == []
