@@ -31,6 +31,7 @@ TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
 @pytest.fixture(scope="module")
 def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
     """An Airflow with the backend, and with an older connection of the same name in its metadata database."""
+    world.inside(aws.reset)  # so that every token here is short-lived, whatever another module has set
     kwargs = {
         "connections": {
             "docker_default": HOSTS["us-east-1"],

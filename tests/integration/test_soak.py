@@ -21,7 +21,7 @@ RENEWED_AFTER_SECONDS = LIFE_SECONDS / 2
 AWS_SECONDS = 0.2
 MOST_GROWTH_OBJECTS = 1_000  # a client of boto3 has many more
 MOST_GROWTH_KIB = 16 * 1024  # the allocator keeps some of what it has freed
-FILE_NAME = re.compile(r"[0-9a-f]{32}\.(json|lock|json\.[0-9a-f]{16}\.tmp)")
+FILE_NAME = re.compile(r"[0-9a-f]{32}\.(json|lock|json\.[0-9a-f]{64}\.tmp)")
 
 
 @pytest.mark.timeout(SOAK_SECONDS + 60)
