@@ -9,14 +9,12 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ecr_secrets_backend.bounded import too_late, within
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.token import EcrToken
 
@@ -243,13 +241,13 @@ class TokenCache:
         if old := entry.live(self._clock(), self._kept_for()):
             try:
                 return self._renewed(identity, mint) or old
-            except _TooLongError as error:
+            except TimeoutError as error:
                 reason = str(error)
             if entry.live(self._clock(), self._kept_for()):
                 return self._in_vain(identity, entry, reason)
         try:
             return self._awaited(identity, mint)
-        except _TooLongError as error:
+        except TimeoutError as error:
             reason = str(error)
         return self._in_vain(identity, entry, reason)
 
@@ -286,7 +284,7 @@ class TokenCache:
         turn = self._process.turn(key)
         patience_ends_at = time.monotonic() + LOOKUP_PATIENCE_SECONDS
         if not turn.acquire(timeout=LOOKUP_PATIENCE_SECONDS):
-            raise _TooLongError(LOOKUP_PATIENCE_SECONDS)
+            raise too_late(LOOKUP_PATIENCE_SECONDS)
         return _in_background(wait, turn, patience_ends_at - time.monotonic())
 
     def _minted(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
@@ -392,46 +390,21 @@ class TokenCache:
             )
 
 
-class _TooLongError(Exception):
-    """What was to be waited for has not come.
-
-    :param seconds: how long it was waited for
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"there was no answer within {seconds:.0f} s")
-
-
 def _in_background(work: Callable[[], Result], turn: threading.Lock, patience: float) -> Result:
-    """Do what may hang in a thread of its own, so that a lookup need not wait for its end; then give up the turn.
+    """Do what may hang for a bounded time, and give up the turn when it has ended.
 
     boto3's timeouts do not bound a name server that is silent, nor a program that is to tell the credentials.
 
-    :param patience: seconds to wait for it
-    :return: what it returns; what it raises is raised
-    :raises _TooLongError: it goes on
+    :raises TimeoutError: it goes on
     """
-    outcome: Future[Result] = Future()
 
-    def run() -> None:
+    def run() -> Result:
         try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is the waiting lookup's
-            outcome.set_exception(error)
+            return work()
         finally:
             turn.release()
 
-    # A daemon, because a process need not wait for a mint to end; in the context of the lookup, because Airflow's
-    # triggerer tells by it whose log a line belongs to.
-    thread = threading.Thread(target=copy_context().run, args=(run,), name="ecr-token", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # the process ends, or may have no more threads
-        run()
-    try:
-        return outcome.result(patience)
-    except FutureTimeoutError:
-        raise _TooLongError(patience) from None
+    return within(patience, run)
 
 
 def _back_off(entry: Entry, wall: float) -> float:

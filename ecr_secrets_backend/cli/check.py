@@ -12,8 +12,8 @@ from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 
+from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli import configuration, leftovers
-from ecr_secrets_backend.cli.bounded import within
 from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
 from ecr_secrets_backend.cli.engine import Engine
 from ecr_secrets_backend.cli.finding import Fault, Finding, Told

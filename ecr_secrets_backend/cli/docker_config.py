@@ -104,7 +104,7 @@ class Keeper:
         waits = [LONGEST_SLEEP_SECONDS]
         for login in self._kept.values():
             wait = login.token.renewal_at(self._configured.settings.refresh_before) - now
-            waits.append(wait if wait > 0 else min(BACK_OFF_SECONDS, login.token.life * BACK_OFF_PART))
+            waits.append(wait if wait > 0 else login.token.life * BACK_OFF_PART)  # AWS fails: the cache says how often
         if self._failures:
             waits.append(BACK_OFF_SECONDS)
         return min(waits)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ecr_secrets_backend.cli.bounded import within
+from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.docker_files import DockerConfig, default_folder
 from ecr_secrets_backend.cli.finding import Told
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ecr_secrets_backend.cli.bounded import within
+from ecr_secrets_backend.bounded import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -118,7 +118,7 @@ def _process(room: str, kwargs: dict[str, Any], threads: int, everybody: Barrier
     everybody.wait()  # the end of a spawned process costs more than its lookups
     results.put([asdict(replace(lookup, cpu=cpu)) for lookup in lookups])
     for thread in threading.enumerate():
-        if thread.name == "ecr-token":
+        if thread.daemon:  # one that mints in the background
             thread.join()
 
 

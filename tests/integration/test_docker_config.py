@@ -277,6 +277,7 @@ class TestWatch:
         assert 8 <= calls <= 14
         assert len(seen) == calls
         assert sum("Logged in to" in line for line in watch.lines) == calls
+        assert [line for line in watch.lines if "Logged in to" not in line] == []
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_at_once(self, arguments: tuple[str | Path, ...], config: Path, number: int) -> None:

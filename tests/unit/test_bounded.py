@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ecr_secrets_backend.cli.bounded import within
+from ecr_secrets_backend.bounded import within
 
 
 def test_what_is_done_in_time_is_returned() -> None:
