@@ -11,11 +11,11 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.errors import MintError, MintFailure
@@ -93,8 +93,7 @@ def _mint(
         return MintFailure(str(identity), region or "none", "UnusableAnswer", reason, remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks AWS, as far as it tells.
 
     :param source: where boto3 found the credentials, in botocore's word for it, such as ``env`` or ``iam-role``

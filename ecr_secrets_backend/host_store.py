@@ -9,8 +9,7 @@ import secrets
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +32,7 @@ class UnsafeFileError(OSError):
     """Something in the folder's or a file's place that another user may have put there or may read."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file of the folder, as it was found.
 
     :param size: in bytes
@@ -46,8 +44,7 @@ class StoredFile:
     problem: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """The folder, as it was found.
 
     :param path: where it is; None: there is none
