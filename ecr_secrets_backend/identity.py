@@ -9,12 +9,24 @@ import os.path
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
 
     from ecr_secrets_backend.registry import Service
+
+    class AwsConnection(Protocol):
+        """What decides whose credentials an AWS connection of Airflow holds; each of its classes has it."""
+
+        login: str | None
+        host: str | None
+
+        @property
+        def extra_dejson(self) -> Mapping[str, Any]:
+            """Give the connection's extra."""
+
 
 #: What boto3's own chain reads from a process's environment to find credentials and endpoints. Two processes that
 #: differ in one of these may be two identities. Secret keys and session tokens are not among them: the access key's ID
@@ -50,17 +62,6 @@ _POD_TOKEN_VARIABLE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S
 _KEY_ID: Final = "aws_access_key_id"
 _SECRETS: Final = frozenset({"aws_secret_access_key", "aws_session_token", "aws_security_token"})
 _SESSION_TOKENS: Final = frozenset({"aws_session_token", "aws_security_token"})
-
-
-class AwsConnection(Protocol):
-    """What decides whose credentials an AWS connection of Airflow holds; each of its classes has it."""
-
-    login: str | None
-    host: str | None
-
-    @property
-    def extra_dejson(self) -> Mapping[str, Any]:
-        """Give the connection's extra."""
 
 
 @dataclass(frozen=True)
