@@ -69,14 +69,17 @@ def _denial_that_answers() -> type[LookupDeniedError]:
 class EcrSecretsBackend(BaseSecretsBackend):
     """Serves Docker connections with live ECR tokens, and hands all else on to the fallback backends, if any.
 
-    .. code-block:: ini
+    ```ini
+    [secrets]
+    backend = ecr_secrets_backend.EcrSecretsBackend
+    backend_kwargs = {"connections": {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}}
+    ```
 
-        [secrets]
-        backend = ecr_secrets_backend.EcrSecretsBackend
-        backend_kwargs = {"connections": {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}}
+    Building one does no I/O: Airflow builds it in each of its processes, and in some of them for each lookup. Processes
+    may fork, threads may share one, and an event loop may call it.
 
-    :param kwargs: the settings; :data:`ecr_secrets_backend.settings.SETTINGS` tells what each means
-    :raises ecr_secrets_backend.errors.ConfigurationError: one of them cannot be right
+    :param kwargs: the settings; ``ecr_secrets_backend.settings.SETTINGS`` tells what each means
+    :raises ConfigurationError: one of them cannot be right
     """
 
     def __init__(self, /, **kwargs: object) -> None:
@@ -96,7 +99,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         :param conn_id: the connection's ID
         :param team_name: for the fallback backends: a mapped connection is the same for all teams
         :return: the connection, of the class that Airflow wants; None if it is not mapped, and nobody else's either
-        :raises LookupDeniedError: there is no live token for it, and ``on_error`` is ``"raise"``
+        :raises ConnectionUnavailableError: there is no live token for it, and ``on_error`` is ``"raise"``
         """
         mapped = self._connections.get(conn_id)
         if mapped is None:
@@ -105,7 +108,13 @@ class EcrSecretsBackend(BaseSecretsBackend):
         return None if fields is None else self._wanted_class()(conn_id=conn_id, **fields)
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
-        """Serve a mapped connection as JSON text, for whoever asks for a value rather than a connection."""
+        """Serve a mapped connection as JSON text, for whoever asks for a value rather than a connection.
+
+        :param conn_id: the connection's ID
+        :param team_name: for the fallback backends
+        :return: an object of the connection's fields, its password among them, or what a fallback backend has for it
+        :raises ConnectionUnavailableError: there is no live token for it, and ``on_error`` is ``"raise"``
+        """
         mapped = self._connections.get(conn_id)
         if mapped is None:
             return None if self._fallback is None else self._fallback.get_conn_value(conn_id, team_name)
@@ -118,6 +127,10 @@ class EcrSecretsBackend(BaseSecretsBackend):
         Airflow looks for this method from 3.1 on, and runs ``get_connection`` in a thread where there is none. So does
         this method with a mapped connection, whose token may have to be minted; any other needs no thread unless a
         fallback backend does.
+
+        :param conn_id: the connection's ID
+        :return: what ``get_connection`` returns
+        :raises ConnectionUnavailableError: as ``get_connection``
         """
         if conn_id not in self._connections:
             return None if self._fallback is None else await self._fallback.aget_connection(conn_id)
@@ -126,11 +139,20 @@ class EcrSecretsBackend(BaseSecretsBackend):
         return await sync_to_async(self.get_connection)(conn_id)
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
-        """Ask the fallback backends: here are no variables, for which the inherited method would log an error."""
+        """Ask the fallback backends: here are no variables, for which the inherited method would log an error.
+
+        :param key: the variable's name
+        :param team_name: for the fallback backends
+        :return: its value; None if nobody has it
+        """
         return None if self._fallback is None else self._fallback.get_variable(key, team_name)
 
     def get_config(self, key: str) -> str | None:
-        """Ask the fallback backends: here is no configuration."""
+        """Ask the fallback backends: here is no configuration.
+
+        :param key: what a ``*_secret`` option of Airflow's configuration holds
+        :return: the option's value; None if nobody has it
+        """
         return None if self._fallback is None else self._fallback.get_config(key)
 
     def _set_connection_class(self, conn_class: type) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: What a caller may rely on; the others do not leave the package.
+__all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "MintFailure"]
+
 
 class EcrSecretsBackendError(Exception):
     """Every exception that this package raises on purpose."""
@@ -48,6 +51,12 @@ class MintFailure:
     """Why AWS gave no token: a value, so that every process of a host can repeat the cause without asking AWS again.
 
     It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets.
+
+    :param identity: who has asked, such as ``boto3's default credentials``
+    :param region: where
+    :param code: AWS's own code, such as ``AccessDeniedException``, or ours where AWS did not answer
+    :param reason: what AWS has said
+    :param remedy: what to do about it
     """
 
     identity: str
@@ -73,6 +82,8 @@ class MintError(EcrSecretsBackendError):
 
 class ConnectionUnavailableError(EcrSecretsBackendError):
     """A mapped connection that cannot be served now.
+
+    What is raised is of a class that Airflow passes on to the task as well, from Airflow 3.2.2 on: catch this one.
 
     :param conn_id: the Airflow connection that was asked for
     :param failure: why there is no token for it

@@ -1,0 +1,88 @@
+"""The pages that users read, and what of theirs can be tried: blocks of code, commands, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROJECT = Path(__file__).parents[2]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "examples").rglob("*.md")])
+FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+#: Between backticks, on one line or two: prose is wrapped.
+INLINE = re.compile(r"(`+)(?!`)((?:[^`\n]|\n(?!\n))+)\1(?!`)")
+OPERATORS = {"|", "||", "&&", ";", "&"}
+
+
+class Block(NamedTuple):
+    """A fenced block of code.
+
+    :param place: the page, and which of its blocks it is
+    """
+
+    place: str
+    language: str
+    code: str
+
+
+class Command(NamedTuple):
+    """A command that a page tells, or the synopsis of one.
+
+    :param place: the page that tells it
+    """
+
+    place: str
+    words: tuple[str, ...]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
+
+
+def blocks() -> Iterator[Block]:
+    """Find all blocks, those in lists included."""
+    for page in PAGES:
+        for number, (_, language, code) in enumerate(FENCED.findall(page.read_text())):
+            yield Block(f"{name_of(page)}:{number}", language, dedent(code))
+
+
+def prose(page: Path) -> str:
+    """Read a page without its blocks."""
+    return FENCED.sub("", page.read_text())
+
+
+def commands(*programs: str) -> Iterator[Command]:
+    """Find the commands of some programs: in blocks of a shell, at its prompts, and between backticks."""
+    for block in blocks():
+        if block.language in {"sh", "bash"}:
+            lines = block.code.replace("\\\n", " ").splitlines()
+        else:
+            lines = re.findall(r"(?m)^\$ (.*)$", block.code)
+        for line in lines:
+            yield from _commands(block.place, line, programs)
+    for page in PAGES:
+        for _, text in INLINE.findall(prose(page)):
+            if text.startswith(tuple(f"{program} " for program in programs)):
+                yield from _commands(name_of(page), " ".join(text.split()), programs)
+
+
+def _commands(place: str, line: str, programs: tuple[str, ...]) -> Iterator[Command]:
+    # A synopsis is tried with all that it offers: the first choice of each, and what is optional.
+    shown = re.sub(r"\[(.*?)\]", r"\1", line).replace("...", "") if "[-" in line or "[A-Z" in line else line
+    lexer = shlex.shlex(re.sub(r"(\w)\|\w+", r"\1", shown), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if word not in OPERATORS:
+            words.append(word)
+            continue
+        while words and re.match(r"\w+=", words[0]):
+            del words[0]
+        if words and Path(words[0]).name in programs:
+            yield Command(place, (Path(words[0]).name, *words[1:]))
+        words = []
