@@ -27,8 +27,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost
-	$(BIN)/python -m examples.demo
+demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
+	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests
 	$(BIN)/pytest

@@ -1,0 +1,55 @@
+"""The session that the README shows is what ``make demo`` prints, and the demo's claims hold."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import groupby
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from examples.demo.record import SESSION, draw
+from tests.documentation.pages import PROJECT
+
+SVG = "{http://www.w3.org/2000/svg}text"
+#: What is another at each run. The order of the tasks is another, too, and so is which of them mint.
+VARYING = {
+    r"Airflow \d+\.\d+\.\d+": "Airflow <version>",
+    r"\.+ \d+\.\d s$": "<seconds>",
+    r"[\d:.]+ (\w+) \d+ (\w+) (\S+) \d+ ms (?:AWS|cache)$": r"<time> \1 \2 \3",
+    r"\d+ h \d+ min": "<left>",
+    r"\d+ files \(\d+\.\d MB": "<files>",
+    r"\d+ database values": "<values>",
+}
+
+
+def shown(drawing: str) -> str:
+    """Read a drawn session as text: what stands side by side is a line, whose spaces do not count."""
+    pieces = [
+        (piece.get("y"), "".join(piece.itertext()).replace("\xa0", " "))
+        for piece in ET.fromstring(drawing).iter(SVG)  # noqa: S314 - our own file
+        if not (piece.get("class") or "").endswith("-title")
+    ]
+    return "\n".join(" ".join(text for _, text in line) for _, line in groupby(pieces, key=lambda piece: piece[0]))
+
+
+def shape(session: str) -> list[str]:
+    """Mask what varies, and put the lines of a claim together."""
+    lines = re.sub(r"\n {10}(?=\S)", " ", session).splitlines()
+    masked = [" ".join(line.split()) for line in lines if line.strip()]
+    for pattern, mask in VARYING.items():
+        masked = [re.sub(pattern, mask, line) for line in masked]
+    return sorted(masked)
+
+
+@pytest.mark.timeout(400)  # it takes 20 s; where it hangs it gives up by itself, and leaves nothing running
+def test_the_recorded_session_is_what_the_demo_prints() -> None:
+    """But for what is another at each run; ``make demo RECORD=yes`` records it anew."""
+    demo = subprocess.run(
+        [sys.executable, "-m", "examples.demo"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+
+    assert shape(shown(SESSION.read_text())) == shape(shown(draw(["$ make demo", *demo.stdout.splitlines()])))

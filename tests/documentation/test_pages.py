@@ -1,0 +1,40 @@
+"""Pages and drawings have what their readers count on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.documentation.pages import PROJECT, name_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIGRATION = (PROJECT / "docs/migration.md").read_text()
+GUIDES = dict(re.findall(r"(?ms)^## From (?:an? )?(.*?)\n(.*?)(?=^## |\Z)", MIGRATION))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_guide_tells_the_way_there_and_back(guide: str) -> None:
+    """What to delete, what to set, how to check, and how to go back, in this order."""
+    assert re.findall(r"(?m)^- \*\*(.+?)\*\*: \S", GUIDES[guide]) == ["Delete", "Set", "Check", "Go back"]
+
+
+@pytest.mark.parametrize("way", ["refresh DAG", "airflow-ecr-plugin", "cron", "sidecar", "credential helper"])
+def test_every_way_to_come_from_is_compared(way: str) -> None:
+    """In each table, so that nobody leaves what serves them better; and each has its guide."""
+    tables = re.split(r"(?m)^## ", (PROJECT / "docs/comparison.md").read_text())[1:4]
+    named = re.escape(way).replace(r"\ ", "[ -]")
+
+    assert [table.partition("\n")[0] for table in tables if not re.search(rf"(?m)^\| [^|]*{named}", table)] == []
+    assert len([guide for guide in GUIDES if re.search(named, guide)]) == 1
+
+
+@pytest.mark.parametrize("drawing", sorted((PROJECT / "docs").rglob("*.svg")), ids=name_of)
+def test_no_drawing_loads_anything(drawing: Path) -> None:
+    """No font, style or picture from elsewhere: in a page it is an image, which may load nothing."""
+    text = drawing.read_text()
+
+    assert re.findall(r"url\((?!#)[^)]*\)|@import|<script|href=\"(?!#)[^\"]*\"", text) == []
