@@ -93,6 +93,14 @@ def test_every_form_of_a_connection_is_taken(block: str) -> None:
     assert Settings.parse({"connections": json.loads(block)}).connections
 
 
+def test_the_readme_names_every_kwarg() -> None:
+    """And none that there is not; what they mean is told in one place alone."""
+    _, _, rest = (PROJECT / "README.md").read_text().partition("\n## Configuration\n")
+    section, _, _ = re.sub(r"(?ms)^```.*?^```$", "", rest).partition("\n## ")
+
+    assert set(re.findall(r"`(\w+)`", section)) == settings.SETTINGS.keys()
+
+
 @pytest.mark.parametrize(
     ("heading", "known"),
     [
@@ -111,12 +119,14 @@ def test_every_setting_is_told(heading: str, known: Mapping[str, Setting]) -> No
     assert [row[:2] for row in rows(heading)] == [[f"`{name}`", setting.meaning] for name, setting in known.items()]
 
 
-@pytest.mark.parametrize("name", ["refresh_before", "cache", "on_error"])
-def test_every_default_is_told(name: str) -> None:
-    """Those that are values."""
-    (told,) = [row[2] for row in rows("The backend") if row[0] == f"`{name}`"]
+def test_every_default_is_told() -> None:
+    """Those that are values; a setting without one has words there."""
+    values = [(row[0], re.fullmatch("`(.*)`", row[2])) for row in rows("The backend")]
+    parsed = Settings.parse({"connections": {"docker_default": {}}})._asdict()
 
-    assert json.loads(told.strip("`")) == getattr(Settings.parse({"connections": {"docker_default": {}}}), name)
+    assert {name.strip("`"): json.loads(value[1]) for name, value in values if value} == {
+        name: value for name, value in parsed.items() if value and name != "connections"
+    }
 
 
 @pytest.mark.parametrize("block", blocks("json", [PROJECT / "docs/iam.md"]))
