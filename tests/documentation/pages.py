@@ -9,7 +9,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "examples").rglob("*.md")])
@@ -44,9 +44,9 @@ def name_of(page: Path) -> str:
     return page.relative_to(PROJECT).as_posix()
 
 
-def blocks() -> Iterator[Block]:
+def blocks(pages: Iterable[Path] = PAGES) -> Iterator[Block]:
     """Find all blocks, those in lists included."""
-    for page in PAGES:
+    for page in pages:
         for number, (_, language, code) in enumerate(FENCED.findall(page.read_text())):
             yield Block(f"{name_of(page)}:{number}", language, dedent(code))
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import re
 from configparser import RawConfigParser
-from pathlib import Path
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend import settings
 from ecr_secrets_backend.settings import Setting, Settings
+from tests.documentation.pages import PAGES, PROJECT, blocks, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
-PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
 TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
 
@@ -48,14 +46,9 @@ WITHOUT_RESOURCE = {
 ARN = re.compile(r"arn:aws:(ecr:[a-z0-9-]+:\d{12}:repository/|iam::\d{12}:role/|s3:::)[\w./*-]+")
 
 
-def blocks(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
-    """Find the blocks of a language, those in lists included, each as a case of a test."""
-    fence = re.compile(rf"^( *)```{language}\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-    return [
-        pytest.param(dedent(block), id=f"{page.name}:{number}")
-        for page in pages
-        for number, (_, block) in enumerate(fence.findall(page.read_text()))
-    ]
+def cases(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
+    """Give the blocks of a language, each as a case of a test."""
+    return [pytest.param(block.code, id=block.place) for block in blocks(pages) if block.language == language]
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -65,7 +58,7 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\| `.*$", section)]
 
 
-@pytest.mark.parametrize("block", blocks("ini"))
+@pytest.mark.parametrize("block", cases("ini"))
 def test_every_configuration_is_taken(block: str) -> None:
     """Each block of ini, read as Airflow reads its configuration."""
     parser = RawConfigParser()
@@ -87,7 +80,7 @@ def test_the_variable_of_the_environment_is_taken() -> None:
     assert Settings.parse(json.loads(kwargs)).connections
 
 
-@pytest.mark.parametrize("block", blocks("json", [PROJECT / "README.md"]))
+@pytest.mark.parametrize("block", cases("json", [PROJECT / "README.md"]))
 def test_every_form_of_a_connection_is_taken(block: str) -> None:
     """Those that the README shows."""
     assert Settings.parse({"connections": json.loads(block)}).connections
@@ -129,7 +122,7 @@ def test_every_default_is_told() -> None:
     }
 
 
-@pytest.mark.parametrize("block", blocks("json", [PROJECT / "docs/iam.md"]))
+@pytest.mark.parametrize("block", cases("json", [PROJECT / "docs/iam.md"]))
 def test_every_policy_is_one(block: str) -> None:
     """In IAM's grammar, of actions that there are, and with resources that they can have."""
     policy = json.loads(block)
@@ -186,11 +179,9 @@ def test_every_message_of_ours_is_one() -> None:
     assert [piece for piece in pieces if piece not in sources] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_file_named_is_there(page: Path) -> None:
-    """Of the repository, as a link or between backticks."""
-    text = page.read_text()
-    named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", text)
-    linked = [page.parent / target for target in re.findall(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)", text)]
+    """Of the repository, between backticks; tests/documentation/test_links.py has the links."""
+    named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", page.read_text())
 
-    assert [path for path in [*(PROJECT / name for name in named), *linked] if not path.exists()] == []
+    assert [name for name in named if not (PROJECT / name).exists()] == []
