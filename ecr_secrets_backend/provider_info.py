@@ -14,6 +14,6 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-ecr-secrets-backend",
         "name": "Amazon ECR secrets backend",
         "description": "Serves Docker connections with live Amazon ECR tokens.",
-        "secrets-backends": ["ecr_secrets_backend.backend.EcrSecretsBackend"],
+        "secrets-backends": ["ecr_secrets_backend.EcrSecretsBackend"],
         "cli": ["ecr_secrets_backend.cli.airflow_commands.get_cli_commands"],
     }
