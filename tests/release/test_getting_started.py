@@ -1,0 +1,144 @@
+"""A person who has never seen the project, follows `docs/getting-started.md` word for word, and gets there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.release.conftest import PROJECT, UV, Distributions
+from tests.sites.fixtures import REGISTRIES
+from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.registry import RegistryStandIn
+
+HOST, *_ = REGISTRIES
+PAGE = (PROJECT / "docs/getting-started.md").read_text()
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+(AIRFLOW,) = re.findall(r'"apache-airflow==([\d.]+)"', PAGE)
+FILE = re.compile(r"`(~/[\w./]+)`")
+#: What one block leaves to the next: a shell's variables. None changes the folder.
+SHELL = ". ./variables\nset -e\n{block}\nexport -p > variables\n"
+
+
+@dataclass
+class Person:
+    """
+    Somebody at a terminal.
+
+    :param home: their home, where they are
+    :param environment: what a machine of theirs would have: credentials for AWS, an index of packages
+    """
+
+    world: World
+    home: Path
+    environment: dict[str, str]
+    printed: list[str] = field(default_factory=list)
+
+    def type(self, block: str) -> None:
+        """Type commands."""
+        script = SHELL.format(block=block)
+        command = ("env", f"--chdir={self.home}", "bash", "-c", script)
+        done = self.world.run(*command, environment=self.environment, timeout=120)
+        self.printed.append(done.stdout + done.stderr)
+
+    def write(self, name: str, text: str) -> None:
+        """Make a new file."""
+        path = self._path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def set(self, name: str, text: str) -> None:
+        """Give options of a section their values."""
+        path = self._path(name)
+        heading, *settings = text.splitlines()
+        before, found, after = path.read_text().partition(f"\n{heading}\n")
+        assert found
+        for setting in settings:
+            option, _, _ = setting.partition(" = ")
+            line, *_ = re.findall(rf"\n{option} =.*\n", after)
+            after = after.replace(line, f"\n{setting}\n", 1)
+        path.write_text(before + found + after)
+
+    def see(self, text: str) -> None:
+        """Find these words, in this order, in what the last commands have printed; "…" and numbers are anything."""
+        words = [".*" if word == "…" else re.sub(r"\d+", r"\\d+", re.escape(word)) for word in text.split()]
+        assert re.search(r"\s+".join(words), self.printed[-1], re.DOTALL), self.printed[-1]
+
+    def _path(self, name: str) -> Path:
+        return self.home / name.removeprefix("~/")
+
+
+@pytest.fixture
+def person(
+    world: World, aws: AwsStandIn, registries: RegistryStandIn, distributions: Distributions, tmp_path: Path
+) -> Iterator[Person]:
+    """In the world, where the registry has the image of the page, and the wheel is as if it were published."""
+    del registries  # who let in those that have a token
+    image = f"127.0.0.1:{REGISTRIES[HOST]}/report:latest"
+    world.run("docker", "import", "--change", 'CMD ["cat", "/greeting"]', world.folder / f"{HOST}.tar", image)
+    world.run("docker", "push", image)
+    world.run("docker", "image", "rm", image)
+    world.inside(aws.reset)
+    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    cache = subprocess.run([UV, "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "variables").touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/uv").symlink_to(UV)
+    (tmp_path / "bin/python3").symlink_to(Path(sys.executable).resolve())
+    environment = {
+        **aws.environment(),
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}/bin:{os.defpath}",  # nothing of this environment, which has an Airflow of its own
+        "UV_CACHE_DIR": cache,
+        "UV_CONSTRAINT": str(PROJECT / f"constraints/airflow-{AIRFLOW}.txt"),
+        "UV_FIND_LINKS": str(distributions.folder),
+        "UV_OFFLINE": "1",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    yield Person(world, tmp_path, environment)
+    world.inside(aws.reset)
+
+
+@pytest.mark.timeout(300)
+def test_getting_started_gets_there(person: Person, aws: AwsStandIn, registries: RegistryStandIn) -> None:
+    """Each block is typed, or written where the page says, and ends with a task that has pulled, for one AWS call."""
+    before = len(registries.requests())
+    for block in BLOCK.finditer(PAGE):
+        language, text = block.groups()
+        match language:
+            case "sh":
+                person.type(text)
+            case "text":
+                person.see(text)
+            case "ini":
+                person.set(last_file(block.start()), text)
+            case "python":
+                person.write(last_file(block.start()), text)
+            case _:
+                pytest.fail(f"a person does not know what to do with a block of {language}")
+
+    *_, dag_test, status = person.printed
+    served = [request.path for request in registries.requests()[before:] if request.verdict == "served"]
+    calls = person.world.inside(lambda: aws.calls(operation="GetAuthorizationToken"))
+    assert f"hello from {HOST}" in dag_test
+    assert any(path.startswith("/v2/report/blobs/") for path in served)
+    assert "docker_default" in status
+    assert len(calls) == 1
+
+
+def last_file(position: int) -> str:
+    """Give the file that the page has named last, before a place in it."""
+    *_, name = FILE.findall(PAGE, 0, position)
+    return str(name)
