@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 
 SESSION = Path(__file__).parents[2] / "docs/demo.svg"
-COLUMNS = 90
 COLOURS = {
     r"^\$ .*": "bold",
     r"^  ok\b": "bold green",
@@ -37,12 +36,12 @@ def main() -> int:
 
 def draw(lines: list[str]) -> str:
     """Draw a terminal with these lines in it, as SVG that loads no font from elsewhere."""
-    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    console = Console(record=True, width=max(map(len, lines)) + 2, file=io.StringIO())
     for line in lines:
         text = Text(line)
         for pattern, colour in COLOURS.items():
             text.highlight_regex(pattern, colour)
-        console.print(text, soft_wrap=True)
+        console.print(text)
     drawn = console.export_svg(title="airflow-ecr-secrets-backend")
     drawn = re.sub(r" *@font-face \{.*?\}\n\s*", "", drawn, flags=re.DOTALL)
     return re.sub(r"Fira Code|arial", FONTS, drawn)
