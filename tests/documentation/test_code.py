@@ -100,11 +100,12 @@ def test_targets_of_make_are_there(command: Command) -> None:
     assert [variable for variable in variables if f"$({variable})" not in makefile] == []
 
 
-@told("pip")
+@told("pip", "uv")
 def test_what_pip_installs_is_ours_or_airflows(command: Command) -> None:
     """With extras that there are."""
     ours = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    for word in command.words[2:]:
+    words = command.words[command.words.index("install") + 1 :] if "install" in command.words else ()
+    for word in words:
         requirement = Requirement(word)
         assert requirement.name == ours["name"] or requirement.name.startswith("apache-airflow")
         assert requirement.extras <= ours["optional-dependencies"].keys() or requirement.name != ours["name"]
