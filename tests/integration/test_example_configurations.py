@@ -1,0 +1,165 @@
+"""Each ``airflow.cfg`` of the examples: read by Airflow, built by it into a backend, and answered by AWS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from airflow import configuration
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+
+from ecr_secrets_backend import EcrSecretsBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.secrets import BaseSecretsBackend
+
+    from tests.stand_ins.aws import AwsStandIn
+
+FOLDER = Path(__file__).parents[2] / "examples/airflow_cfg"
+US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+OURS = "123456789012"
+US = {"docker_default": (US_HOST, "ecr", "us-east-1", OURS)}
+#: What each promises: its connections' hosts, and the service, region and account of the tokens.
+PROMISED = {
+    "one_registry": US,
+    "own_account": US,
+    "several_registries": {
+        **US,
+        "docker_tools": ("111122223333.dkr.ecr.us-east-1.amazonaws.com", "ecr", "us-east-1", OURS),
+        "docker_eu": ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", "ecr", "eu-central-1", OURS),
+    },
+    "cross_account_role": {
+        **US,
+        "docker_partner": ("210987654321.dkr.ecr.us-east-1.amazonaws.com", "ecr", "us-east-1", "210987654321"),
+    },
+    "partitions": {
+        **US,
+        "docker_china": ("444455556666.dkr.ecr.cn-north-1.amazonaws.com.cn", "ecr", "cn-north-1", OURS),
+        "docker_govcloud": ("777788889999.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "ecr", "us-gov-west-1", OURS),
+    },
+    "ecr_public": {**US, "docker_public": ("public.ecr.aws", "ecr-public", "us-east-1", OURS)},
+    "aws_connection": US,
+    "workers_mint": US,
+    "api_server_mints": US,
+    "beside_secrets_manager": US,
+}
+PROFILES = {"china": "AKIAFORTHEPARTCHINAS", "govcloud": "AKIAFORTHEPARTGOVCLD"}
+PULLS = "arn:aws:iam::123456789012:role/pull-images"
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BaseSecretsBackend | None]:
+    """Have Airflow read an example as its configuration, and build what a server, or a worker, asks."""
+
+    def build(name: str, *, worker: bool = False) -> BaseSecretsBackend | None:
+        conf = configuration.AirflowConfigParser()
+        conf.read(FOLDER / f"{name}.cfg")
+        monkeypatch.setattr(configuration, "conf", conf)
+        backend: BaseSecretsBackend | None = configuration.get_custom_secret_backend(worker_mode=worker)
+        return backend
+
+    return build
+
+
+@pytest.fixture
+def aws(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
+    """AWS, and beside the environment's own identity what some examples name."""
+    profiles = tmp_path / "credentials"
+    profiles.write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id = {key_id}\naws_secret_access_key = a-secret\n"
+            for name, key_id in PROFILES.items()
+        )
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profiles))
+    extra = {"role_arn": PULLS, "region_name": "us-east-1"}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_ECR", json.dumps({"conn_type": "aws", "extra": extra}))
+    return aws
+
+
+def test_every_example_is_tried() -> None:
+    """Those of the folder are those of this table."""
+    assert {path.stem for path in FOLDER.iterdir()} == PROMISED.keys()
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_an_example_serves_what_it_maps(name: str, aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """All of it, by live tokens of the right service and region, each minted in the right account."""
+    backend = build(name, worker=name == "workers_mint")
+    assert backend.settings.connections.keys() == PROMISED[name].keys()
+
+    for conn_id, (host, service, region, account) in PROMISED[name].items():
+        served = backend.get_connection(conn_id)
+        assert served is not None
+        assert (served.conn_type, served.host, served.login, served.port) == ("docker", host, "AWS", None)
+        assert aws.authorise("AWS", str(served.password), region=region, service=service).alive
+        minted = aws.calls(operation="GetAuthorizationToken", service=service, region=region)
+        assert account in {call.account for call in minted}
+
+
+def test_several_registries_cost_two_calls(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """One for each region, as the file says."""
+    backend = build("several_registries")
+    for conn_id in PROMISED["several_registries"]:
+        backend.get_connection(conn_id)
+
+    assert sorted(call.region for call in aws.calls()) == ["eu-central-1", "us-east-1"]
+
+
+def test_the_partner_s_role_is_assumed_as_they_ask(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """By its ARN, with their external ID, under a name that their CloudTrail shows."""
+    build("cross_account_role").get_connection("docker_partner")
+
+    (call,) = aws.calls(operation="AssumeRole")
+    assert call.parameters["RoleArn"] == "arn:aws:iam::210987654321:role/pull-images"
+    assert call.parameters["ExternalId"] == "what-they-told-you"
+    assert call.parameters["RoleSessionName"] == "airflow"
+
+
+def test_each_partition_has_its_profile(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """And only there."""
+    backend = build("partitions")
+    for conn_id in PROMISED["partitions"]:
+        backend.get_connection(conn_id)
+
+    keys = {call.region: call.access_key_id for call in aws.calls()}
+    assert (keys["cn-north-1"], keys["us-gov-west-1"]) == (PROFILES["china"], PROFILES["govcloud"])
+    assert keys["us-east-1"] not in PROFILES.values()
+
+
+def test_the_aws_connection_says_which_role(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """Airflow's amazon provider assumes it."""
+    build("aws_connection").get_connection("docker_default")
+
+    assert [call.parameters["RoleArn"] for call in aws.calls(operation="AssumeRole")] == [PULLS]
+
+
+def test_where_workers_mint_servers_have_no_backend(build: Callable[..., BaseSecretsBackend | None]) -> None:
+    """They look connections up as if there were none."""
+    assert isinstance(build("workers_mint", worker=True), EcrSecretsBackend)
+    assert build("workers_mint") is None
+
+
+def test_where_the_api_server_mints_workers_have_another(build: Callable[..., BaseSecretsBackend | None]) -> None:
+    """One that knows nothing of ECR, so that they ask the API server."""
+    assert isinstance(build("api_server_mints"), EcrSecretsBackend)
+    assert type(build("api_server_mints", worker=True)) is EnvironmentVariablesBackend
+
+
+def test_what_is_not_mapped_is_in_secrets_manager(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """Connections and variables."""
+    client = boto3.client("secretsmanager", region_name="us-east-1")
+    secrets = {"airflow/connections/warehouse": "postgres://reader@warehouse/sales", "airflow/variables/bucket": "b"}
+    for name, value in secrets.items():
+        client.create_secret(Name=name, SecretString=value)
+    backend = build("beside_secrets_manager")
+
+    warehouse = backend.get_connection("warehouse")
+    assert warehouse is not None
+    assert (warehouse.host, backend.get_variable("bucket")) == ("warehouse", "b")
+    assert "docker_default" not in str([call.parameters for call in aws.calls()])
