@@ -61,7 +61,7 @@ class Engine:
             return Platform(platform.system().lower(), _ARCHITECTURES.get(machine, machine))
 
     def _version(self) -> dict[str, Any]:
-        import docker  # type: ignore[import-untyped]
+        import docker
 
         self._reach()
         try:
@@ -173,7 +173,7 @@ class Engine:
         """See whether the login, once made, is what the client sends with a pull."""
         if self._client is None:
             return Told("there was no login", "skipped", "no-docker-provider")
-        import docker.auth  # type: ignore[import-untyped]
+        import docker.auth
 
         try:
             with quiet():

@@ -1,28 +1,46 @@
-"""The main promise as a whole: an unchanged DockerOperator pulls from ECR for as long as Airflow runs."""
+"""The main promise as a whole: an unchanged DockerOperator pulls from ECR for as long as Airflow runs.
+
+The DAGs are the examples for users to copy, each as it is.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from configparser import RawConfigParser
+from datetime import datetime, timezone
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from tests.e2e.images import write_dated_image, write_python_image
 from tests.sites.airflow_site import AirflowSite
-from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.fixtures import (
+    DEPLOY_TOKEN,
+    GITLAB_HOST,
+    GITLAB_PORT,
+    PARTNER_HOST,
+    REGISTRIES,
+    TOKEN_LIFE_SECONDS,
+)
 from tests.sites.world import ADDRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
     from tests.stand_ins.registry import RegistryStandIn
 
-DAGS = Path(__file__).parent / "dags"
-HOSTS = {host.split(".")[3]: host for host in REGISTRIES}
+EXAMPLES = Path(__file__).parents[2] / "examples"
+US_HOST, EU_HOST = REGISTRIES
+HOSTS = {"docker_default": US_HOST, "docker_eu": EU_HOST}  # of the tasks of several_registries
+PYTHON_IMAGE = f"{US_HOST}/python:1"
+LABEL = {"com.example.airflow": "prune"}
+LONG_AGO = "2021-03-04T05:06:07Z"
 DURATION_SECONDS = 3.2 * TOKEN_LIFE_SECONDS  # more than three lives of a token
 STALE_PASSWORD = "a-token-that-died-in-the-database-long-ago"
 TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
@@ -32,21 +50,17 @@ TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
 def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
     """An Airflow with the backend, and with an older connection of the same name in its metadata database."""
     world.inside(aws.reset)  # so that every token here is short-lived, whatever another module has set
-    kwargs = {
-        "connections": {
-            "docker_default": HOSTS["us-east-1"],
-            "docker_eu": {"account_id": "123456789012", "region_name": "eu-central-1"},
-        },
-        "cache_dir": str(world.folder / "cache"),
-    }
+    connections = {**configured("several_registries"), **configured("cross_account_role")}
+    del connections["docker_tools"]  # there is no such registry here
+    kwargs = {"connections": connections, "cache_dir": str(world.folder / "cache")}
     settings = {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
         **aws.environment(),
     }
     components: dict[str, dict[str, str]] = {"api-server": {}, "scheduler": {}, "dag-processor": {}}
-    with AirflowSite.running(world, "airflow", DAGS, settings, components) as site:
-        row = ("--conn-type", "docker", "--conn-host", HOSTS["us-east-1"], "--conn-login", "AWS")
+    with AirflowSite.running(world, "airflow", EXAMPLES / "dags", settings, components) as site:
+        row = ("--conn-type", "docker", "--conn-host", US_HOST, "--conn-login", "AWS")
         site.run("connections", "add", "docker_default", *row, "--conn-password", STALE_PASSWORD)
         yield site
 
@@ -56,6 +70,17 @@ def swarm(world: World, registries: RegistryStandIn) -> None:
     """The engine is a swarm of one node, for as long as the world is there."""
     del registries  # with which the engine runs
     world.run("docker", "swarm", "init", f"--advertise-addr={ADDRESS}")
+
+
+@pytest.fixture(scope="module")
+def python_image(world: World, registries: RegistryStandIn) -> None:
+    """The registry has an image with a Python in it."""
+    del registries  # where it is pushed to
+    archive, pushed = world.folder / "python.tar", f"127.0.0.1:{REGISTRIES[US_HOST]}/python:1"
+    write_python_image(archive, f"hello from {US_HOST}")
+    world.run("docker", "import", archive, pushed)
+    world.run("docker", "push", pushed)
+    world.run("docker", "image", "rm", pushed)
 
 
 @pytest.mark.timeout(420)
@@ -70,31 +95,146 @@ def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
     lives = (time.monotonic() - begin) / TOKEN_LIFE_SECONDS
 
     calls = world.inside(lambda: aws.calls(operation="GetAuthorizationToken"))
-    for region in HOSTS:
+    for conn_id, host in HOSTS.items():
+        region = host.split(".")[3]
         assert 2 <= len([call for call in calls if call.region == region]) <= lives * 2 + 2
-        assert '"level":"debug"' in airflow.last_log(region).read_text()
+        assert '"level":"debug"' in airflow.last_log(conn_id).read_text()
     secrets = world.inside(aws.secrets)
     assert list(places_of(secrets, [*airflow.logged(), *airflow.stored()])) == []
     assert list(places_of([STALE_PASSWORD], airflow.stored())) == ["connection.password"]
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("consumer", ["task_docker", "swarm", "hook"])
+@pytest.mark.parametrize(
+    ("dag_id", "image"),
+    [
+        ("docker_operator", f"{US_HOST}/app:1"),
+        ("task_docker", PYTHON_IMAGE),
+        ("docker_swarm", f"{US_HOST}/app:1"),
+        ("docker_hook", f"{US_HOST}/app:1"),
+        ("cross_account", f"{PARTNER_HOST}/app:1"),
+    ],
+)
+@pytest.mark.usefixtures("python_image", "swarm")
 def test_every_consumer_of_a_docker_connection_pulls(
-    consumer: str, world: World, swarm: None, registries: RegistryStandIn, airflow: AirflowSite
+    dag_id: str, image: str, world: World, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:
-    """``@task.docker``, the operator for a swarm, and a hook in a task: each pulls what only a token opens."""
-    del swarm
-    host = HOSTS["us-east-1"]
-    world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all of it is pulled
+    """Each example of an operator, a decorator or a hook: it pulls what only a token opens."""
+    world.run("docker", "image", "rm", "--force", image)  # so that all of it is pulled
     before = len(registries.requests())
-    states = airflow.run_dag(consumer)
+    states = airflow.run_dag(dag_id)
 
-    assert set(states.values()) == {"success"}, world.tails(*airflow.home.glob(f"logs/dag_id={consumer}/**/*.log"))
+    assert set(states.values()) == {"success"}, world.tails(*airflow.task_logs(dag_id))
+    host, _, repository = image.removesuffix(":1").partition("/")
     requests = registries.requests()[before:]
     served = [request.path for request in requests if (request.host, request.verdict) == (host, "served")]
-    assert any(path.startswith("/v2/app/blobs/") for path in served)
-    assert f"hello from {host}" in airflow.last_log(consumer).read_text()
+    assert any(path.startswith(f"/v2/{repository}/blobs/") for path in served)
+    assert any(f"hello from {host}" in log.read_text() for log in airflow.task_logs(dag_id))
+
+
+@pytest.mark.timeout(180)
+def test_a_partner_s_image_is_pulled_by_the_role_that_they_gave(
+    world: World, aws: AwsStandIn, registries: RegistryStandIn, airflow: AirflowSite
+) -> None:
+    """It is assumed with their external ID, and their account mints the token."""
+    del registries  # where the image is
+    rmtree(world.folder / "cache", ignore_errors=True)
+    world.inside(aws.reset)
+    states = airflow.run_dag("cross_account")
+
+    assert states == {"greet": "success"}, world.tails(*airflow.task_logs("cross_account"))
+    assume, mint = world.inside(aws.calls)
+    assert (assume.operation, assume.parameters["ExternalId"]) == ("AssumeRole", "what-they-told-you")
+    assert (mint.operation, mint.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
+
+
+@pytest.mark.timeout(180)
+def test_a_static_connection_serves_gitlab_beside_ecr(
+    world: World, registries: RegistryStandIn, gitlab: str, airflow: AirflowSite
+) -> None:
+    """Airflow finds it in its own database, and its registry knows that login alone."""
+    del registries  # where ECR's image is
+    row = ("--conn-type", "docker", "--conn-host", GITLAB_HOST, "--conn-port", str(GITLAB_PORT))
+    login = ("--conn-login", "airflow", "--conn-password", DEPLOY_TOKEN)
+    airflow.run("connections", "add", "gitlab_registry", *row, *login)
+    with pytest.raises(AssertionError, match="no basic auth credentials"):
+        world.run("docker", "--config", "/nowhere", "pull", f"{gitlab}/group/project/app:1")
+    states = airflow.run_dag("gitlab_beside_ecr")
+
+    expected = {"docker_default": US_HOST, "gitlab_registry": GITLAB_HOST}
+    assert states == dict.fromkeys(expected, "success"), world.tails(*airflow.task_logs("gitlab_beside_ecr"))
+    for task_id, host in expected.items():
+        assert f"hello from {host}" in airflow.last_log(task_id).read_text()
+
+
+@pytest.mark.timeout(180)
+def test_pruning_leaves_what_is_young_or_in_use_or_not_ours(world: World, airflow: AirflowSite) -> None:
+    """By real prunes of the real engine: with the defaults, and then with no age that is asked for."""
+    now = datetime.now(timezone.utc).isoformat()
+    for name, created, labels in (
+        ("old", LONG_AGO, LABEL),
+        ("old-of-others", LONG_AGO, {}),
+        ("old-in-use", LONG_AGO, LABEL),
+        ("old-of-a-stopped-one", LONG_AGO, LABEL),
+        ("young", now, LABEL),
+    ):
+        archive = world.folder / f"{name}.tar"
+        write_dated_image(archive, f"prune-test/{name}:1", created, labels)
+        world.run("docker", "load", "--input", archive)
+    start = ("docker", "run", "--detach", "--network=none")
+    world.run(*start, "--interactive", "--name=prune-test-running", "prune-test/old-in-use:1")
+    world.run(*start, "--name=prune-test-stopped", "prune-test/old-of-a-stopped-one:1", "cat", "/name")
+    world.run("docker", "wait", "prune-test-stopped")
+
+    run_to_success(world, airflow, "prune_docker")
+    assert images_of_prune_test(world) == {"old-of-others", "old-in-use", "old-of-a-stopped-one", "young"}
+    assert containers_of_prune_test(world) == {"running", "stopped"}
+    run_to_success(world, airflow, "prune_docker", {"older_than_hours": 0})
+
+    assert images_of_prune_test(world) == {"old-of-others", "old-in-use"}
+    assert containers_of_prune_test(world) == {"running"}
+    world.run("docker", "rm", "--force", "prune-test-running")
+
+
+@pytest.mark.timeout(240)
+def test_the_self_check_fails_by_what_is_wrong(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
+    """In a good world it passes. Where the permission to pull is taken away, its log has the finding and the remedy."""
+    run_to_success(world, airflow, "self_check")
+    assert "All good." in airflow.last_log("connections").read_text()
+    registries.denied["app"] = "ecr:BatchGetImage"
+    try:
+        states = airflow.run_dag("self_check", seconds=120)
+    finally:
+        registries.denied.clear()
+
+    assert states == {"connections": "success", "app": "failed"}
+    log = airflow.last_log("app").read_text()
+    assert "Not good: permission-missing." in log
+    assert "Allow ecr:BatchGetImage" in log
+
+
+def configured(name: str) -> dict[str, object]:
+    """Give the connections of an example's ``airflow.cfg``."""
+    parser = RawConfigParser()
+    parser.read(EXAMPLES / f"airflow_cfg/{name}.cfg")
+    connections: dict[str, object] = json.loads(parser["secrets"]["backend_kwargs"])["connections"]
+    return connections
+
+
+def run_to_success(world: World, airflow: AirflowSite, dag_id: str, conf: Mapping[str, object] | None = None) -> None:
+    """Run a DAG, and show the logs of what has failed."""
+    states = airflow.run_dag(dag_id, seconds=120, conf=conf)
+    assert set(states.values()) == {"success"}, world.tails(*airflow.task_logs(dag_id))
+
+
+def images_of_prune_test(world: World) -> set[str]:
+    listed = world.run("docker", "image", "ls", "--format={{.Repository}}", "prune-test/*").stdout
+    return {name.removeprefix("prune-test/") for name in listed.split()}
+
+
+def containers_of_prune_test(world: World) -> set[str]:
+    listed = world.run("docker", "ps", "--all", "--format={{.Names}}", "--filter=name=prune-test-").stdout
+    return {name.removeprefix("prune-test-") for name in listed.split()}
 
 
 def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
@@ -102,15 +242,15 @@ def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) ->
     before = len(registries.requests())
     for host in HOSTS.values():
         world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all of it is pulled
-    states = airflow.run_dag("ecr_images")
-    logs = {region: airflow.last_log(region) for region in HOSTS}
+    states = airflow.run_dag("several_registries")
+    logs = {conn_id: airflow.last_log(conn_id) for conn_id in HOSTS}
     assert states == dict.fromkeys(HOSTS, "success"), world.tails(*logs.values())
     requests = registries.requests()[before:]
     assert {request.verdict for request in requests} == {"challenged", "served"}
-    for region, host in HOSTS.items():
+    for conn_id, host in HOSTS.items():
         served = [request.path for request in requests if (request.host, request.verdict) == (host, "served")]
         assert any(path.startswith("/v2/app/blobs/") for path in served)
-        assert f"hello from {host}" in logs[region].read_text()
+        assert f"hello from {host}" in logs[conn_id].read_text()
 
 
 def places_of(secrets: Iterable[str], texts: Iterable[tuple[str, str]]) -> Iterator[str]:

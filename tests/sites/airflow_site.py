@@ -26,13 +26,15 @@ class AirflowSite:
     :param name: its folder in the world's
     :param dags: its DAG folder
     :param settings: environment variables of all components, beside those that any such Airflow needs
+
+    ``environment`` has them all.
     """
 
     def __init__(self, world: World, name: str, dags: Path, settings: Mapping[str, str]) -> None:
         self.home = world.folder / name
         self._world = world
         self._components: list[str] = []
-        self._environment = {
+        self.environment = {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -71,12 +73,12 @@ class AirflowSite:
 
     def run(self, *arguments: str) -> CompletedProcess[str]:
         """Run an ``airflow`` command."""
-        return self._world.run("airflow", *arguments, environment=self._environment, timeout=120)
+        return self._world.run("airflow", *arguments, environment=self.environment, timeout=120)
 
     def start(self, component: str, own: Mapping[str, str]) -> None:
         """Start a component; processes of its own, it sees no other's, as in a container."""
         name = f"{self.home.name}-{component.partition(' --')[0]}"
-        environment = {**self._environment, **own}
+        environment = {**self.environment, **own}
         contained = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # so that all of it can be ended
         self._world.start(name, *contained, "airflow", *component.split(), environment=environment)
         self._components.append(name)
@@ -86,16 +88,17 @@ class AirflowSite:
         while self._components:
             self._world.stop(self._components.pop())
 
-    def run_dag(self, dag_id: str, seconds: float = 60) -> dict[str, str]:
+    def run_dag(self, dag_id: str, seconds: float = 60, conf: Mapping[str, object] | None = None) -> dict[str, str]:
         """
         Trigger a DAG, as soon as it is there, and wait until it is done.
 
         :param seconds: how long at most
+        :param conf: values for the DAG's params
         :return: the state of each task
         """
         runs = f"/api/v2/dags/{dag_id}/dagRuns"
         self._world.wait(f"the DAG {dag_id}", lambda: self._world.ask(API_PORT, f"/api/v2/dags/{dag_id}"), 120)
-        run_id = self._world.ask(API_PORT, runs, {"logical_date": None})["dag_run_id"]
+        run_id = self._world.ask(API_PORT, runs, {"logical_date": None, "conf": dict(conf or {})})["dag_run_id"]
 
         def is_done() -> bool:
             return self._world.ask(API_PORT, f"{runs}/{run_id}")["state"] in ("success", "failed")
@@ -103,6 +106,10 @@ class AirflowSite:
         self._world.wait(f"the run {run_id} of {dag_id}", is_done, seconds)
         tasks = self._world.ask(API_PORT, f"{runs}/{run_id}/taskInstances")["task_instances"]
         return {task["task_id"]: task["state"] for task in tasks}
+
+    def task_logs(self, dag_id: str) -> list[Path]:
+        """Give the logs of all tasks of a DAG, of all runs."""
+        return sorted(self.home.glob(f"logs/dag_id={dag_id}/**/*.log"))
 
     def last_log(self, task_id: str) -> Path:
         """Give the log of the latest run of a task."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from contextlib import ExitStack
+from functools import partial
 from shutil import which
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,18 @@ from tests.stand_ins.registry import RegistryStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 REGISTRIES = {
     "123456789012.dkr.ecr.us-east-1.amazonaws.com": 5000,
     "123456789012.dkr.ecr.eu-central-1.amazonaws.com": 5001,
 }
+PARTNER_HOST = "210987654321.dkr.ecr.us-east-1.amazonaws.com"  # of another account
+UPSTREAMS = {**REGISTRIES, PARTNER_HOST: 5002}
+GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the port that GitLab's own packages give its registry
+DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
+# What htpasswd -B makes of it; the registry reads no other form.
+DEPLOY_TOKEN_HASH = "$2b$05$eaah4KqYIO6OFhFjX48yJ.E8ILxEa2afxQDMaY//OqY7tc12oRzR."
 TOKEN_LIFE_SECONDS = 30.0
 
 
@@ -31,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose Docker engine trusts the registries' certificates."""
     if reason := missing():
         give_up(reason)
-    with World.running(tmp_path_factory.mktemp("world"), REGISTRIES) as world:
+    with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, GITLAB_HOST]) as world:
         world.start(
             "dockerd",
             "dockerd",
@@ -57,33 +65,71 @@ def aws(world: World) -> Iterator[AwsStandIn]:
 def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
     """ECR's registries, each with an image `app:1` that greets from its host."""
     authority = trustme.CA()
-    for host, port in REGISTRIES.items():
-        trusted = world.root / "etc/docker/certs.d" / host
-        trusted.mkdir(parents=True)
-        authority.cert_pem.write_to_path(trusted / "ca.crt")
-        start_registry(world, host, port)
-        seed(world, host, port)
-    certificate = authority.issue_cert(*REGISTRIES)
+    for host, port in UPSTREAMS.items():
+        trust(world, host, authority)
+        start_registry(world, host, f"{{addr: '127.0.0.1:{port}'}}")
+        world.wait(f"the registry for {host}", partial(is_open, world, port))
+        seed(world, host, f"127.0.0.1:{port}/app:1")
+    certificate = authority.issue_cert(*UPSTREAMS)
     log = world.folder / "registries.jsonl"
     with ExitStack() as stack:
-        running = RegistryStandIn.running(ADDRESS, REGISTRIES, certificate, aws, log)
+        running = RegistryStandIn.running(ADDRESS, UPSTREAMS, certificate, aws, log)
         yield world.inside(lambda: stack.enter_context(running))
 
 
-def start_registry(world: World, host: str, port: int) -> None:
-    """Start a registry that is open to all who reach its loopback port."""
-    configuration = world.folder / f"{host}.yml"
-    configuration.write_text(
-        f"version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {world.folder / host}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    world.start(f"registry-{port}", "docker-registry", "serve", configuration)
-    world.wait(f"the registry for {host}", lambda: world.ask(port, "/v2/") == {})
+@pytest.fixture(scope="session")
+def gitlab(world: World) -> str:
+    """GitLab's registry, which knows its own login alone, with an image that greets from there; its `HOST:PORT`."""
+    name = f"{GITLAB_HOST}:{GITLAB_PORT}"
+    authority = trustme.CA()
+    trust(world, name, authority)
+    certificate, passwords = world.folder / "gitlab.pem", world.folder / "gitlab.htpasswd"
+    authority.issue_cert(GITLAB_HOST).private_key_and_cert_chain_pem.write_to_path(certificate)
+    passwords.write_text(f"airflow:{DEPLOY_TOKEN_HASH}\n")
+    tls = f"{{certificate: {certificate}, key: {certificate}}}"
+    login = f"auth: {{htpasswd: {{realm: gitlab, path: {passwords}}}}}\n"
+    start_registry(world, GITLAB_HOST, f"{{addr: '{ADDRESS}:{GITLAB_PORT}', tls: {tls}}}", login)
+    log = world.folder / f"registry-{GITLAB_HOST}.log"
+    world.wait("GitLab's registry", lambda: "listening on" in log.read_text())
+    docker = ("docker", "--config", world.folder / "gitlab-pusher")
+    world.run(*docker, "login", "--username=airflow", f"--password={DEPLOY_TOKEN}", name)
+    seed(world, GITLAB_HOST, f"{name}/group/project/app:1", docker)
+    return name
 
 
-def seed(world: World, host: str, port: int) -> None:
-    """Push an image of two megabytes, all of them this registry's own, past the door that asks for a token."""
+def trust(world: World, name: str, authority: trustme.CA) -> None:
+    """Have the Docker engine trust an authority for a registry."""
+    trusted = world.root / "etc/docker/certs.d" / name
+    trusted.mkdir(parents=True)
+    authority.cert_pem.write_to_path(trusted / "ca.crt")
+
+
+def start_registry(world: World, name: str, http: str, login: str = "") -> None:
+    """
+    Start a registry.
+
+    :param http: where it listens
+    :param login: whom it lets in; without it, all
+    """
+    configuration = world.folder / f"{name}.yml"
+    storage = f"storage: {{filesystem: {{rootdirectory: {world.folder / name}}}}}\n"
+    configuration.write_text(f"version: 0.1\n{storage}http: {http}\n{login}")
+    world.start(f"registry-{name}", "docker-registry", "serve", configuration)
+
+
+def is_open(world: World, port: int) -> bool:
+    """Tell whether a registry answers on loopback."""
+    return bool(world.ask(port, "/v2/") == {})
+
+
+def seed(world: World, host: str, name: str, docker: tuple[str | Path, ...] = ("docker",)) -> None:
+    """
+    Push an image of two megabytes, all of them this registry's own, past the door that asks for a token.
+
+    :param host: which the image greets from
+    :param name: of the image
+    :param docker: the command, with a login where the registry wants one
+    """
     archive = world.folder / f"{host}.tar"
     with tarfile.open(archive, "w") as image:
         image.add(str(which("busybox", path=PATH)), "bin/cat")
@@ -94,7 +140,6 @@ def seed(world: World, host: str, port: int) -> None:
         temporary = tarfile.TarInfo("tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         image.addfile(temporary)
-    name = f"127.0.0.1:{port}/app:1"
-    world.run("docker", "import", archive, name)
-    world.run("docker", "push", name)
+    world.run("docker", "import", '--change=CMD ["cat", "/greeting"]', archive, name)
+    world.run(*docker, "push", name)
     world.run("docker", "image", "rm", name)

@@ -1,0 +1,82 @@
+"""Images that the end-to-end tests make themselves: one with a Python in it, and some that were built long ago."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING
+
+from tests.sites.world import PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What a small program has no need of, by the names that it has in the standard library's folder.
+LEFT_OUT = re.compile(
+    r".*/(__pycache__|config-.*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tkinter|turtledemo|unittest)$"
+)
+
+
+def write_python_image(archive: Path, greeting: str) -> None:
+    """Write the root of an image with bash, the Python that runs the tests, and a file to greet with."""
+    interpreter, bash = Path(sys.executable).resolve(), Path(str(which("bash", path=PATH))).resolve()
+    library = Path(sysconfig.get_path("stdlib"))
+    files = {
+        "/bin/bash": bash,
+        "/usr/local/bin/python3": interpreter,  # where it finds its library, whatever it was built for
+        f"/usr/local/lib/{library.name}": library,
+        **{path: Path(path) for path in shared_libraries(interpreter, bash, *library.glob("lib-dynload/*.so"))},
+    }
+    with tarfile.open(archive, "w", dereference=True) as image:
+        for path, file in files.items():
+            image.add(file, path, filter=lambda entry: None if LEFT_OUT.match(entry.name) else entry)
+        add(image, "greeting", greeting.encode())
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        image.addfile(temporary)
+
+
+def shared_libraries(*programs: Path) -> set[str]:
+    """Find what the loader needs to run programs and load extensions, itself included."""
+    told = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"(/\S+) \(0x", told))
+
+
+def write_dated_image(archive: Path, name: str, created: str, labels: Mapping[str, str]) -> None:
+    """
+    Write an image for ``docker load``, which keeps the time of its build.
+
+    :param name: of the image, which is a layer of its own as well
+    :param created: the time, ISO 8601
+    """
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as root:
+        root.add(str(which("busybox", path=PATH)), "bin/cat")
+        add(root, "name", name.encode())
+    configuration = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": created,
+        "config": {"Cmd": ["cat"], "Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
+    }
+    manifest = [{"Config": "image.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, "w") as image:
+        add(image, "layer.tar", layer.getvalue())
+        add(image, "image.json", json.dumps(configuration).encode())
+        add(image, "manifest.json", json.dumps(manifest).encode())
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
