@@ -1,0 +1,127 @@
+"""The values for Airflow's Helm chart: what the chart makes of them configures a backend that serves a pod.
+
+There is neither Helm nor the chart here. This knows of the chart, 1.22, what its templates and release notes say: it
+writes each section of ``config`` into ``airflow.cfg``, each option on a line, and treats each value as a template.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from airflow import configuration
+
+from ecr_secrets_backend import EcrSecretsBackend
+from tests.stand_ins.credentials import pod_token
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
+
+PROJECT = Path(__file__).parents[2]
+VALUES: dict[str, Any] = yaml.safe_load((PROJECT / "examples/helm/values.yaml").read_text())
+PODS: dict[str, Any] = VALUES["workers"]["kubernetes"]
+ROLE = "eks.amazonaws.com/role-arn"
+#: Where the chart has what is set here. Source: its values.yaml, and for ``workers.kubernetes`` its release notes.
+KEYS = {
+    "airflowVersion",
+    "config.secrets.backend",
+    "config.secrets.backend_kwargs",
+    "executor",
+    "images.airflow.repository",
+    "images.airflow.tag",
+    "triggerer.serviceAccount.annotations",
+    "triggerer.serviceAccount.name",
+    "workers.kubernetes.env",
+    "workers.kubernetes.extraVolumeMounts",
+    "workers.kubernetes.extraVolumes",
+    "workers.kubernetes.serviceAccount.annotations",
+    "workers.kubernetes.serviceAccount.create",
+    "workers.kubernetes.serviceAccount.name",
+}
+
+
+def keys(values: dict[str, Any], path: str = "") -> set[str]:
+    """List the keys of values, down to what the chart only passes on."""
+    found: set[str] = set()
+    for name, value in values.items():
+        deeper = isinstance(value, dict) and name != "annotations"
+        found |= keys(value, f"{path}{name}.") if deeper else {f"{path}{name}"}
+    return found
+
+
+@pytest.fixture
+def pod(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
+    """AWS, and a process such as EKS makes it for the service account of the workers: a role, and no keys."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text(pod_token("airflow:airflow-worker"))
+    monkeypatch.setenv("AWS_ROLE_ARN", PODS["serviceAccount"]["annotations"][ROLE])
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return aws
+
+
+def test_a_pod_is_served_by_the_role_of_its_service_account(
+    pod: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From ``airflow.cfg`` as the chart writes it to a live token."""
+    lines = [
+        f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
+        for section, options in VALUES["config"].items()
+    ]
+    conf = configuration.AirflowConfigParser()
+    conf.read_string("".join(lines).replace('"/ecr-tokens"', f'"{tmp_path}"'))  # there is no such volume here
+    monkeypatch.setattr(configuration, "conf", conf)
+    backend = configuration.get_custom_secret_backend()
+
+    assert isinstance(backend, EcrSecretsBackend)
+    assert backend.settings.cache_dir == str(tmp_path)
+    served = backend.get_connection("docker_default")
+    assert served is not None
+    assert (served.host, served.login) == ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "AWS")
+    assert pod.authorise("AWS", str(served.password), region="us-east-1").alive
+    (assumed,) = pod.calls(operation="AssumeRoleWithWebIdentity")
+    assert assumed.parameters["RoleArn"] == PODS["serviceAccount"]["annotations"][ROLE]
+
+
+def test_the_chart_can_write_each_option_as_it_is() -> None:
+    """On one line, and without what it would take for a template."""
+    texts = [str(value) for options in VALUES["config"].values() for value in options.values()]
+
+    assert [text for text in texts if "\n" in text or "{{" in text] == []
+
+
+def test_the_chart_has_each_key() -> None:
+    """At this place."""
+    assert keys(VALUES) == KEYS
+
+
+def test_the_pods_of_a_node_share_the_cache() -> None:
+    """On a folder that was made for all their users, as ``docs/deployments.md`` says."""
+    (mount,), (volume,) = PODS["extraVolumeMounts"], PODS["extraVolumes"]
+
+    assert mount["mountPath"] in VALUES["config"]["secrets"]["backend_kwargs"]
+    assert mount["name"] == volume["name"]
+    assert volume["hostPath"]["type"] == "Directory"
+    assert volume["hostPath"]["path"] in (PROJECT / "docs/deployments.md").read_text()
+
+
+def test_the_image_is_of_an_airflow_that_is_supported() -> None:
+    """It has constraints of its own, and the chart is told the same version."""
+    assert VALUES["airflowVersion"] == VALUES["images"]["airflow"]["tag"]
+    assert (PROJECT / f"constraints/airflow-{VALUES['airflowVersion']}.txt").exists()
+
+
+@pytest.mark.parametrize("component", [PODS, VALUES["triggerer"]], ids=["pods", "triggerer"])
+def test_the_role_and_the_service_account_are_terraform_s(component: dict[str, Any]) -> None:
+    """The names in ``examples/terraform/eks.tf`` are these."""
+    terraform = (PROJECT / "examples/terraform/eks.tf").read_text()
+    account = component["serviceAccount"]
+    role = re.fullmatch(r"arn:aws:iam::123456789012:role/([\w-]+)", account["annotations"][ROLE])
+
+    assert role is not None
+    assert f'= "{role[1]}"' in terraform
+    assert f'"airflow:{account["name"]}"' in terraform
