@@ -22,7 +22,7 @@ ANY_PYTHON   := >=3.10,<3.13
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix lint types docs fuzz bench constraints clean
+.PHONY: help demo test test-matrix lint types docs fuzz bench dist constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -63,6 +63,10 @@ fuzz: $(READY) ## try some minutes' worth of input that nobody has thought of, o
 
 bench: $(READY) ## measure what a lookup costs against what else there is, in ten minutes; RECORD=yes for the documentation
 	$(BIN)/python -m tests.benchmarks $(if $(RECORD),--record)
+
+dist: $(READY) ## build what a release publishes, and have it checked as PyPI will
+	$(UV) build --clear --no-build-isolation --python $(BIN)/python
+	$(BIN)/python -m twine check --strict dist/*
 
 constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for another one, BEFORE=yyyy-mm-dd for its day
 	echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile pyproject.toml $(GROUPS) --constraint - --upgrade \

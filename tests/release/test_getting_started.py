@@ -103,7 +103,7 @@ def person(
         "PATH": f"{tmp_path}/bin:{os.defpath}",  # nothing of this environment, which has an Airflow of its own
         "UV_CACHE_DIR": cache,
         "UV_CONSTRAINT": str(PROJECT / f"constraints/airflow-{AIRFLOW}.txt"),
-        "UV_FIND_LINKS": str(distributions.folder),
+        "UV_FIND_LINKS": str(distributions.wheel.parent),
         "UV_OFFLINE": "1",
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
