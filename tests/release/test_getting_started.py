@@ -27,6 +27,8 @@ HOST, *_ = REGISTRIES
 PAGE = (PROJECT / "docs/getting-started.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 (AIRFLOW,) = re.findall(r'"apache-airflow==([\d.]+)"', PAGE)
+#: Where uv gets its packages, and so by which names it knows those in its cache.
+INDEX = re.compile("UV_(CONFIG_FILE|DEFAULT_INDEX|EXTRA_INDEX_URL|INDEX|INDEX_URL)$")
 FILE = re.compile(r"`(~/[\w./]+)`")
 #: What one block leaves to the next: a shell's variables. None changes the folder.
 SHELL = ". ./variables\nset -e\n{block}\nexport -p > variables\n"
@@ -93,11 +95,13 @@ def person(
     world.inside(aws.reset)
     world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
     cache = subprocess.run([UV, "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
+    index = {name: value for name, value in os.environ.items() if INDEX.match(name)}
     (tmp_path / "variables").touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/uv").symlink_to(UV)
     (tmp_path / "bin/python3").symlink_to(Path(sys.executable).resolve())
     environment = {
+        **index,
         **aws.environment(),
         "HOME": str(tmp_path),
         "PATH": f"{tmp_path}/bin:{os.defpath}",  # nothing of this environment, which has an Airflow of its own
@@ -105,9 +109,11 @@ def person(
         "UV_CONSTRAINT": str(PROJECT / f"constraints/airflow-{AIRFLOW}.txt"),
         "UV_FIND_LINKS": str(distributions.wheel.parent),
         "UV_OFFLINE": "1",
+        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config")),  # uv's, too
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
     yield Person(world, tmp_path, environment)
+    world.run("docker", "image", "rm", "--force", f"{HOST}/report:latest")
     world.inside(aws.reset)
 
 
