@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ecr_secrets_backend.bounded import too_late, within
 from ecr_secrets_backend.errors import MintError, MintFailure
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+#: How a lookup came by its token: from what this process knew; from another process or thread of the host; from AWS; or
+#: it is the old one, while another renews it or AWS gives none.
+Source = Literal["process_hit", "host_hit", "mint", "stale"]
+Served = tuple[EcrToken, Source]
 
 #: After a failure nobody on the host asks AWS again for this long. Airflow retries a lookup that failed on its API
 #: server for up to 18 s: those retries are to cost nothing.
@@ -222,25 +227,25 @@ class TokenCache:
         self._clock = clock
         self._kept_for = kept_for
 
-    def get(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
+    def get(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> Served:
         """Give a live token.
 
         :param identity: whose token
         :param mint: asks AWS for a new one; raises MintError
-        :return: a token that is alive
+        :return: a token that is alive, and where it comes from
         :raises MintError: there is none, and AWS gives none or gave none just now
         """
         key = identity.key
         entry = self._process.get(key)
         if entry is not None and (fresh := entry.fresh(self._clock(), self._refresh_before, self._kept_for())):
-            return fresh
+            return fresh, "process_hit"
         entry = self._newest(key)
         settled = self._settled(entry)
         if settled is not None:
             return settled
         if old := entry.live(self._clock(), self._kept_for()):
             try:
-                return self._renewed(identity, mint) or old
+                return self._renewed(identity, mint) or (old, "stale")
             except TimeoutError as error:
                 reason = str(error)
             if entry.live(self._clock(), self._kept_for()):
@@ -251,21 +256,21 @@ class TokenCache:
             reason = str(error)
         return self._in_vain(identity, entry, reason)
 
-    def _renewed(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken | None:
+    def _renewed(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> Served | None:
         """Renew a token that still lives; None if somebody does so already."""
 
-        def renew() -> EcrToken | None:
+        def renew() -> Served | None:
             with self._host_turn(identity.key) as is_ours:
                 return self._minted(identity, mint) if is_ours else None
 
         turn = self._process.turn(identity.key)
         return _in_background(renew, turn, RENEWAL_PATIENCE_SECONDS) if turn.acquire(blocking=False) else None
 
-    def _awaited(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
+    def _awaited(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> Served:
         """Wait for a token, and mint it when the turn is ours, or when whoever has the turn takes long."""
         key = identity.key
 
-        def wait() -> EcrToken:
+        def wait() -> Served:
             give_up_at = time.monotonic() + HOST_PATIENCE_SECONDS
             pause = FIRST_LOOK_SECONDS
             while True:
@@ -287,7 +292,7 @@ class TokenCache:
             raise too_late(LOOKUP_PATIENCE_SECONDS)
         return _in_background(wait, turn, patience_ends_at - time.monotonic())
 
-    def _minted(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> EcrToken:
+    def _minted(self, identity: AwsIdentity, mint: Callable[[], EcrToken]) -> Served:
         """Mint, when whoever had the turn before has not done so, and let all know how it went."""
         entry = self._newest(identity.key)
         settled = self._settled(entry)
@@ -299,12 +304,12 @@ class TokenCache:
             failure = error.failure
         else:
             self._record(Entry(token, None, token.minted_at, uptime(), identity.key, str(identity)))
-            return token
+            return token, "mint"
         entry = entry.failed(failure, self._clock())
         self._record(entry)
         return self._despite(failure, entry)
 
-    def _in_vain(self, identity: AwsIdentity, entry: Entry, reason: str) -> EcrToken:
+    def _in_vain(self, identity: AwsIdentity, entry: Entry, reason: str) -> Served:
         """After waiting too long, serve what has come meanwhile; else see to it that nobody waits again so soon."""
         remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
         failure = MintFailure(str(identity), identity.region or "none", "TimedOut", reason, remedy)
@@ -314,7 +319,7 @@ class TokenCache:
             self._record(newest)
         return self._settled(newest) or self._despite(failure, newest)
 
-    def _settled(self, entry: Entry) -> EcrToken | None:
+    def _settled(self, entry: Entry) -> Served | None:
         """Tell what an entry settles by itself.
 
         :return: its token if that is fresh, or if it lives and AWS failed just now; None: AWS is to be asked
@@ -322,12 +327,12 @@ class TokenCache:
         """
         wall = self._clock()
         if fresh := entry.fresh(wall, self._refresh_before, self._kept_for()):
-            return fresh
+            return fresh, "host_hit"
         if entry.failure is not None and entry.pause_left(wall):
             return self._despite(entry.failure, entry)
         return None
 
-    def _despite(self, failure: MintFailure, entry: Entry) -> EcrToken:
+    def _despite(self, failure: MintFailure, entry: Entry) -> Served:
         """Serve the old token while it lives, with a warning; there is no other while AWS is not to be asked."""
         wall = self._clock()
         token = entry.live(wall, self._kept_for())
@@ -336,7 +341,7 @@ class TokenCache:
         if self._process.may_say(f"stale {entry.key}", WARN_EVERY_SECONDS):
             left = token.expires_at - entry.now(wall)
             logger.warning("An ECR token was not renewed; the old one serves for %.0f s more. %s", left, failure)
-        return token
+        return token, "stale"
 
     def _newest(self, key: str) -> Entry:
         """Tell what is known by the process or by the host, whichever asked AWS last."""
@@ -386,7 +391,10 @@ class TokenCache:
     def _complain(self, cause: str | None) -> None:
         if self._process.may_say(f"store {cause}", math.inf):
             logger.warning(
-                "The host's cache of ECR tokens (in %s) fails, so AWS is asked more often: %s", self._store, cause
+                "The host's cache of ECR tokens (in %s) fails, so AWS is asked more often: %s. "
+                "See what `ecr-secrets-backend status` tells this user, or set cache_dir to another folder.",
+                self._store,
+                cause,
             )
 
 

@@ -14,22 +14,31 @@ from ecr_secrets_backend.errors import MintError, MintFailure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ecr_secrets_backend.cache import TokenCache
+    from ecr_secrets_backend.cache import Source, TokenCache
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
     from ecr_secrets_backend.settings import MappedConnection
     from ecr_secrets_backend.token import EcrToken
+
+    Mint = Callable[[], EcrToken]
 
 logger = logging.getLogger(__name__)
 
 #: So soon a process that lives on notices that its credentials were replaced.
 IDENTITY_SECONDS: Final = 10.0
 
+_SOURCES: Final = {
+    "process_hit": "a token from the process's memory",
+    "host_hit": "a token from the host's cache",
+    "stale": "the old token, whose renewal is due",
+}
+
 
 class Login(NamedTuple):
-    """A way into a registry: its host, and the token that opens it."""
+    """A way into a registry: its host, the token that opens it, and where that comes from."""
 
     host: str
     token: EcrToken
+    source: Source
 
 
 class Logins:
@@ -44,19 +53,24 @@ class Logins:
         self._look_up = look_up
         self._askers: dict[str, _Asker] = {}
 
-    def get(self, mapped: MappedConnection) -> Login:
+    def get(self, mapped: MappedConnection, watch: Callable[[Mint], Mint] | None = None) -> Login:
         """Get a connection's login.
 
+        :param watch: is given what asks AWS, and gives what does so as well, watched; it is to be quick
         :return: the registry's host, and a token that is alive
         :raises MintError: there is none
         """
         asker = self._asker(mapped)
-        token = self._cache.get(asker.identity, asker.mint)
+        mint = asker.mint if watch is None else watch(asker.mint)
+        token, source = self._cache.get(asker.identity, mint)
+        if source != "mint" and logger.isEnabledFor(logging.DEBUG):
+            left = token.expires_at - time.time()
+            logger.debug("Connection %r: %s, valid for %.0f s more", mapped.conn_id, _SOURCES[source], left)
         host = mapped.host or token.registry
         if host is None:
             remedy = "Set the connection's registry in backend_kwargs."
             raise MintError(_failure(asker.identity, "UnusableAnswer", "the answer names no registry", remedy))
-        return Login(host, token)
+        return Login(host, token, source)
 
     def identity(self, mapped: MappedConnection) -> AwsIdentity:
         """Tell who asks AWS for a connection's token in this process.
@@ -110,7 +124,7 @@ class _Asker(NamedTuple):
     """Who asks AWS for a connection's token, how, and until when that is known, by ``time.monotonic()``."""
 
     identity: AwsIdentity
-    mint: Callable[[], EcrToken]
+    mint: Mint
     until: float
 
 
@@ -118,9 +132,7 @@ def _failure(identity: AwsIdentity, code: str, reason: str, remedy: str) -> Mint
     return MintFailure(str(identity), identity.region or "none", code, reason, remedy)
 
 
-def _minter(
-    mapped: MappedConnection, identity: AwsIdentity, connection: AwsConnection | None
-) -> Callable[[], EcrToken]:
+def _minter(mapped: MappedConnection, identity: AwsIdentity, connection: AwsConnection | None) -> Mint:
     """Give what mints for a connection: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
 
     def mint() -> EcrToken:

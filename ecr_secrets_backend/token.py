@@ -52,8 +52,9 @@ class EcrToken:
         :param kept_for: seconds for which whoever is served keeps it, to begin further pulls; it is alive for half of
             its life at least, so where this is longer than the other half they may see it die
         """
-        dying = min(DYING_SECONDS, self.life * DYING_PART)
-        kept = min(kept_for, self.life * RENEWAL_PART - dying)
+        life = self.life
+        dying = min(DYING_SECONDS, life * DYING_PART)
+        kept = min(kept_for, life * RENEWAL_PART - dying)
         return self.minted_at - dying <= now < self.expires_at - dying - kept
 
     def renewal_at(self, refresh_before: float, kept_for: float = 0.0) -> float:

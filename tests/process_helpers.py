@@ -235,7 +235,7 @@ def get_token(identity: AwsIdentity, cache_dir: Path, password: str) -> str:
     :return: the password of the token that is served
     """
     token_cache = TokenCache(HostStore(str(cache_dir)), refresh_before=60, process=ProcessLayer())
-    return token_cache.get(identity, lambda: build_token(minted_at=time.time(), password=password)).password
+    return token_cache.get(identity, lambda: build_token(minted_at=time.time(), password=password))[0].password
 
 
 def get_tokens_for(seconds: float, identity: AwsIdentity, cache_dir: Path, password: str) -> set[str]:

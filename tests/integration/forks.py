@@ -86,7 +86,7 @@ def look_up(store: HostStore | None, mint: Callable[[], EcrToken], identity: Aws
     cache = TokenCache(store, refresh_before=3600)
     started_at = time.monotonic()
     try:
-        token, problem = cache.get(identity, mint).password, None
+        token, problem = cache.get(identity, mint)[0].password, None
     except Exception as error:  # noqa: BLE001 - the test judges it
         token, problem = None, repr(error)
     return Lookup(time.monotonic() - started_at, token, problem)

@@ -75,7 +75,7 @@ def _thread(cache: TokenCache, reads: int, seen: Sightings) -> None:
     try:
         for _ in range(reads // BURST):
             for _ in range(BURST):
-                token = cache.get(identity, mint)
+                token = cache.get(identity, mint)[0]
                 seen.note(token, time.time())
             time.sleep(PAUSE_SECONDS)
     except Exception as error:  # noqa: BLE001 - the test judges it

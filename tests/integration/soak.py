@@ -92,7 +92,7 @@ class Process:
     def look_up_until(self, end: float, pause: float) -> None:
         while time.monotonic() < end:
             try:
-                token = self._look_up()
+                token, _ = self._look_up()
             except Exception as error:  # noqa: BLE001 - the test judges it
                 self.say("problem", repr(error)[:1000])
             else:

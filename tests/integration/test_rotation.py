@@ -56,12 +56,12 @@ def test_a_token_that_dies_while_its_renewal_is_waited_for_is_not_served(aws: Aw
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
     mint = partial(real_aws.mint, identity)
     aws.set(token_life=3)
-    first = cache.get(identity, mint)
+    first = cache.get(identity, mint)[0]
     aws.set(token_life=3600)
     aws.script(Delay(RENEWAL_PATIENCE_SECONDS + 0.5))
 
     ahead = 2.5
-    served = cache.get(identity, mint)
+    served = cache.get(identity, mint)[0]
 
     assert served != first
     assert time.time() + ahead < served.expires_at

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -79,7 +80,7 @@ def new_process(aws: Aws, tmp_path: Path) -> Callable[[], Callable[[], str]]:
 
     def build() -> Callable[[], str]:
         cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
-        return lambda: cache.get(IDENTITY, aws.mint).password
+        return lambda: cache.get(IDENTITY, aws.mint)[0].password
 
     return build
 
@@ -103,11 +104,11 @@ def test_what_is_kept_is_not_served_to_its_end(aws: Aws, tmp_path: Path) -> None
     aws.now += 11.75 * HOUR - 301
     aws.fails = True
 
-    assert keeper.get(IDENTITY, aws.mint).password == "token 1"
+    assert keeper.get(IDENTITY, aws.mint)[0].password == "token 1"
     aws.now += 1
     with pytest.raises(MintError):
         keeper.get(IDENTITY, aws.mint)
-    assert other.get(IDENTITY, aws.mint).password == "token 1"
+    assert other.get(IDENTITY, aws.mint)[0].password == "token 1"
 
 
 @pytest.mark.parametrize("who", [0, 1])
@@ -118,10 +119,10 @@ def test_what_is_kept_is_renewed_as_much_sooner(aws: Aws, tmp_path: Path, who: i
     ]
     processes[0].get(IDENTITY, aws.mint)
     aws.now += 10.75 * HOUR - 1
-    assert processes[0].get(IDENTITY, aws.mint).password == "token 1"
+    assert processes[0].get(IDENTITY, aws.mint)[0].password == "token 1"
     aws.now += 1
 
-    assert processes[who].get(IDENTITY, aws.mint).password == "token 2"
+    assert processes[who].get(IDENTITY, aws.mint)[0].password == "token 2"
 
 
 def test_a_process_does_not_look_at_the_host_while_its_token_is_fresh(
@@ -454,7 +455,7 @@ def test_identities_do_not_share(aws: Aws, tmp_path: Path) -> None:
     """Another identity, another token."""
     cache = TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock)
 
-    assert cache.get(IDENTITY, aws.mint) != cache.get(OTHER, aws.mint)
+    assert cache.get(IDENTITY, aws.mint)[0] != cache.get(OTHER, aws.mint)[0]
 
 
 @pytest.mark.parametrize("age", [0, 11 * HOUR])
@@ -476,7 +477,7 @@ def test_identities_do_not_wait_for_each_other(aws: Aws, tmp_path: Path, age: fl
     hanging.start()
     assert asked.wait(10)
     try:
-        assert cache.get(OTHER, aws.mint).minted_at == aws.now
+        assert cache.get(OTHER, aws.mint)[0].minted_at == aws.now
     finally:
         answer.set()
         hanging.join()
@@ -519,13 +520,13 @@ def test_nobody_waits_for_a_renewal(aws: Aws, tmp_path: Path) -> None:
     renewal.start()
     assert asked.wait(10)
     try:
-        served = [process.get(IDENTITY, aws.mint).password for process in (cache, other)]
+        served = [process.get(IDENTITY, aws.mint)[0].password for process in (cache, other)]
     finally:
         answer.set()
         renewal.join()
 
     assert served == ["token 1", "token 1"]
-    assert cache.get(IDENTITY, aws.mint).password == "token 2"
+    assert cache.get(IDENTITY, aws.mint)[0].password == "token 2"
 
 
 def test_whoever_holds_the_turn_too_long_is_not_waited_for(
@@ -595,7 +596,7 @@ def test_who_waits_for_the_turn_takes_the_token_that_comes(
     monkeypatch.setattr("time.monotonic", lambda: sum(waited))
     monkeypatch.setattr("time.sleep", sleep)
     with store.turn(IDENTITY.key):
-        assert cache.get(IDENTITY, aws.mint).password == "a-token"
+        assert cache.get(IDENTITY, aws.mint)[0].password == "a-token"
 
     assert len(waited) == 1
     assert not caplog.records
@@ -635,14 +636,14 @@ def test_a_renewal_that_hangs_is_not_waited_for(
         assert answer.wait(10)
         return aws.mint()
 
-    assert cache.get(IDENTITY, mint_slowly).password == "token 1"
+    assert cache.get(IDENTITY, mint_slowly)[0].password == "token 1"
     assert "there was no answer within 0 s" in caplog.text
     with monkeypatch.context() as patch:
         patch.setattr(HostStore, "turn", lambda *_: pytest.fail("a turn was taken"))
         assert new_process()() == "token 1"
     answer.set()
     with process.turn(IDENTITY.key):
-        assert cache.get(IDENTITY, aws.mint).password == "token 2"
+        assert cache.get(IDENTITY, aws.mint)[0].password == "token 2"
 
 
 @pytest.mark.parametrize(("later", "kept_for"), [(HOUR, 0.0), (0.75 * HOUR, HOUR / 4)])
@@ -673,7 +674,7 @@ def test_a_token_that_dies_while_it_is_renewed_is_not_served_and_the_new_one_is(
     turn = Turn()
     monkeypatch.setattr(process, "turn", lambda _: turn)
 
-    assert cache.get(IDENTITY, mint_slowly).password == "token 2"
+    assert cache.get(IDENTITY, mint_slowly)[0].password == "token 2"
 
 
 def test_a_mint_that_hangs_is_not_waited_for_without_end(
@@ -730,7 +731,7 @@ def test_what_comes_while_another_thread_hangs_is_served(
     monkeypatch.setattr(ProcessLayer, "turn", lambda *_: LongTurn())
     cache = TokenCache(store, HOUR, ProcessLayer(), aws.clock)
 
-    assert cache.get(IDENTITY, aws.mint) == build_token()
+    assert cache.get(IDENTITY, aws.mint)[0] == build_token()
     assert ["no answer" in message for message in caplog.messages] == [True] * bool(age)
     assert aws.calls == 0
 
@@ -890,7 +891,7 @@ def test_a_file_that_is_not_to_be_used_is_reported_once_and_healed(
     assert new_process()() == "token 2"
     assert new_process()() == "token 2"
     (message,) = caplog.messages
-    assert message.endswith(f": {problem}")
+    assert f": {problem}. See what" in message
 
 
 def test_a_cache_that_cannot_be_used_is_reported_once(
@@ -929,7 +930,7 @@ def test_every_fault_of_the_cache_is_reported(
     monkeypatch.setattr(HostStore, "write", fail)
     monkeypatch.setattr(HostStore, "turn", fail_otherwise)
     new_process()()
-    assert [message.partition("more often: ")[2] for message in caplog.messages] == [
+    assert [re.findall("more often: (.*?)\\.", message)[0] for message in caplog.messages] == [
         "a file of the cache is damaged, or of another version",
         "No locks available",
         "No space left on device",
@@ -958,3 +959,53 @@ def test_an_entry_tells_how_long_aws_is_left_alone(token: EcrToken | None, later
 
     assert entry.pause_left(NOW + later) == pytest.approx(left, abs=0.5)
     assert replace(entry, failure=None).pause_left(NOW + later) == 0
+
+
+def test_each_lookup_is_told_where_its_token_comes_from(aws: Aws, tmp_path: Path) -> None:
+    """From AWS by the one who minted it, then from its process, and from the host by another process."""
+    one, other = (TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock) for _ in range(2))
+    sources = [cache.get(IDENTITY, aws.mint)[1] for cache in (one, one, other, other)]
+
+    assert sources == ["mint", "process_hit", "host_hit", "process_hit"]
+
+
+def test_whoever_is_served_the_old_token_is_told_so(aws: Aws) -> None:
+    """Whether AWS has just failed for it or for another."""
+    cache = TokenCache(None, HOUR, ProcessLayer(), aws.clock)
+    cache.get(IDENTITY, aws.mint)
+    aws.now += 11 * HOUR
+    aws.fails = True
+
+    assert [cache.get(IDENTITY, aws.mint)[1] for _ in range(2)] == ["stale", "stale"]
+    assert aws.calls == 2
+
+
+def test_a_renewal_is_told_as_a_mint_and_to_others_meanwhile_as_stale(aws: Aws, tmp_path: Path) -> None:
+    """So that mints are as many as AWS's tokens."""
+    cache, other = (TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), aws.clock) for _ in range(2))
+    cache.get(IDENTITY, aws.mint)
+    aws.now += 11 * HOUR
+    meanwhile: list[str] = []
+
+    def mint() -> EcrToken:
+        meanwhile.append(other.get(IDENTITY, aws.mint)[1])
+        return aws.mint()
+
+    assert cache.get(IDENTITY, mint)[1] == "mint"
+    assert meanwhile == ["stale"]
+
+
+def test_whoever_waits_for_another_threads_mint_is_not_told_to_have_minted(aws: Aws) -> None:
+    """One is, whoever else waits."""
+    cache = TokenCache(None, HOUR, ProcessLayer(), aws.clock)
+    ready = threading.Barrier(4)
+
+    def look_up() -> str:
+        ready.wait(10)
+        return cache.get(IDENTITY, aws.mint)[1]
+
+    with ThreadPoolExecutor(4) as threads:
+        sources = [lookup.result(10) for lookup in [threads.submit(look_up) for _ in range(4)]]
+
+    assert sources.count("mint") == 1
+    assert {*sources} <= {"mint", "host_hit", "process_hit"}

@@ -15,7 +15,7 @@ from tests.unit.builders import build_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOGIN = Login("123456789012.dkr.ecr.us-east-1.amazonaws.com", build_token())
+LOGIN = Login("123456789012.dkr.ecr.us-east-1.amazonaws.com", build_token(), "mint")
 
 
 def test_the_engine_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
