@@ -16,6 +16,7 @@ from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBac
 from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
+from ecr_secrets_backend.metrics import metrics_of_airflow
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -162,8 +163,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
             self._fallback.set_connection_class(conn_class)
 
     def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
+        metrics = metrics_of_airflow()
         try:
-            login = self._logins.get(mapped)
+            login = self._logins.get(mapped) if metrics is None else metrics.get(self._logins, mapped)
         except MintError as error:
             failure = error.failure
         else:

@@ -51,6 +51,9 @@ HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
 #: Whether a provider may add commands of its own to ``airflow``.
 HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW
 
+#: Whether processes other than tasks send the metrics of code that tasks run as well.
+SENDS_METRICS_EVERYWHERE = not Version("3.2") <= AIRFLOW < Version("3.3")
+
 #: Whether it tells a backend of which class a connection should be.
 TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")
 

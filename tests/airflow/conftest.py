@@ -6,6 +6,7 @@ import pytest
 
 from tests.airflow.deployment import Run, run_airflow
 from tests.stand_ins.aws import AwsStandIn
+from tests.stand_ins.statsd import StatsD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,5 +21,5 @@ def aws_server() -> Iterator[AwsStandIn]:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What has become of the tasks of a whole Airflow; it runs once, for all claims about it."""
-    with AwsStandIn.running() as aws:
-        return run_airflow(tmp_path_factory.mktemp("airflow"), aws)
+    with AwsStandIn.running() as aws, StatsD.running() as statsd:
+        return run_airflow(tmp_path_factory.mktemp("airflow"), aws, statsd)

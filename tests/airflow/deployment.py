@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.statsd import StatsD
 
 BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
 #: Each connection in a region of its own, so that AWS's calls tell what it costs.
@@ -63,6 +64,7 @@ class Run:
     :param keys: by connection, the access keys by which it was asked
     :param alive: the passwords that are live tokens
     :param output: all that the components wrote
+    :param metrics: by connection, ours that were sent to StatsD, without prefix and tags
     """
 
     states: dict[str, str]
@@ -73,6 +75,7 @@ class Run:
     keys: dict[str, list[str]]
     alive: frozenset[str]
     output: str
+    metrics: dict[str, list[str]]
 
     def served(self, conn_id: str) -> list[dict[str, str]]:
         """Give what all lookups of a connection got."""
@@ -83,12 +86,13 @@ def host_of(conn_id: str) -> str:
     return f"123456789012.dkr.ecr.{REGIONS[conn_id]}.amazonaws.com"
 
 
-def run_airflow(folder: Path, aws: AwsStandIn) -> Run:
+def run_airflow(folder: Path, aws: AwsStandIn, statsd: StatsD) -> Run:
     """
     Run both DAGs of the DAG folder, one after the other, and a command between them.
 
     :param folder: for all of its files
     :param aws: refuses the tokens of some connections
+    :param statsd: gets Airflow's metrics
     """
     for conn_id in DENIED:
         aws.script(Error("AccessDeniedException", "User: u is not authorized", region=REGIONS[conn_id]))
@@ -97,7 +101,7 @@ def run_airflow(folder: Path, aws: AwsStandIn) -> Run:
     by_airflow = {BY_AIRFLOW: {"registry": host_of(BY_AIRFLOW), "aws_conn_id": AWS_CONN_ID}}
     kwargs = json.dumps({"connections": {**hosts(OF_SECRETS), **by_airflow}, "cache_dir": str(folder / "cache")})
     configuration = f"[secrets]\nbackend = {BACKEND}\nbackend_kwargs = {kwargs}\n"
-    site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, folder / "results"))
+    site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, statsd, folder / "results"))
     try:
         start(site)
         run_dag(site, "by_secrets", {})
@@ -109,12 +113,14 @@ def run_airflow(folder: Path, aws: AwsStandIn) -> Run:
         pytest.fail("\n".join([str(trouble), *tails(site)]))
     finally:
         site.end()
-    return collect(site, aws, folder / "results")
+    return collect(site, aws, statsd, folder / "results")
 
 
-def environment(aws: AwsStandIn, results: Path) -> dict[str, str]:
+def environment(aws: AwsStandIn, statsd: StatsD, results: Path) -> dict[str, str]:
     return {
         **aws.environment(),
+        **statsd.environment(),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",  # the dialect of StatsD that has tags
         RESULTS: str(results),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # 2.11 runs `airflow` for each task
         "PYTHONPATH": str(PROJECT),  # the DAG files import from the tests
@@ -184,7 +190,7 @@ def tails(site: AirflowSite) -> Iterator[str]:
         yield from log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
 
 
-def collect(site: AirflowSite, aws: AwsStandIn, results: Path) -> Run:
+def collect(site: AirflowSite, aws: AwsStandIn, statsd: StatsD, results: Path) -> Run:
     logs = {log.parent.name: log.read_text() for log in site.home.glob("logs/dag_id=*/run_id=*/task_id=*/*.log")}
     lookups: dict[str, list[dict[str, Any]]] = {}
     for result in results.iterdir():
@@ -203,4 +209,13 @@ def collect(site: AirflowSite, aws: AwsStandIn, results: Path) -> Run:
         keys={conn_id: [call.access_key_id for call in own] for conn_id, own in calls.items()},
         alive=frozenset(password for password in passwords if aws.authorise("AWS", password).alive),
         output="\n".join(log.read_text() for log in site.home.glob("*.log")),
+        metrics=metrics(statsd),
     )
+
+
+def metrics(statsd: StatsD) -> dict[str, list[str]]:
+    sent: dict[str, list[str]] = {}
+    for line in statsd.lines("airflow.ecr_secrets_backend."):
+        name, conn_id = line.removeprefix("airflow.ecr_secrets_backend.").split(",")[:2]
+        sent.setdefault(conn_id.removeprefix("conn_id="), []).append(name)
+    return sent

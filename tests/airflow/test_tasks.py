@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY, BY_AIRFLOW, LEFTOVER_HOST, host_of
-from tests.airflow_version import DENIAL, TaskConnection
+from tests.airflow_version import DENIAL, SENDS_METRICS_EVERYWHERE, TaskConnection
 
 if TYPE_CHECKING:
     from tests.airflow.deployment import Run
@@ -101,3 +102,29 @@ def test_a_task_is_served_by_an_aws_connection_in_airflows_database(run: Run) ->
 def test_a_failure_costs_one_call(run: Run, conn_id: str) -> None:
     """Whoever else Airflow asks then, such as the API server, meets what the host remembers."""
     assert run.calls[conn_id] == ONE_CALL
+
+
+def test_a_mint_has_one_line_in_a_tasks_log_and_what_talks_to_aws_none(run: Run) -> None:
+    """In that of the task that minted: boto3 would tell there, at INFO, where it found credentials."""
+    lines = [line for name in ("first", "second") for line in run.logs[name]]
+    minted = [line for line in lines if "Minted an ECR token for connection 'docker_default'" in line]
+
+    assert len(minted) == 1
+    assert host_of("docker_default") in minted[0]
+    assert [line for line in lines if re.search(r"botocore|boto3\.|urllib3|Found credentials", line)] == []
+
+
+def test_airflows_metrics_tell_of_each_lookup(run: Run) -> None:
+    """Of those in tasks, once each, and of the command's where such a process sends metrics."""
+    lookups = Counter(name for name in run.metrics["docker_default"] if name.startswith("lookups."))
+
+    hits = 2 if SENDS_METRICS_EVERYWHERE else 1
+    assert lookups == {"lookups.mint": 1, "lookups.process_hit": 1, "lookups.host_hit": hits}
+
+
+def test_airflows_metrics_tell_of_a_task_that_cannot_be_served(run: Run) -> None:
+    """And that AWS is left alone, once."""
+    told = Counter(run.metrics["docker_denied"])
+
+    assert told["lookups.error"] >= 1
+    assert told["back_offs"] == 1
