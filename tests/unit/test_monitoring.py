@@ -1,0 +1,141 @@
+"""Mapping, alert rules and dashboard of examples/monitoring speak of the metrics that there are, by one name each."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from ecr_secrets_backend.cache import Source
+from ecr_secrets_backend.metrics import METRICS
+
+PROJECT = Path(__file__).parents[2]
+FOLDER = PROJECT / "examples/monitoring"
+PAGE = (PROJECT / "docs/metrics.md").read_text()
+MAPPINGS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "statsd_mapping.yaml").read_text())["mappings"]
+RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"][0]["rules"]
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
+PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+RESULTS = {*get_args(Source), "error"}
+
+NAME = re.compile(r"airflow_ecr_secrets_backend_\w+")
+RESULT = re.compile(r'result=~?"([^"]*)"')
+
+
+def mapped(name: str) -> list[tuple[str, dict[str, str]]]:
+    """Map a name as statsd_exporter does, whose ``*`` is a part between dots.
+
+    :return: for each mapping that matches: the name for Prometheus, and the labels
+    """
+    found = []
+    for mapping in MAPPINGS:
+        pattern = re.escape(mapping["match"]).replace(r"\*", r"([^.]+)")
+        if match := re.fullmatch(pattern, f"airflow.{name}"):
+            parts = {f"${number}": part for number, part in enumerate(match.groups(), 1)}
+            found.append((mapping["name"], {label: parts[value] for label, value in mapping.get("labels", {}).items()}))
+    return found
+
+
+def prometheus_names() -> set[str]:
+    """Give the names that Prometheus is told, those of a histogram's parts among them."""
+    names = set()
+    for mapping in MAPPINGS:
+        is_histogram = mapping.get("observer_type") == "histogram"
+        names |= {mapping["name"] + part for part in (("_bucket", "_sum", "_count") if is_histogram else ("",))}
+    return names
+
+
+def queries() -> list[str]:
+    return [target["expr"] for panel in PANELS for target in panel["targets"]]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_is_mapped_by_its_type(name: str) -> None:
+    """Once, and named as Prometheus has it: a counter ends in ``_total``, a timer becomes a histogram of seconds."""
+    ((prometheus_name, labels),) = mapped(name)
+    (mapping,) = (mapping for mapping in MAPPINGS if mapping["name"] == prometheus_name)
+    is_timer = METRICS[name].type == "timer"
+
+    assert prometheus_name.endswith("_total") is (METRICS[name].type == "counter")
+    assert (mapping.get("observer_type") == "histogram") is is_timer
+    assert prometheus_name.endswith("_seconds") is is_timer
+    assert labels == ({"result": name.rpartition(".")[2]} if ".lookups." in name else {})
+
+
+def test_nothing_is_mapped_that_there_is_not() -> None:
+    """Each mapping is some metric's."""
+    assert {mapping["name"] for mapping in MAPPINGS} == {known for name in METRICS for known, _ in mapped(name)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*queries(), *(rule["expr"] for rule in RULES), *(v["definition"] for v in DASHBOARD["templating"]["list"][1:])],
+)
+def test_each_query_asks_for_what_there_is(text: str) -> None:
+    """By the names and the results that the mapping gives."""
+    results = {result for found in RESULT.findall(text) for result in found.split("|")}
+
+    assert {*NAME.findall(text)} <= prometheus_names()
+    assert NAME.search(text)
+    assert results <= RESULTS
+
+
+def test_the_dashboard_shows_each_metric() -> None:
+    """None is left to who knows its name."""
+    shown = {name.removesuffix("_bucket") for query in queries() for name in NAME.findall(query)}
+
+    assert shown == {mapping["name"] for mapping in MAPPINGS}
+
+
+def test_the_dashboard_asks_whichever_prometheus_is_chosen() -> None:
+    """By a variable, as it is imported into a Grafana whose data sources we do not know."""
+    (datasource, connection) = DASHBOARD["templating"]["list"]
+    asked = [each["datasource"] for panel in PANELS for each in (panel, *panel["targets"])]
+
+    assert (datasource["name"], datasource["type"], datasource["query"]) == ("datasource", "datasource", "prometheus")
+    assert [*asked, connection["datasource"]] == [{"type": "prometheus", "uid": "${datasource}"}] * (len(asked) + 1)
+
+
+def test_the_dashboard_shows_all_where_there_are_no_tags() -> None:
+    """Then no series has the label that the other variable is about: its "All" is to match that as well."""
+    connection = DASHBOARD["templating"]["list"][1]
+
+    assert (connection["name"], connection["includeAll"]) == ("conn_id", True)
+    assert re.fullmatch(connection["allValue"], "") is not None
+    assert [query for query in queries() if 'conn_id=~"$conn_id"' not in query] == []
+
+
+def test_the_dashboards_panels_have_their_places() -> None:
+    """In Grafana's model: 24 columns, no two panels at one place, each with an ID and words of its own."""
+    for one, other in combinations(PANELS, 2):
+        a, b = one["gridPos"], other["gridPos"]
+        beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+        assert beside or a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"], (one["title"], other["title"])
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in PANELS)
+    assert len({panel["id"] for panel in PANELS}) == len({panel["title"] for panel in PANELS}) == len(PANELS)
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in PANELS)
+    assert {panel["type"] for panel in PANELS} == {"stat", "timeseries"}
+    assert DASHBOARD["schemaVersion"] >= 39  # Grafana 11's
+    assert DASHBOARD.get("id") is None  # else it would take another dashboard's place
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_each_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    """As our messages do."""
+    assert re.fullmatch(r"Ecr[A-Z]\w+", rule["alert"])
+    assert rule["labels"].keys() == {"severity"}
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert rule["annotations"].keys() == {"summary", "remedy"}
+    assert all(text.endswith(".") for text in rule["annotations"].values())
+
+
+def test_the_page_tells_each_alert() -> None:
+    """By its name and its severity, and no other."""
+    rows = re.findall(r"^\| `(Ecr\w+)` \| (\w+) \|", PAGE, re.MULTILINE)
+
+    assert rows == [(rule["alert"], rule["labels"]["severity"]) for rule in RULES]
