@@ -11,6 +11,7 @@ from airflow.secrets import BaseSecretsBackend
 from packaging.version import Version
 
 if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
     from airflow.sdk import DAG, BaseHook, task
     from airflow.sdk import Connection as TaskConnection
 
@@ -25,6 +26,10 @@ else:
 
         TaskConnection = ServerConnection
     try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag
+    try:
         from airflow.sdk import BaseHook
     except ImportError:  # before 3.1
         from airflow.hooks.base import BaseHook
@@ -38,9 +43,12 @@ except ImportError:  # before 3.2.2
 else:
     DENIAL = AirflowSecretsBackendAccessDenied
 
-__all__ = ["DAG", "BaseHook", "ServerConnection", "TaskConnection", "task"]
+__all__ = ["DAG", "BaseHook", "DagBag", "ServerConnection", "TaskConnection", "task"]
 
 AIRFLOW = Version(version("apache-airflow"))
+
+#: Whether what DAGs are written with has a package of its own.
+HAS_TASK_SDK = Version("3") <= AIRFLOW
 
 #: Whether a worker may have a backend of its own, by `[workers]`; before, a task is a part of the server.
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW

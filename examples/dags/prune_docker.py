@@ -12,7 +12,8 @@ DAG, and pulls again when it is retried: choose an hour at which few tasks begin
 import docker
 from airflow.sdk import DAG, Param, task
 
-#: Each worker by a queue of its own, and its engine as that worker sees it (a task's ``docker_url``).
+#: Each worker, by a queue that it alone serves (``airflow celery worker --queues default,worker-1``), and its engine,
+#: which is the ``docker_url`` of its tasks.
 ENGINES = {"default": "unix:///var/run/docker.sock"}
 
 with DAG(
@@ -28,7 +29,7 @@ with DAG(
 
     @task
     def prune(docker_url: str, until: str, label: str) -> None:
-        engine = docker.DockerClient(base_url=docker_url)
+        engine = docker.DockerClient(base_url=docker_url, timeout=600)  # seconds: a slow disk takes its time
         filters = {"until": until, "label": label}
         # In this order: what a container was made of is in use for as long as the container is there.
         containers = engine.containers.prune(filters)

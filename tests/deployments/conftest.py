@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deployments.lookups import digest_of
+from tests.deployments.services import missing, start_postgresql
 from tests.requirements import give_up
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
 
@@ -40,6 +41,14 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
     world.inside(aws.reset)
     world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
     return aws
+
+
+@pytest.fixture(scope="session")
+def postgresql(world: World) -> None:
+    """PostgreSQL, for as long as the world is there."""
+    if reason := missing():
+        give_up(reason)
+    start_postgresql(world)
 
 
 def backend_settings(world: World, site: str, by_airflow: str | None = None, **kwargs: object) -> dict[str, str]:

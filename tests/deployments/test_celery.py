@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, living_tokens
-from tests.deployments.services import BROKER, DATABASE, dump_postgresql, missing, start_postgresql, start_redis
-from tests.requirements import give_up
+from tests.deployments.services import BROKER, DATABASE, dump_postgresql, start_redis
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Delay
 
@@ -23,11 +22,9 @@ SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has it
 
 
 @pytest.fixture(scope="module")
-def airflow(world: World, cloud: AwsStandIn) -> Iterator[AirflowSite]:
+def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[AirflowSite]:
     """An Airflow of which only the worker and the triggerer have an AWS identity."""
-    if reason := missing():
-        give_up(reason)
-    start_postgresql(world)
+    del postgresql  # where the database is
     start_redis(world)
     settings = {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",

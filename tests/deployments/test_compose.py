@@ -1,0 +1,162 @@
+"""The example for docker compose: read by docker compose, and run without the containers.
+
+Neither Airflow's image nor PostgreSQL's can be had here. So each service's command runs as a process, with the
+service's variables, and finds the others by the names that compose would give them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from shutil import which
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from airflow import configuration
+
+from tests.deployments.conftest import PROJECT
+from tests.deployments.services import create_database
+from tests.requirements import give_up
+from tests.sites.airflow_site import AirflowSite
+from tests.sites.fixtures import REGISTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.sites.world import World
+    from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.registry import RegistryStandIn
+
+FOLDER = PROJECT / "examples/compose"
+DAGS = PROJECT / "examples/dags"
+LONG_LIVED = ("api-server", "dag-processor", "scheduler", "triggerer")
+ENV_FILE = dict(re.findall(r"(?m)^(\w+)=(.*)$", (FOLDER / "env.example").read_text()))
+FILLED_IN = {
+    **{name: value or "0123456789abcdef" for name, value in ENV_FILE.items()},
+    "AIRFLOW_FERNET_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    "DOCKER_GID": "998",
+}
+CACHE_DIR = "/run/ecr-tokens"
+(US_HOST, _) = REGISTRIES
+
+
+def compose(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Have docker compose read the file, and print what it understands."""
+    plugin = ("docker", "compose")
+    has_plugin = (
+        which("docker") and subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0
+    )
+    if not has_plugin and not which("docker-compose"):
+        give_up("docker compose is not installed")
+    return subprocess.run(
+        [*(plugin if has_plugin else ("docker-compose",)), f"--file={FOLDER / 'compose.yaml'}", "config"],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def read(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Give the services as docker compose understands them."""
+    done = compose(variables)
+    assert done.returncode == 0, done.stderr
+    services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+    return services
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Those of Airflow: all but the database."""
+    return {name: service for name, service in read(FILLED_IN).items() if name != "postgres"}
+
+
+@pytest.fixture(scope="module")
+def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgresql: None) -> Iterator[AirflowSite]:
+    """An Airflow of these services, which have nothing of their containers but names and the volume of tokens."""
+    del registries, postgresql  # where the image and the database are
+    keys = {"AWS_ACCESS_KEY_ID": cloud.access_key_id, "AWS_SECRET_ACCESS_KEY": cloud.secret_access_key}
+    services = read({**FILLED_IN, **keys})
+    with (world.folder / "hosts").open("a") as hosts:
+        hosts.write("127.0.0.1 api-server postgres\n")
+    create_database(world, "airflow")
+    world.run("install", "--directory", "--mode=1777", CACHE_DIR)
+    here = {"AIRFLOW__CORE__DAGS_FOLDER": str(DAGS), "AWS_ENDPOINT_URL": cloud.url}
+    variables = {name: {**service["environment"], **here} for name, service in services.items()}
+    components = {command_of(services[name]): variables[name] for name in LONG_LIVED}
+    with AirflowSite.running(world, "compose", DAGS, variables["migration"], components) as site:
+        yield site
+
+
+def command_of(service: dict[str, Any]) -> str:
+    """Give a service's command; docker compose has it as a list from version 2 on."""
+    command = service["command"]
+    return command if isinstance(command, str) else " ".join(command)
+
+
+def mounts(service: dict[str, Any]) -> set[str]:
+    """Tell where a service has something mounted, in either of docker compose's forms."""
+    return {each["target"] if isinstance(each, dict) else each.split(":")[1] for each in service["volumes"]}
+
+
+@pytest.mark.timeout(180)
+def test_a_task_of_these_services_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """By the keys of the env file, at the price of one AWS call, with the token in the volume that they share."""
+    world.run("docker", "image", "rm", "--force", f"{US_HOST}/app:1")  # so that all of it is pulled
+    states = airflow.run_dag("docker_operator")
+
+    assert states == {"greet": "success"}, world.tails(*airflow.task_logs("docker_operator"))
+    assert f"hello from {US_HOST}" in airflow.last_log("greet").read_text()
+    assert [call.access_key_id for call in world.inside(cloud.calls)] == [cloud.access_key_id]
+    assert list((world.root / CACHE_DIR[1:]).rglob("*.json"))
+
+
+def test_all_services_have_the_same_backend_and_its_folder(services: dict[str, Any]) -> None:
+    """One that they share."""
+    (kwargs,) = {service["environment"]["AIRFLOW__SECRETS__BACKEND_KWARGS"] for service in services.values()}
+
+    assert json.loads(kwargs)["cache_dir"] == CACHE_DIR
+    assert [name for name, service in services.items() if CACHE_DIR not in mounts(service)] == []
+
+
+def test_airflow_knows_each_option(services: dict[str, Any]) -> None:
+    """That a variable sets."""
+    known = configuration.conf.configuration_description
+    names = {name for service in services.values() for name in service["environment"] if name.startswith("AIRFLOW__")}
+    options = [name.lower().split("__")[1:] for name in sorted(names)]
+
+    assert len(options) > 5
+    assert [(section, option) for section, option in options if option not in known[section]["options"]] == []
+
+
+def test_only_the_scheduler_has_docker_s_socket(services: dict[str, Any]) -> None:
+    """That is where tasks run, and by the group that may use it."""
+    have = [name for name, service in services.items() if "/var/run/docker.sock" in mounts(service)]
+
+    assert have == ["scheduler"]
+    assert services["scheduler"]["group_add"] == [FILLED_IN["DOCKER_GID"]]
+
+
+@pytest.mark.parametrize("missing", [name for name, value in ENV_FILE.items() if not value and "AWS" not in name])
+def test_a_secret_that_is_not_filled_in_is_told(missing: str) -> None:
+    """Before anything starts, with the file that tells what to fill in."""
+    done = compose({**FILLED_IN, missing: ""})
+
+    assert done.returncode != 0
+    assert "See env.example" in done.stderr
+
+
+def test_the_env_file_names_all_variables() -> None:
+    """And none that the compose file does not use."""
+    used = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
+
+    assert used == ENV_FILE.keys()
+
+
+def test_the_image_is_of_an_airflow_that_is_supported() -> None:
+    """It has constraints of its own."""
+    (airflow,) = re.findall(r"(?m)^FROM apache/airflow:(.+)$", (FOLDER / "Dockerfile").read_text())
+
+    assert (PROJECT / f"constraints/airflow-{airflow}.txt").exists()
