@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import metadata
 
+from packaging.version import Version
+
 from tests.release.conftest import PROJECT
 
 SUPPORT = (PROJECT / "docs/support.md").read_text()
@@ -28,3 +30,11 @@ def test_every_python_is_of_the_metadata() -> None:
     }
 
     assert told == {each.rpartition(" ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
+
+
+def test_getting_started_takes_the_newest_airflow() -> None:
+    """Of those that are supported."""
+    taken = re.findall(r"apache-airflow==([\d.]+)", (PROJECT / "docs/getting-started.md").read_text())
+    tested = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \|", README)
+
+    assert taken == [max(tested, key=Version)]
