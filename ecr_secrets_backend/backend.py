@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.secrets import BaseSecretsBackend
 
+from ecr_secrets_backend.airflow_options import seconds_kept
 from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError
 from ecr_secrets_backend.fallback import FallbackChain
@@ -90,7 +91,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self.settings = settings  #: what the kwargs say
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
-        self._cache = TokenCache(store, settings.refresh_before, kept_for=_seconds_kept_by_airflow)
+        self._cache = TokenCache(store, settings.refresh_before, kept_for=seconds_kept)
         self._logins = Logins(self._cache, self._aws_connection)
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
@@ -209,18 +210,3 @@ class EcrSecretsBackend(BaseSecretsBackend):
         from airflow.models.connection import Connection as ServerConnection
 
         return ServerConnection
-
-
-@cache
-def _seconds_kept_by_airflow() -> float:
-    """Tell how long Airflow goes on using a connection that it has got: its DAG processor keeps them, if so told.
-
-    Which process we are in is not asked, because Airflow does not say: the setting counts wherever it is. It is read at
-    the first lookup, because Airflow builds backends before its configuration can be read.
-    """
-    from airflow.configuration import conf
-
-    if not conf.getboolean("secrets", "use_cache", fallback=False):
-        return 0.0
-    seconds: float = conf.getint("secrets", "cache_ttl_seconds", fallback=900)
-    return seconds

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from configparser import ConfigParser
 from datetime import timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ecr_secrets_backend.airflow_options import sends_metrics
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.errors import MintError
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Airflow sends metrics if one of these options of its section ``metrics`` is on.
-SWITCHES: Final = ("statsd_on", "otel_on", "statsd_datadog_enabled")
 #: How long a lookup waits for Airflow to send them: it may have to import their client, and ask a name server where to.
 #: With what the cache may wait it comes to 30 s.
 PATIENCE_SECONDS: Final = 2.0
@@ -149,16 +146,5 @@ def _stats() -> Any:  # noqa: ANN401 - of another class in each Airflow
 
 @cache
 def metrics_of_airflow() -> Metrics | None:
-    """Find out whether Airflow sends metrics in this process; None: it does not, and nothing is imported for them."""
-    try:
-        return Metrics() if any(map(_is_on, SWITCHES)) else None
-    except Exception:  # noqa: BLE001 - a value that is no truth value stops Airflow's own metrics, and they say so
-        return None
-
-
-def _is_on(switch: str) -> bool:
-    """Ask Airflow only for what somebody has set: to ask takes ten times as long as to look."""
-    from airflow.configuration import conf
-
-    is_set = f"AIRFLOW__METRICS__{switch.upper()}" in os.environ or ConfigParser.has_option(conf, "metrics", switch)
-    return is_set and bool(conf.getboolean("metrics", switch))
+    """Give what tells Airflow's metrics; None: Airflow sends none from this process, and nothing is imported."""
+    return Metrics() if sends_metrics() else None

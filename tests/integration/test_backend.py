@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.backend import LookupDeniedError, _seconds_kept_by_airflow
+from ecr_secrets_backend.airflow_options import seconds_kept
+from ecr_secrets_backend.backend import LookupDeniedError
 from ecr_secrets_backend.errors import ConfigurationError
 from tests.airflow_version import DENIAL, TELLS_CLASS, ServerConnection, TaskConnection, put_into_task
 from tests.stand_ins.aws import Error
@@ -265,7 +266,7 @@ def test_a_token_outlives_airflow_s_own_cache(
 ) -> None:
     """With ``[secrets] use_cache`` on, a token that may die while Airflow keeps it is not served."""
     monkeypatch.setenv("AIRFLOW__SECRETS__USE_CACHE", use_cache)
-    monkeypatch.setattr("ecr_secrets_backend.backend._seconds_kept_by_airflow", _seconds_kept_by_airflow.__wrapped__)
+    monkeypatch.setattr("ecr_secrets_backend.backend.seconds_kept", seconds_kept.__wrapped__)
     aws.set(token_life=3600)
     backend = build(refresh_before=0)
     passwords = [backend.get_connection("docker_default").password]

@@ -13,7 +13,7 @@ from ecr_secrets_backend import metrics
 from ecr_secrets_backend.cache import Source
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.logins import Login
-from ecr_secrets_backend.metrics import METRICS, Metrics, metrics_of_airflow
+from ecr_secrets_backend.metrics import METRICS, Metrics
 from ecr_secrets_backend.settings import MappedConnection, Settings
 from tests.unit.builders import build_failure, build_token
 
@@ -169,28 +169,6 @@ def test_a_mint_that_hangs_is_told_though_it_has_not_ended(
 
     assert [call[0] for call in stats.calls] == FAILED
     assert timedelta(0) < stats.calls[1][1] < timedelta(seconds=30)
-
-
-@pytest.fixture
-def _as_in_a_new_process() -> Iterator[None]:
-    metrics_of_airflow.cache_clear()
-    yield
-    metrics_of_airflow.cache_clear()
-
-
-@pytest.mark.usefixtures("_as_in_a_new_process")
-@pytest.mark.parametrize(
-    ("value", "are_on"), [(None, False), ("False", False), ("True", True), ("no truth value", False)]
-)
-@pytest.mark.parametrize("switch", metrics.SWITCHES)
-def test_airflow_says_whether_metrics_are_on(
-    monkeypatch: pytest.MonkeyPatch, switch: str, value: str | None, are_on: bool
-) -> None:
-    """By any of its options; where one is none of its values, Airflow complains by itself, and lookups go on."""
-    if value is not None:
-        monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", value)
-
-    assert (metrics_of_airflow() is not None) is are_on
 
 
 def test_the_page_tells_each_metric() -> None:
