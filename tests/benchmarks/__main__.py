@@ -29,7 +29,7 @@ PROJECT = Path(__file__).parents[2]
 LATEST = PROJECT / ".benchmarks" / "run.json"
 RECORDED = PROJECT / "docs" / "performance" / "run.json"
 PAGE = PROJECT / "docs" / "performance.md"
-TABLE = re.compile(r"(?<=<!-- table -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)
 GROUPS = ("in_process", "new_process", "in_airflow", "one_host", "fleet", "counts")
 PACKAGES = ("apache-airflow", "boto3", "botocore")
 
@@ -77,7 +77,7 @@ def record(run: dict[str, Any]) -> None:
     RECORDED.parent.mkdir(exist_ok=True)
     RECORDED.write_text(json.dumps(run) + "\n")
     draw(run, RECORDED.parent)
-    PAGE.write_text(TABLE.sub(lambda _: table(run), PAGE.read_text()))
+    PAGE.write_text(TABLE.sub(lambda _: f"\n{table(run)}\n", PAGE.read_text()))
 
 
 def environment() -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.benchmarks.__main__ import PAGE, RECORDED, table
 from tests.documentation.pages import PROJECT, name_of
 
 if TYPE_CHECKING:
@@ -38,3 +40,8 @@ def test_no_drawing_loads_anything(drawing: Path) -> None:
     text = drawing.read_text()
 
     assert re.findall(r"url\((?!#)[^)]*\)|@import|<script|href=\"(?!#)[^\"]*\"", text) == []
+
+
+def test_the_figures_of_performance_are_of_the_recorded_run() -> None:
+    """The same run as its plots are of."""
+    assert table(json.loads(RECORDED.read_text())) in PAGE.read_text()
