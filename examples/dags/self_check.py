@@ -1,8 +1,8 @@
 """Every day, walk the way to each registry, so that a lost permission is found before a task needs it.
 
 A task fails if something on its way is wrong; its log has the steps, the first that fails, and the remedy. The command
-``ecr-secrets-backend check`` is called within the task's own process. In one that a task starts, as a BashOperator
-does, Airflow cannot be configured, because a task hands on no address of the database.
+``ecr-secrets-backend check`` is called within the task's own process, which may ask Airflow for an ``aws_conn_id``. A
+BashOperator would do as well where there is none.
 """
 
 from airflow.sdk import DAG, task

@@ -74,6 +74,16 @@ class TestToken:
         assert by_airflow == by_file
         assert len(aws.calls()) == 1
 
+    @pytest.mark.usefixtures("airflow")
+    def test_a_task_may_start_it(self, aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a BashOperator does, with what Airflow leaves there in place of its database's URL."""
+        for name in ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"):
+            monkeypatch.setenv(name, "airflow-db-not-allowed:///")
+
+        password = run("token", "docker_default").stdout.strip()
+
+        assert aws.authorise("AWS", password, region="us-east-1").alive
+
     @pytest.mark.usefixtures("aws")
     def test_credentials_may_come_from_an_airflow_connection(
         self, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
