@@ -63,7 +63,7 @@ class Logins:
         asker = self._asker(mapped)
         mint = asker.mint if watch is None else watch(asker.mint)
         token, source = self._cache.get(asker.identity, mint)
-        if asker.logs_hits and source != "mint":
+        if source != "mint" and logger.isEnabledFor(logging.DEBUG):
             left = token.expires_at - time.time()
             logger.debug("Connection %r: %s, valid for %.0f s more", mapped.conn_id, _SOURCES[source], left)
         host = mapped.host or token.registry
@@ -94,9 +94,7 @@ class Logins:
             connection = self._aws_connection(mapped)
             identity = mapped.identity.in_environment(os.environ, connection)
             mint = _minter(mapped, identity, connection)
-            logs_hits = logger.isEnabledFor(logging.DEBUG)  # asked here, because a hit has no time for it
-            until = time.monotonic() + IDENTITY_SECONDS
-            asker = self._askers[mapped.conn_id] = _Asker(identity, mint, logs_hits, until)
+            asker = self._askers[mapped.conn_id] = _Asker(identity, mint, time.monotonic() + IDENTITY_SECONDS)
         return asker
 
     def _aws_connection(self, mapped: MappedConnection) -> AwsConnection | None:
@@ -127,7 +125,6 @@ class _Asker(NamedTuple):
 
     identity: AwsIdentity
     mint: Mint
-    logs_hits: bool
     until: float
 
 
