@@ -139,7 +139,7 @@ def look_up(
     handler.emit = lambda record: lines.append((record.levelno, record.getMessage()))  # type: ignore[method-assign]
     logger = logging.getLogger("ecr_secrets_backend")
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(logging.INFO)  # as Airflow has it
     for name, replacement in (replaced or {}).items():
         mock.patch(name, replacement).start()
     mint = mock.patch.object(aws, "mint", wraps=aws.mint).start()
