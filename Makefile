@@ -11,18 +11,21 @@ UV          := $(BIN)/uv
 # Named for the Airflow in it, so that asking for another one fits the environment to that.
 READY       := .venv/airflow-$(AIRFLOW).ready
 
+# The tests that start whole Airflows, the longest first.
+AIRFLOWS := e2e deployments airflow release
+
 # The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
 # Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
 MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
 MATRIX_TESTS := tests/unit tests/airflow $(patsubst %,tests/integration/test_%.py,backend commands identities mint)
-MATRIX_JOBS  := 2
+MATRIX_JOBS  := 3
 # Where the Python of a pair is not found: any that each of the Airflows supports.
 ANY_PYTHON   := >=3.10,<3.13
 
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix lint types docs fuzz bench dist constraints clean
+.PHONY: help demo test $(AIRFLOWS:%=test-%) test-matrix lint types docs fuzz bench dist constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -30,10 +33,16 @@ help: ## list these targets
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
+# What is bound by time has the machine to itself. What waits for an Airflow to start, most of its time, does so two at a
+# time, each one's output in one piece.
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%)
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $(AIRFLOWS:%=test-%)
 
-# Two at a time, each one's output in one piece, and all of them even if one fails.
+$(AIRFLOWS:%=test-%): test-%:
+	$(BIN)/pytest tests/$*
+
+# Some at a time, each one's output in one piece, and all of them even if one fails.
 test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(MATRIX_JOBS) --output-sync=target \
 		$(MATRIX:%=.matrix/%/test); status=$$?; \
