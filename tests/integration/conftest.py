@@ -21,19 +21,19 @@ def aws_server() -> Iterator[AwsStandIn]:
 
 
 @pytest.fixture
-def aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> AwsStandIn:
+def aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsStandIn]:
     """The stand-in, as new, with an environment that leads there; each test is an identity of its own."""
     aws_server.reset()
     for name, value in aws_server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
-    return aws_server
+    yield aws_server
+    aws_server.reset()  # what another module's fixtures ask of it does not meet the faults of this test
 
 
 @pytest.fixture(scope="session")
 def processes(aws_server: AwsStandIn) -> Iterator[Processes]:
-    """Whoever else lives on this host; they get a first token whatever the test before has left AWS to do."""
-    aws_server.reset()
+    """Whoever else lives on this host, each with a first token."""
     with Processes.running(aws_server.environment()) as processes:
         yield processes
 
