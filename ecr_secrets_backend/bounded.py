@@ -39,6 +39,8 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
     try:
         return outcome.result(seconds)
     except FutureTimeoutError:
+        if outcome.done():  # just now, or with a timeout of its own
+            return outcome.result()
         raise too_late(seconds) from None
 
 

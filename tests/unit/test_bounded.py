@@ -18,6 +18,16 @@ def test_what_fails_in_time_is_raised() -> None:
         within(5, lambda: 1 / 0)
 
 
+def test_a_timeout_of_its_own_is_told_in_its_own_words() -> None:
+    """It did not hang."""
+
+    def fail() -> None:
+        raise TimeoutError("the socket's")
+
+    with pytest.raises(TimeoutError, match="the socket's"):
+        within(5, fail)
+
+
 @pytest.mark.timeout(10)
 def test_what_hangs_is_not_waited_for() -> None:
     """It is left to itself."""
