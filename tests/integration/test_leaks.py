@@ -179,7 +179,7 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     has_begun, may_end = threading.Event(), threading.Event()
 
     def talk() -> None:
-        with mint_room._hushed():
+        with mint_room.suppress_sdk_logs():
             has_begun.set()
             assert may_end.wait(10)
 
@@ -195,7 +195,7 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     record = logging.makeLogRecord({"msg": "a token"})
     logger.addFilter(let_the_other_end)
     try:
-        with mint_room._hushed():
+        with mint_room.suppress_sdk_logs():
             logger.handle(record)  # the other may end while logging goes through the filters for this line ...
             let_the_other_end(record)  # ... or before the next
             logger.handle(record)

@@ -160,20 +160,6 @@ def test_the_endpoint_may_be_configured(aws: AwsStandIn, monkeypatch: pytest.Mon
     assert len(aws.calls()) == 1
 
 
-CLOCK_OFFSETS = [7 * 3600.0, -7 * 3600.0, 90.0, -90.0]
-
-
-@pytest.mark.parametrize("offset", CLOCK_OFFSETS)
-def test_a_wrong_clock_does_not_change_a_tokens_life(aws: AwsStandIn, offset: float) -> None:
-    """Its end is told by the clock of this host, however far that is from AWS's; to the safe side, if at all."""
-    aws.set(clock_offset=offset)
-
-    token = mint(IDENTITY)
-
-    assert 43_190 < token.life <= 43_200
-    assert token.minted_at == pytest.approx(time.time(), abs=2)
-
-
 def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
     """Once: boto3's standard retries."""
     aws.script(Error("ThrottlingException", times=1))
