@@ -6,7 +6,6 @@ import base64
 import json
 import logging
 import os
-import random
 import ssl
 import threading
 import time
@@ -277,8 +276,8 @@ def _token(answer: Mapping[str, Any], received_at: float) -> EcrToken:
         raise UnusableAnswerError("the answer holds no authorizationData that can be read") from None
     if not (username and password):
         raise UnusableAnswerError("the authorizationToken is not a user name and a password")
-    token = EcrToken(username, password, registry, received_at, expires_at, random.random())  # noqa: S311 - spreads load
-    if not token.is_alive(received_at):
+    token = EcrToken(username, password, registry, received_at, expires_at)
+    if not token.is_servable(received_at):
         raise UnusableAnswerError("the token had expired before it was received")
     return token
 

@@ -1,71 +1,32 @@
-"""Airflow's face: which connections are ours, and what Airflow gets for them."""
+"""The backend that Airflow calls: which connections it serves, and what Airflow gets for them."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
-from functools import cache
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.secrets import BaseSecretsBackend
 
-from ecr_secrets_backend.airflow_options import seconds_kept
+from ecr_secrets_backend import airflow_compat, metrics
 from ecr_secrets_backend.cache import TokenCache
-from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError, MintError
+from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
-from ecr_secrets_backend.metrics import metrics_of_airflow
+from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.settings import Settings
 
 if TYPE_CHECKING:
-    from ecr_secrets_backend.errors import MintFailure
+    from collections.abc import Callable
+
     from ecr_secrets_backend.identity import AwsConnection
     from ecr_secrets_backend.settings import MappedConnection
 
-    PassedOnError = PermissionError
-else:
-    try:
-        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied as PassedOnError
-    except ImportError:  # before task SDK 1.2.2
-        PassedOnError = EcrSecretsBackendError
-
 logger = logging.getLogger(__name__)
 
-_GOES_ON = " Airflow may now go on to an older connection of that name, in its environment or its database."
-
-
-class LookupDeniedError(ConnectionUnavailableError, PassedOnError):
-    """A lookup that failed: the one kind of exception that Airflow passes on to the task, where it knows such a kind.
-
-    With any other it goes on to the next backend, and perhaps to a token that died in its database long ago.
-    """
-
-    is_final = issubclass(PassedOnError, PermissionError)
-
-
-@cache
-def _denial_that_answers() -> type[LookupDeniedError]:
-    """Make the denial an answer of the API server as well, for tasks that look up through it.
-
-    Any other exception is answered by 500, for which a worker asks again, for up to 18 s, and then says that the
-    connection "isn't defined". By 403 the task fails at once, and is told that it was denied. Should Airflow come to
-    treat such an exception like any other, it will be 500 again.
-    """
-    from fastapi import HTTPException
-
-    class AnsweringError(LookupDeniedError, HTTPException):
-        def __init__(self, conn_id: str, failure: MintFailure) -> None:
-            LookupDeniedError.__init__(self, conn_id, failure)
-            HTTPException.__init__(self, HTTPStatus.FORBIDDEN, {"reason": "access_denied", "message": str(self)})
-
-        def __reduce__(self) -> tuple[type[LookupDeniedError], tuple[str, MintFailure]]:
-            return LookupDeniedError, (self.conn_id, self.failure)
-
-    AnsweringError.__name__ = AnsweringError.__qualname__ = LookupDeniedError.__name__
-    return AnsweringError
+_GOES_ON: Final = " Airflow may now use an older connection with that ID, from its environment or its database."
+_BUILD_FIX: Final = "Check [core] fernet_key, and Airflow's own log, of this process: the token itself was received."
 
 
 class EcrSecretsBackend(BaseSecretsBackend):
@@ -91,7 +52,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self.settings = settings  #: what the kwargs say
         self._connections = settings.connections
         self._raises = settings.on_error == "raise"
-        self._cache = TokenCache(store, settings.refresh_before, kept_for=seconds_kept)
+        self._cache = TokenCache(store, settings.refresh_before)
         self._logins = Logins(self._cache, self._aws_connection)
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
@@ -106,8 +67,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         mapped = self._connections.get(conn_id)
         if mapped is None:
             return None if self._fallback is None else self._fallback.get_connection(conn_id, team_name)
-        fields = self._fields(mapped)
-        return None if fields is None else self._wanted_class()(conn_id=conn_id, **fields)
+        return self._serve(mapped, lambda fields: airflow_compat.connection_class(self)(conn_id=conn_id, **fields))
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         """Serve a mapped connection as JSON text, for whoever asks for a value rather than a connection.
@@ -120,8 +80,8 @@ class EcrSecretsBackend(BaseSecretsBackend):
         mapped = self._connections.get(conn_id)
         if mapped is None:
             return None if self._fallback is None else self._fallback.get_conn_value(conn_id, team_name)
-        fields = self._fields(mapped)
-        return None if fields is None else json.dumps(fields)
+        value: str | None = self._serve(mapped, json.dumps)
+        return value
 
     async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of Airflow's choice
         """Serve a mapped connection, or ask the fallback backends, without holding up the event loop.
@@ -163,50 +123,48 @@ class EcrSecretsBackend(BaseSecretsBackend):
         if self._fallback is not None:
             self._fallback.set_connection_class(conn_class)
 
-    def _fields(self, mapped: MappedConnection) -> dict[str, str | None] | None:
-        metrics = metrics_of_airflow()
-        try:
-            login = self._logins.get(mapped) if metrics is None else metrics.get(self._logins, mapped)
-        except MintError as error:
-            failure = error.failure
-        else:
-            return {
-                "conn_type": "docker",
-                "host": login.host,
-                "login": login.token.username,
-                "password": login.token.password,
-                "extra": mapped.extra,
-            }
-        self._fail(mapped, failure)
+    def _serve(self, mapped: MappedConnection, build: Callable[[dict[str, str | None]], Any]) -> Any:  # noqa: ANN401
+        """Return what is built of a connection's fields, or fail as ``on_error`` says.
+
+        :raises ConnectionUnavailableError: there is no token for it, and ``on_error`` is ``"raise"``
+        """
+        outcome = self._built(mapped, build)
+        if not isinstance(outcome, MintFailure):
+            return outcome
+        error = airflow_compat.denial(mapped.conn_id, outcome)
+        # Airflow logs an exception at DEBUG, if at all: this line is what a user finds in the task's log.
+        log(
+            logger, logging.ERROR, "%s%s", error, "" if self._raises and airflow_compat.passes_denial_on() else _GOES_ON
+        )
+        if self._raises:  # raised here, where no local variable holds a token
+            raise error
         return None
+
+    def _built(self, mapped: MappedConnection, build: Callable[[dict[str, str | None]], Any]) -> Any | MintFailure:  # noqa: ANN401
+        try:
+            login = self._logins.get(mapped)
+        except MintError as error:
+            metrics.report(mapped, "error", error.request_seconds, None)
+            return error.failure
+        metrics.report(mapped, login.source, login.request_seconds, login.token)
+        try:
+            return build(
+                {
+                    "conn_type": "docker",
+                    "host": login.host,
+                    "login": login.token.username,
+                    "password": login.token.password,
+                    "extra": mapped.extra,
+                }
+            )
+        except Exception as error:  # noqa: BLE001 - whatever Airflow raises, its frames hold the token
+            reason = "Airflow cannot build its Connection"
+            region = mapped.identity.region or "none"
+            return MintFailure(str(mapped.identity), region, type(error).__name__, reason, _BUILD_FIX)
 
     def _aws_connection(self, aws_conn_id: str) -> AwsConnection:
         """Look up an AWS connection, as Airflow does in this process."""
-        wanted: Any = self._wanted_class()
-        look_up = getattr(wanted, "get_connection_from_secrets", None) or wanted.get
-        connection: AwsConnection = look_up(aws_conn_id)
+        connection: AwsConnection = airflow_compat.look_up_connection(
+            airflow_compat.connection_class(self), aws_conn_id
+        )
         return connection
-
-    def _fail(self, mapped: MappedConnection, failure: MintFailure) -> None:
-        # Imported wherever there is an API server, even one within the process, whose answer the exception may become.
-        # Where Airflow passes no exception on, none becomes an answer.
-        answers = LookupDeniedError.is_final and "fastapi" in sys.modules
-        kind = _denial_that_answers() if answers else LookupDeniedError
-        error = kind(mapped.conn_id, failure)
-        # Airflow tells of an exception at DEBUG, if at all: this line is what a user finds in the task's log.
-        logger.error("%s%s", error, "" if self._raises and error.is_final else _GOES_ON)
-        if self._raises:
-            raise error
-
-    def _wanted_class(self) -> type:
-        """Tell which class of Connection Airflow wants: it says so from 3.2 on, and shows it by its modules before."""
-        wanted: type | None = getattr(self, "_connection_class", None)
-        if wanted is not None:
-            return wanted
-        if hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS"):
-            from airflow.sdk import Connection
-
-            return Connection
-        from airflow.models.connection import Connection as ServerConnection
-
-        return ServerConnection

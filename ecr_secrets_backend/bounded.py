@@ -1,4 +1,4 @@
-"""What may hang is not waited for without end: AWS, name servers, credential programs, databases."""
+"""Bounded waits for what may hang: AWS, name servers, credential programs, databases."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def within(seconds: float, work: Callable[[], Result]) -> Result:
-    """Do in a thread of its own what may hang, and wait for it for a bounded time.
+def start_thread(work: Callable[[], object]) -> None:
+    """Run work in a daemon thread: no process waits for it to end.
 
-    :param seconds: how long it is waited for; then it is left to itself
-    :return: what it returns; what it raises is raised
-    :raises TimeoutError: it goes on
+    The thread has the caller's context, by which Airflow's triggerer knows whose log a line belongs to. A process that
+    is about to exit, or may have no more threads, does the work here instead.
+    """
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="ecr-secrets-backend", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        work()
+
+
+def within(seconds: float, work: Callable[[], Result]) -> Result:
+    """Run work in a thread of its own, and wait for it for a bounded time.
+
+    :param seconds: how long to wait; the work then continues, and its outcome is dropped
+    :return: what the work returns; what it raises is raised
+    :raises TimeoutError: the work takes longer
     """
     outcome: Future[Result] = Future()
 
@@ -29,21 +42,10 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
         except BaseException as error:  # noqa: BLE001 - it is the caller's
             outcome.set_exception(error)
 
-    # A daemon, because a process need not wait for its end; in the context of the caller, because Airflow's triggerer
-    # tells by it whose log a line belongs to.
-    thread = threading.Thread(target=copy_context().run, args=(run,), name="ecr-secrets-backend", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # the process ends, or may have no more threads
-        run()
+    start_thread(run)
     try:
         return outcome.result(seconds)
     except FutureTimeoutError:
         if outcome.done():  # just now, or with a timeout of its own
             return outcome.result()
-        raise too_late(seconds) from None
-
-
-def too_late(seconds: float) -> TimeoutError:
-    """Make the error that tells of having waited in vain."""
-    return TimeoutError(f"there was no answer within {seconds:.0f} s")
+        raise TimeoutError(f"there was no answer within {seconds:.0f} s") from None

@@ -70,14 +70,19 @@ class MintFailure:
 
 
 class MintError(EcrSecretsBackendError):
-    """AWS gave no token.
+    """AWS returned no token.
 
     :param failure: why
+    :param request_seconds: how long the caller's own request took; None: it made none
     """
 
-    def __init__(self, failure: MintFailure) -> None:
-        super().__init__(failure)
+    def __init__(self, failure: MintFailure, request_seconds: float | None = None) -> None:
+        super().__init__(failure, request_seconds)
         self.failure = failure
+        self.request_seconds = request_seconds
+
+    def __str__(self) -> str:
+        return str(self.failure)
 
 
 class ConnectionUnavailableError(EcrSecretsBackendError):

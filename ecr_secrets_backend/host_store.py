@@ -1,42 +1,60 @@
-"""The folder that all processes of one user on one host share: files that are safe to read, and turns to take."""
+"""The folder that all processes of one user on one host share: private files that expire, and locks."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import logging
 import os
 import secrets
-import stat
-import tempfile
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from ecr_secrets_backend import host_lock
+from ecr_secrets_backend.private_files import (
+    LARGEST_FILE_BYTES,
+    Descriptor,
+    PermissionsIgnoredError,
+    can_make_folder,
+    find_problem,
+    get_mode,
+    get_status,
+    make_file,
+    make_folders,
+    open_file,
+    open_folder,
+    remove,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ecr_secrets_backend.host_lock import HostLock
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
 #: Memory first: a token need not outlive the host, and a read costs microseconds.
-_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder within is ours alone, or refused
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder in it is private, or refused
+#: Not tempfile.gettempdir(), which falls back to the working directory.
+_TEMP_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP")
+_TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
 
-#: More than any entry: a token has some 3 kB, "size not fixed". What is larger is not ours.
-LARGEST_FILE_BYTES: Final = 64 * 1024
+#: A writer needs milliseconds, so that an older temporary file is that of a writer that was killed.
+_LEFTOVER_SECONDS: Final = 60.0
 
-_FOLDER_MODE: Final = 0o700
-_FILE_MODE: Final = 0o600
-_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking: a pipe in a file's place would
-#: What opening gives for an unsafe file, a link, a folder, a socket, and a file that is closed to us.
-_NO_FILE_OF_OURS: Final = (errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES)
-
-
-class UnsafeFileError(OSError):
-    """Something in the folder's or a file's place that another user may have put there or may read."""
+#: Each cache_dir that this process has warned of.
+_warned: Final[dict[str, object]] = {}
 
 
 class StoredFile(NamedTuple):
-    """A file of the folder, as it was found.
+    """A file of the folder.
 
     :param size: in bytes
-    :param problem: why it would be refused; None if it would not
+    :param problem: why it is refused; None if it is not
     """
 
     name: str
@@ -47,10 +65,10 @@ class StoredFile(NamedTuple):
 class Survey(NamedTuple):
     """The folder, as it was found.
 
-    :param path: where it is; None: there is none
-    :param mode: its permissions; :class:`HostStore` closes it to others whenever it is used
-    :param files: all that it holds
-    :param refused: what stands in the folder's place elsewhere and is not used, each with the reason
+    :param path: where it is, or where the next lookup makes it; None if no place can be used
+    :param mode: its permissions; None if it does not exist yet
+    :param files: all files in it
+    :param refused: the places before it that cannot be used, each with the reason
     """
 
     path: str | None
@@ -63,255 +81,203 @@ class HostStore:
     """Named files in a folder of mode 0700, each of mode 0600 and owned by this process's user.
 
     Every operation opens the folder anew and works relative to it, so the folder may be deleted or replaced at any
-    time, and no descriptor outlives an operation. All of them raise OSError where the folder cannot be used.
+    time. The folder is in the first of several places that can be used: ``cache_dir``, ``$XDG_RUNTIME_DIR``,
+    ``/dev/shm``, the temp folders. Every operation raises OSError if there is none.
 
-    :param cache_dir: where the folder is made; None: in the first of ``$XDG_RUNTIME_DIR``, ``/dev/shm`` and the temp
-        folder that can be used
+    :param cache_dir: the first place; None: one of the others
     """
 
     def __init__(self, cache_dir: str | None) -> None:
         self._cache_dir = cache_dir
 
     def read(self, name: str) -> bytes | None:
-        """Read a file.
+        """Return a file's content; None if there is no such file.
 
-        :param name: the file's name
-        :return: all it holds; None if there is none
-        :raises UnsafeFileError: what stands under the name is not a file of this user alone
+        :raises UnsafeFileError: another user may have written the file, or may read it
         """
-        folder = self._open_folder()
-        try:
-            descriptor = _open_file(name, os.O_RDONLY, folder)
-        except FileNotFoundError:
-            return None
-        finally:
-            os.close(folder)
-        try:
-            return os.read(descriptor, LARGEST_FILE_BYTES)
-        finally:
-            os.close(descriptor)
-
-    def write(self, name: str, content: bytes) -> None:
-        """Replace a file at once, so that a reader sees the old or the new one whole.
-
-        :param name: the file's name
-        :param content: all it is to hold
-        """
-        with self._folder() as folder:
-            for leftover in os.listdir(folder):  # of writers that were killed
-                if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
-                    with suppress(OSError):
-                        _remove(leftover, folder)
-            temporary = f"{name}.{secrets.token_hex()}.tmp"
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=_FILE_MODE, dir_fd=folder)
+        with self._open_folder() as folder:
             try:
-                with open(descriptor, "wb") as file:
-                    file.write(content)
-                try:
-                    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-                except IsADirectoryError:
-                    os.rmdir(name, dir_fd=folder)
-                    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                file = open_file(name, os.O_RDONLY, folder)
             except FileNotFoundError:
-                pass  # another writer took our file for a leftover, and has written its own
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=folder)
-                raise
+                return None
+        with file:
+            return os.read(file.fileno(), LARGEST_FILE_BYTES)
 
-    @contextmanager
-    def turn(self, name: str) -> Iterator[bool]:
-        """Take a turn, without waiting, at what only one process of the host should do at a time.
+    def write(self, name: str, content: bytes, useful_until: float) -> None:
+        """Replace a file atomically: a reader gets the whole of the old or of the new one.
 
-        A bare ``flock``, because the kernel releases it when its holder dies.
-
-        :param name: what it is about
-        :return: a context that tells whether the turn is ours, and in whose end it ends
+        :param useful_until: the time from which any process may remove it, in seconds since the epoch
+        :raises OSError: with EFBIG if the content is larger than a reader accepts
         """
-        with self._folder() as folder:
-            descriptor = _open_lock(f"{name}.lock", folder)
-        _lock_descriptors.add(descriptor)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                try:
-                    yield True
-                finally:
-                    # Closing would not do: a child that was forked meanwhile shares the lock and would hold it.
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            _lock_descriptors.discard(descriptor)
-            os.close(descriptor)
+        if len(content) > LARGEST_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"{len(content):,} bytes are too large for the cache", name)
+        self._in_folder(partial(_replace_file, name, content, useful_until))
+
+    def remove_expired(self) -> None:
+        """Remove what is of no use any more: expired files, locks without a file, and what killed writers left."""
+        with self._open_folder() as folder:
+            names = os.listdir(folder.fileno())
+            for name in names:
+                with suppress(OSError):
+                    if name.endswith(".tmp") and _is_leftover(name, folder):
+                        remove(name, folder)
+            for key in {name.rpartition(".")[0] for name in names if name.endswith((".json", ".lock"))}:
+                with suppress(OSError):
+                    _remove_if_expired(key, folder)
+
+    def take_lock(self, name: str) -> HostLock | None:
+        """Take a lock without waiting; None if another process holds it."""
+        return self._in_folder(partial(host_lock.take_lock, f"{name}.lock"))
+
+    def lock_holder(self, name: str) -> str | None:
+        """Return the random ID that the last holder wrote into the lock file; None if there is none."""
+        return self._in_folder(partial(host_lock.read_holder, f"{name}.lock"))
+
+    def replace_lock(self, name: str, holder: str) -> HostLock | None:
+        """Take a lock from a holder that is stopped or hangs. Of several processes that try at once, one gets it.
+
+        :param holder: the holder's ID, from :meth:`lock_holder`
+        :return: the lock; None if it has another holder by now, or another process replaces it at this moment
+        """
+        return self._in_folder(partial(host_lock.replace_lock, f"{name}.lock", holder))
 
     def delete(self, name: str) -> bool:
-        """Delete a file, at once: who reads it meanwhile has read it whole.
-
-        :param name: the file's name
-        :return: whether there was one
-        """
-        with self._folder() as folder:
+        """Delete a file, and return whether there was one. A process that has opened it still reads the whole."""
+        with self._open_folder() as folder:
             try:
-                _remove(name, folder)
+                remove(name, folder)
             except FileNotFoundError:
                 return False
         return True
 
     def survey(self) -> Survey:
-        """Look at the folder without making or mending anything.
-
-        :return: what is there; of the places where the folder may be, the first that a user has made
-        """
+        """Look at the folder that lookups use, without making or changing anything."""
         refused: list[str] = []
-        for path in self._places():
+        expected = Survey(None, None, (), ())
+        for path, make in self._places():
             try:
-                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN_SAFELY)
-            except FileNotFoundError:
-                continue
+                with Descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
+                    found = Survey(path, get_mode(folder), tuple(_list_files(folder)), tuple(refused))
+            except FileNotFoundError:  # noqa: PERF203 - there are eight places at the most
+                if can_make_folder(path, make):
+                    expected = expected if expected.path else Survey(path, None, (), tuple(refused))
+                    if make is make_folders:  # in cache_dir, which lookups prefer to any folder that exists
+                        break
+                elif make is make_folders:
+                    refused.append(f"{path}: cannot be made")
             except OSError as error:
                 refused.append(f"{path}: {error.strerror}")
-                continue
-            try:
-                status = os.fstat(folder)
-                if status.st_uid != os.geteuid():
-                    refused.append(f"{path}: belongs to user {status.st_uid}")
-                    continue
-                return Survey(path, stat.S_IMODE(status.st_mode), tuple(_surveyed(folder)), tuple(refused))
-            finally:
-                os.close(folder)
-        return Survey(None, None, (), tuple(refused))
-
-    @contextmanager
-    def _folder(self) -> Iterator[int]:
-        descriptor = self._open_folder()
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _open_folder(self) -> int:
-        make = os.mkdir if self._cache_dir is None else _make_folders
-        problem = OSError()
-        for path in self._places():
-            try:
-                return _open_private_folder(path, make)
-            except OSError as error:  # noqa: PERF203 - there are four places at the most
-                problem = error
-        raise problem
-
-    def _places(self) -> Iterator[str]:
-        """Tell where the folder may be; the first place that can be used is the one."""
-        name = FOLDER_NAME.format(uid=os.geteuid())
-        if self._cache_dir is not None:
-            yield os.path.join(self._cache_dir, name)
-            return
-        for parent in (os.environ.get("XDG_RUNTIME_DIR", ""), _SHARED_MEMORY):
-            if os.path.isabs(parent):
-                yield os.path.join(parent, name)
-        yield os.path.join(tempfile.gettempdir(), name)
+            else:
+                if found.files or not (found.mode or 0) & 0o077:
+                    return found
+                # Empty and open: lookups leave it so if the file system ignores permissions, and use the next place.
+                expected = expected if expected.mode else found
+                refused.append(f"{path}: open to other users")
+        return expected if expected.path else expected._replace(refused=tuple(refused))
 
     def __str__(self) -> str:
-        """Tell where it is."""
+        """Return the places in words."""
         return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
 
+    def _in_folder(self, work: Callable[[Descriptor], Result]) -> Result:
+        """Work in the folder, and in the next place if files turn out not to be private there."""
+        while True:
+            with self._open_folder() as folder, suppress(PermissionsIgnoredError):
+                return work(folder)
 
-def _make_folders(path: str, mode: int) -> None:
-    """Make a folder and those above it, as ``os.makedirs`` does, but all of them with the mode."""
-    parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        with suppress(FileExistsError):
-            _make_folders(parent, mode)
-    os.mkdir(path, mode)
+    def _open_folder(self) -> Descriptor:
+        first_problem: OSError | None = None
+        for path, make in self._places():
+            try:
+                folder = open_folder(path, make)
+            except OSError as error:  # noqa: PERF203 - as above
+                first_problem = first_problem or error
+            else:
+                if first_problem and self._cache_dir:
+                    _warn_once(self._cache_dir, first_problem, path)
+                return folder
+        raise first_problem or OSError()
 
-
-def _open_private_folder(path: str, make: Callable[[str, int], None]) -> int:
-    """Open a folder of ours, made if need be; one that we had left open to others is closed to them first."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | _OPEN_SAFELY
-    try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            make(path, _FOLDER_MODE)
-        descriptor = os.open(path, flags)
-    try:
-        status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid():
-            raise UnsafeFileError(errno.EPERM, "the cache's folder belongs to another user", path)
-        if stat.S_IMODE(status.st_mode) != _FOLDER_MODE:
-            os.fchmod(descriptor, _FOLDER_MODE)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _open_file(name: str, flags: int, folder: int) -> int:
-    descriptor = os.open(name, flags | _OPEN_SAFELY, mode=_FILE_MODE, dir_fd=folder)
-    try:
-        _check_file(name, os.fstat(descriptor))
-    except UnsafeFileError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    def _places(self) -> Iterator[tuple[str, Callable[[str, int], None]]]:
+        """Yield where the folder may be, in order of preference, each with what makes it."""
+        name = FOLDER_NAME.format(uid=os.geteuid())
+        if self._cache_dir is not None:
+            yield os.path.join(self._cache_dir, name), make_folders
+        temp_folders = (*map(os.environ.get, _TEMP_VARIABLES), *_TEMP_FOLDERS)
+        for parent in (os.environ.get("XDG_RUNTIME_DIR"), _SHARED_MEMORY, *temp_folders):
+            if parent and os.path.isabs(parent):
+                yield os.path.join(parent, name), os.mkdir
 
 
-def _open_lock(name: str, folder: int) -> int:
-    """Open a lock of ours, made if need be; whatever else stands in its place is removed, if it may be."""
-    flags = os.O_RDWR | os.O_CREAT  # to be written, though nothing is: an NFS would lock no other
-    try:
-        return _open_file(name, flags, folder)
-    except OSError as error:
-        if error.errno not in _NO_FILE_OF_OURS:
+def _warn_once(cache_dir: str, problem: OSError, path: str) -> None:
+    if _warned.setdefault(cache_dir, mark := object()) is mark:
+        with suppress(Exception):  # a logging filter that raises fails no lookup
+            logger.warning(
+                "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
+                "Make cache_dir with mode 1777, on a file system that keeps permissions.",
+                cache_dir,
+                problem.strerror,
+                path,
+            )
+
+
+def _replace_file(name: str, content: bytes, useful_until: float, folder: Descriptor) -> None:
+    temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+    with make_file(temporary, os.O_WRONLY, folder) as file:
+        try:
+            unwritten = memoryview(content)
+            while unwritten:
+                unwritten = unwritten[os.write(file.fileno(), unwritten) :]
+            os.utime(file.fileno(), (useful_until, useful_until))
+            file.close()  # a network file system reports here what it could not write
+            _rename(temporary, name, folder)
+        except FileNotFoundError:
+            pass  # the folder has just been deleted
+        except BaseException:
+            with suppress(OSError):
+                remove(temporary, folder)
             raise
-    with suppress(FileNotFoundError):  # another process was quicker
-        _remove(name, folder)
-    return _open_file(name, flags, folder)
 
 
-def _remove(name: str, folder: int) -> None:
-    """Remove what stands under a name: a folder only if it is empty."""
+def _rename(old: str, new: str, folder: Descriptor) -> None:
+    """Rename a file, in the place of a file, a link or an empty folder."""
+    directory = folder.fileno()
     try:
-        os.unlink(name, dir_fd=folder)
+        os.replace(old, new, src_dir_fd=directory, dst_dir_fd=directory)
     except IsADirectoryError:
-        os.rmdir(name, dir_fd=folder)
+        os.rmdir(new, dir_fd=directory)
+        os.replace(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
 
-def _surveyed(folder: int) -> Iterator[StoredFile]:
-    for name in sorted(os.listdir(folder)):
+def _is_leftover(name: str, folder: Descriptor) -> bool:
+    """Return whether no writer needs a temporary file any more."""
+    status = get_status(name, folder)
+    return find_problem(status) is not None or status.st_ctime < time.time() - _LEFTOVER_SECONDS
+
+
+def _remove_if_expired(key: str, folder: Descriptor) -> None:
+    """Remove a key's file and lock if the file has expired or does not exist, and nobody holds the lock."""
+    if not _is_expired(f"{key}.json", folder):
+        return
+    lock = host_lock.take_lock(f"{key}.lock", folder)
+    if lock is None:
+        return
+    with lock:
+        if _is_expired(f"{key}.json", folder):  # still: another process may have renewed it
+            with suppress(FileNotFoundError):
+                remove(f"{key}.json", folder)
+            remove(f"{key}.lock", folder)
+
+
+def _is_expired(name: str, folder: Descriptor) -> bool:
+    try:
+        return get_status(name, folder).st_mtime <= time.time()
+    except FileNotFoundError:
+        return True
+
+
+def _list_files(folder: Descriptor) -> Iterator[StoredFile]:
+    for name in sorted(os.listdir(folder.fileno())):
         with suppress(FileNotFoundError):  # it has just been replaced
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            yield StoredFile(name, status.st_size, _problem(status))
-
-
-def _check_file(name: str, status: os.stat_result) -> None:
-    problem = _problem(status)
-    if problem is not None:
-        raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
-
-
-def _problem(status: os.stat_result) -> str | None:
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a file"
-    if status.st_uid != os.geteuid():
-        return "belongs to another user"
-    if status.st_nlink > 1:  # and not none: it may have been replaced since it was opened
-        return "has a second name"
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        return "is open to other users"
-    if status.st_size > LARGEST_FILE_BYTES:
-        return "is too large"
-    return None
-
-
-_lock_descriptors: Final[set[int]] = set()
-
-
-def _close_inherited_locks() -> None:
-    """In a child: a lock that it has inherited would stay held when its holder, the parent, is killed."""
-    while _lock_descriptors:
-        os.close(_lock_descriptors.pop())
-
-
-os.register_at_fork(after_in_child=_close_inherited_locks)
+            status = get_status(name, folder)
+            yield StoredFile(name, status.st_size, find_problem(status))

@@ -1,4 +1,4 @@
-"""From a mapped connection to a login: who asks AWS for it in this process, and with which credentials."""
+"""From a mapped connection to its login: whose token is requested in this process, and with which credentials."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 import os
 import time
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.logs import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,83 +21,95 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.settings import MappedConnection
     from ecr_secrets_backend.token import EcrToken
 
-    Mint = Callable[[], EcrToken]
-
 logger = logging.getLogger(__name__)
 
-#: So soon a process that lives on notices that its credentials were replaced.
+#: How soon a long-lived process notices that its credentials were replaced.
 IDENTITY_SECONDS: Final = 10.0
 
 _SOURCES: Final = {
     "process_hit": "a token from the process's memory",
     "host_hit": "a token from the host's cache",
-    "stale": "the old token, whose renewal is due",
+    "mint": "a new token",
+    "stale": "a token that is due for renewal",
 }
 
 
 class Login(NamedTuple):
-    """A way into a registry: its host, the token that opens it, and where that comes from."""
+    """A login for a registry.
+
+    :param source: where the token comes from
+    :param request_seconds: how long this lookup's own request to AWS took; None: it made none
+    """
 
     host: str
     token: EcrToken
     source: Source
+    request_seconds: float | None = None
 
 
 class Logins:
     """Logins for mapped connections, for the backend and for the commands.
 
     :param cache: where tokens come from
-    :param look_up: gives the Airflow connection of an ID, and raises whatever Airflow raises
+    :param look_up: returns the Airflow connection of an ID, and raises whatever Airflow raises
     """
 
     def __init__(self, cache: TokenCache, look_up: Callable[[str], AwsConnection]) -> None:
         self._cache = cache
         self._look_up = look_up
-        self._askers: dict[str, _Asker] = {}
+        self._requests: dict[str, _Request] = {}
 
-    def get(self, mapped: MappedConnection, watch: Callable[[Mint], Mint] | None = None) -> Login:
-        """Get a connection's login.
+    def get(self, mapped: MappedConnection) -> Login:
+        """Return a connection's login.
 
-        :param watch: is given what asks AWS, and gives what does so as well, watched; it is to be quick
-        :return: the registry's host, and a token that is alive
+        :return: the registry's host, and a token that may be served
         :raises MintError: there is none
         """
-        asker = self._asker(mapped)
-        mint = asker.mint if watch is None else watch(asker.mint)
-        token, source = self._cache.get(asker.identity, mint)
-        if source != "mint" and logger.isEnabledFor(logging.DEBUG):
+        request = self._request(mapped)
+        token, source, seconds = self._cache.get(
+            request.identity, request.mint, partial(_log_token, mapped, request.identity)
+        )
+        if logger.isEnabledFor(logging.DEBUG):
             left = token.expires_at - time.time()
-            logger.debug("Connection %r: %s, valid for %.0f s more", mapped.conn_id, _SOURCES[source], left)
+            log(
+                logger,
+                logging.DEBUG,
+                "Connection %r: %s, valid for %.0f s more",
+                mapped.conn_id,
+                _SOURCES[source],
+                left,
+            )
         host = mapped.host or token.registry
         if host is None:
-            remedy = "Set the connection's registry in backend_kwargs."
-            raise MintError(_failure(asker.identity, "UnusableAnswer", "the answer names no registry", remedy))
-        return Login(host, token, source)
+            fix = "Set the connection's registry in backend_kwargs."
+            failure = _failure(request.identity, "UnusableAnswer", "the answer names no registry", fix)
+            raise MintError(failure, seconds)
+        return Login(host, token, source, seconds)
 
     def identity(self, mapped: MappedConnection) -> AwsIdentity:
-        """Tell who asks AWS for a connection's token in this process.
+        """Return the AWS identity of a connection in this process.
 
-        :raises MintError: the Airflow connection that holds the credentials cannot be had
+        :raises MintError: the Airflow connection that holds the credentials cannot be looked up
         """
-        return self._asker(mapped).identity
+        return self._request(mapped).identity
 
     def caller(self, mapped: MappedConnection) -> aws.Caller:
-        """Find the credentials of a connection's identity, and ask STS whose they are.
+        """Load the credentials of a connection's identity, and ask STS for their ARN.
 
         :raises MintError: there are none
         """
         connection = self._aws_connection(mapped)
         return aws.caller(mapped.identity.in_environment(os.environ, connection), connection)
 
-    def _asker(self, mapped: MappedConnection) -> _Asker:
-        """Tell who asks AWS for a mapped connection; what decides that is looked at every few seconds."""
-        asker = self._askers.get(mapped.conn_id)
-        if asker is None or time.monotonic() >= asker.until:
+    def _request(self, mapped: MappedConnection) -> _Request:
+        """Return how a connection's token is requested; what decides that is read again every few seconds."""
+        request = self._requests.get(mapped.conn_id)
+        if request is None or time.monotonic() >= request.until:
             connection = self._aws_connection(mapped)
             identity = mapped.identity.in_environment(os.environ, connection)
-            mint = _minter(mapped, identity, connection)
-            asker = self._askers[mapped.conn_id] = _Asker(identity, mint, time.monotonic() + IDENTITY_SECONDS)
-        return asker
+            mint = _minter(identity, connection)
+            request = self._requests[mapped.conn_id] = _Request(identity, mint, time.monotonic() + IDENTITY_SECONDS)
+        return request
 
     def _aws_connection(self, mapped: MappedConnection) -> AwsConnection | None:
         """Look up the Airflow connection that holds the credentials, if there is to be one.
@@ -120,33 +134,32 @@ class Logins:
         return _failure(identity, code, reason, remedy)
 
 
-class _Asker(NamedTuple):
-    """Who asks AWS for a connection's token, how, and until when that is known, by ``time.monotonic()``."""
+class _Request(NamedTuple):
+    """How a connection's token is requested, and until when that is known, by ``time.monotonic()``."""
 
     identity: AwsIdentity
-    mint: Mint
+    mint: Callable[[], EcrToken]
     until: float
 
 
-def _failure(identity: AwsIdentity, code: str, reason: str, remedy: str) -> MintFailure:
-    return MintFailure(str(identity), identity.region or "none", code, reason, remedy)
+def _failure(identity: AwsIdentity, code: str, reason: str, fix: str) -> MintFailure:
+    return MintFailure(str(identity), identity.region or "none", code, reason, fix)
 
 
-def _minter(mapped: MappedConnection, identity: AwsIdentity, connection: AwsConnection | None) -> Mint:
-    """Give what mints for a connection: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
+def _minter(identity: AwsIdentity, connection: AwsConnection | None) -> Callable[[], EcrToken]:
+    """Return what requests a token: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
+    return lambda: aws.mint(identity, connection)
 
-    def mint() -> EcrToken:
-        started_at = time.monotonic()
-        token = aws.mint(identity, connection=connection)
-        logger.info(
-            "Minted an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
-            mapped.conn_id,
-            mapped.host or token.registry,
-            identity.region or "of the AWS configuration",
-            identity,
-            datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
-            time.monotonic() - started_at,
-        )
-        return token
 
-    return mint
+def _log_token(mapped: MappedConnection, identity: AwsIdentity, token: EcrToken, seconds: float) -> None:
+    log(
+        logger,
+        logging.INFO,
+        "Received an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
+        mapped.conn_id,
+        mapped.host or token.registry,
+        identity.region or "of the AWS configuration",
+        identity,
+        datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
+        seconds,
+    )

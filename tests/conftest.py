@@ -5,7 +5,9 @@ from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import freezegun
 import pytest
+from freezegun.config import DEFAULT_IGNORE_LIST
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthC
 settings.register_profile("tests", derandomize=True, max_examples=100, **UNHURRIED)
 settings.register_profile("fuzz", derandomize=False, max_examples=10_000, **UNHURRIED)
 settings.load_profile("tests")
+
+# By default freezegun leaves the real time to what runs directly in a thread, where a token is renewed.
+freezegun.configure(default_ignore_list=[name for name in DEFAULT_IGNORE_LIST if name != "threading"])
 
 NOT_PASSED = ("skipped", "deselected", "xfailed", "xpassed")
 

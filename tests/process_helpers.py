@@ -29,7 +29,7 @@ import botocore.loaders
 import botocore.session
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
-from ecr_secrets_backend.cache import ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
@@ -234,8 +234,8 @@ def get_token(identity: AwsIdentity, cache_dir: Path, password: str) -> str:
     :param password: of the token that is minted, if one is
     :return: the password of the token that is served
     """
-    token_cache = TokenCache(HostStore(str(cache_dir)), refresh_before=60, process=ProcessLayer())
-    return token_cache.get(identity, lambda: build_token(minted_at=time.time(), password=password))[0].password
+    token_cache = TokenCache(HostStore(str(cache_dir)), refresh_before=60, memory=Memory())
+    return token_cache.get(identity, lambda: build_token(received_at=time.time(), password=password))[0].password
 
 
 def get_tokens_for(seconds: float, identity: AwsIdentity, cache_dir: Path, password: str) -> set[str]:

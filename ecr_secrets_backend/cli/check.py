@@ -113,7 +113,7 @@ class Way:
             reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}; region: {failure.region})"
             raise Fault("no-token", reason, failure.remedy) from None
         token, now = self._login.token, time.time()
-        origin = "minted just now" if token.minted_at >= asked_at else "from the cache"
+        origin = "minted just now" if token.received_at >= asked_at else "from the cache"
         left = f"{origin}, {duration(token.expires_at - now)} left"
         if state_of(token, now, self._configured.settings.refresh_before) == "fresh":
             return Told(left)

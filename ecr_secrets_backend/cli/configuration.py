@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ecr_secrets_backend.airflow_compat import allow_import_in_task_child
 from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.cli.command import CommandError, argument, quiet
 from ecr_secrets_backend.errors import (
@@ -38,12 +38,6 @@ _REMEDY: Final = (
     f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the environment of"
     " the process that is to have it, or name a file by --backend-kwargs."
 )
-
-#: What Airflow 3 leaves to its tasks, and to all that they start, in place of its database's URL. SQLAlchemy can make
-#: nothing of it, so that no other Airflow can be imported there. Source: ``block_orm_access`` of its supervisor.
-_FORBIDDEN_DATABASE: Final = "airflow-db-not-allowed:///"
-_DATABASE_VARIABLES: Final = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
-_EMPTY_DATABASE: Final = "sqlite://"  # in memory
 
 CONN_ID: Final = "CONN_ID"
 SECTION: Final = argument(
@@ -130,17 +124,9 @@ def read(options: argparse.Namespace) -> Configuration:
     return _of_file(options.backend_kwargs)
 
 
-def _do_without_database() -> None:
-    """Let a process that a task has started, as a BashOperator does, import Airflow."""
-    if "airflow" not in sys.modules:
-        for name in _DATABASE_VARIABLES:
-            if os.environ.get(name) == _FORBIDDEN_DATABASE:
-                os.environ[name] = _EMPTY_DATABASE
-
-
 def _aws_connection(aws_conn_id: str) -> AwsConnection:
     """Look up an AWS connection as ``airflow connections get`` does."""
-    _do_without_database()
+    allow_import_in_task_child()
     from airflow.models.connection import Connection
 
     with quiet():
@@ -175,7 +161,7 @@ def _of_file(name: str) -> Configuration:
 
 def _airflow_s(section: str | None) -> Configuration:
     """Have Airflow read its configuration and build the backend, as it would for a task."""
-    _do_without_database()
+    allow_import_in_task_child()
     try:
         from airflow import configuration
     except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported

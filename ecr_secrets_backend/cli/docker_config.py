@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from ecr_secrets_backend.cache import BACK_OFF_PART, BACK_OFF_SECONDS
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
 from ecr_secrets_backend.cli.docker_files import DockerConfig, change_logins, default_folder, encoded
 from ecr_secrets_backend.cli.output import iso_time
+from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ class Keeper:
         waits = [LONGEST_SLEEP_SECONDS]
         for login in self._kept.values():
             wait = login.token.renewal_at(self._configured.settings.refresh_before) - now
-            waits.append(wait if wait > 0 else login.token.life * BACK_OFF_PART)  # AWS fails: the cache says how often
+            waits.append(
+                wait if wait > 0 else login.token.lifetime * BACK_OFF_PART
+            )  # AWS fails: the cache says how often
         if self._failures:
             waits.append(BACK_OFF_SECONDS)
         return min(waits)

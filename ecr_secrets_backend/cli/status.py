@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import GOOD, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.errors import InvalidRegistryError
 from ecr_secrets_backend.host_store import Survey
 from ecr_secrets_backend.registry import Registry
@@ -60,8 +59,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
     configured = configuration.read(options)
     survey = configured.store.survey() if configured.store else Survey(None, None, (), ())
-    now = time.time()
-    tokens = [_told(cached, configured, now) for cached in find(configured, survey)]
+    tokens = [_told(cached, configured) for cached in find(configured, survey)]
     cache = {
         "kind": configured.settings.cache,
         "folder": survey.path,
@@ -132,25 +130,25 @@ def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State
         return "none"
     if token.is_fresh(now, refresh_before):
         return "fresh"
-    if token.is_alive(now):
+    if token.is_servable(now):
         return "renewing"
     return "dying" if now < token.expires_at else "dead"
 
 
-def _told(cached: CachedToken, configured: Configuration, wall: float) -> dict[str, Any]:
+def _told(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
     entry, token, failure = cached.entry, cached.entry.token, cached.entry.failure
-    now = entry.now(wall)
+    now = entry.now()
     return {
         "identity": entry.identity,
         "region": cached.region,
         "connections": list(cached.connections),
         "registries": list(cached.registries),
-        "minted_at": iso_time(token.minted_at) if token else None,
+        "minted_at": iso_time(token.received_at) if token else None,
         "expires_at": iso_time(token.expires_at) if token else None,
         "seconds_left": max(0, round(token.expires_at - now)) if token else 0,
         "state": state_of(token, now, configured.settings.refresh_before),
         "failure": {**asdict(failure), "at": iso_time(entry.recorded_at)} if failure else None,
-        "back_off_seconds": round(entry.pause_left(wall)),
+        "back_off_seconds": round(entry.back_off_left()),
     }
 
 

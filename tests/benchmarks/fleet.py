@@ -1,25 +1,21 @@
 """Ten thousand hosts, started within a minute, over three days with outages: how many calls a second ECR gets.
 
-Pure computation, by the package's own tokens, constants and rules. Every host is busy, so each asks AWS as soon as its
-token is due, and where AWS fails, as soon as its back-off is over: the worst case.
+Pure computation, by the package's own tokens, entries and back-off. Each host is busy, so it calls AWS as soon as its
+token is due, and if AWS fails, as soon as its back-off is over: the worst case.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from functools import partial
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
 
 from ecr_secrets_backend.aws import ATTEMPTS
-from ecr_secrets_backend.cache import BACK_OFF_SECONDS, RENEWAL_BACK_OFF_SECONDS
+from ecr_secrets_backend.entry import Entry
+from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.settings import DEFAULT_REFRESH_BEFORE_SECONDS
 from ecr_secrets_backend.token import EcrToken
 from tests.benchmarks.results import Findings, Goal, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HOSTS = 10_000
 START_SECONDS = 60
@@ -30,6 +26,7 @@ QUOTA = 500  # calls a second, per account and region. Source: Amazon ECR's serv
 #: When AWS fails, from and until: while the tokens of all hosts are due; then until all of them are dead.
 OUTAGES = ((10.5 * HOUR, 11.5 * HOUR), (43.0 * HOUR, 46.0 * HOUR))
 BIN_SECONDS = 60
+REFUSED = MintFailure("a host", "us-east-1", "ThrottlingException", "refused", "Wait.")
 
 
 def measure() -> Findings:
@@ -53,40 +50,35 @@ def measure() -> Findings:
 
 
 def simulate(*, jitter: bool) -> list[int]:
-    """Tell how many calls ECR gets in each second."""
+    """Return how many calls ECR gets in each second.
+
+    :param jitter: whether renewals and back-offs have any
+    """
     chance = random.Random(6)  # noqa: S311 - a simulation, and the same each time
     calls = [0] * (DAYS * 24 * HOUR)
-    asking = [
-        (chance.uniform(0, START_SECONDS), -math.inf) for _ in range(HOSTS)
-    ]  # when, and how long the old token lives
-    heapify(asking)
-    while asking:
-        now, lives_until = heappop(asking)
+    entries = [Entry(str(host)) for host in range(HOSTS)]
+    due = [(chance.uniform(0, START_SECONDS), host) for host in range(HOSTS)]
+    heapify(due)
+    while due:
+        now, host = heappop(due)
         second = int(now)
         if second >= len(calls):
             continue
+        entry = entries[host]
         is_refused = calls[second] >= QUOTA or any(start <= now < end for start, end in OUTAGES)
         calls[second] += ATTEMPTS if is_refused else 1
         if is_refused:
-            dead_at = max(now + BACK_OFF_SECONDS, lives_until)
-            heappush(asking, (min(now + RENEWAL_BACK_OFF_SECONDS, dead_at), lives_until))
+            key = str(host) if jitter else ""
+            recorded_at = now if jitter else 0.0
+            failed = replace(entry, failure=REFUSED, failures=entry.failures + 1, recorded_at=recorded_at, key=key)
+            entries[host] = replace(failed, recorded_at=now)
+            heappush(due, (now + failed.back_off, host))
         else:
-            token = EcrToken("AWS", "a-password", None, now, now + LIFE_SECONDS, chance.random() if jitter else 0.0)
-            due = last_moment(token, partial(token.is_fresh, refresh_before=DEFAULT_REFRESH_BEFORE_SECONDS))
-            heappush(asking, (due, last_moment(token, token.is_alive)))
+            password = f"{host} {now}" if jitter else ""
+            token = EcrToken("AWS", password, None, now, now + LIFE_SECONDS)
+            entries[host] = Entry(str(host), token=token)
+            heappush(due, (token.renewal_at(DEFAULT_REFRESH_BEFORE_SECONDS), host))
     return calls
-
-
-def last_moment(token: EcrToken, holds: Callable[[float], bool]) -> float:
-    """Tell until when something holds that holds for a new token, by asking the token."""
-    yes, no = token.minted_at, token.expires_at
-    while no - yes > 0.1:
-        middle = (yes + no) / 2
-        if holds(middle):
-            yes = middle
-        else:
-            no = middle
-    return no
 
 
 def _peak(calls: list[int], start: float, end: float) -> int:

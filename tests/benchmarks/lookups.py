@@ -11,7 +11,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ecr_secrets_backend.cache import ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.integration import programs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ecr_secrets_backend.token import EcrToken
 
-Kinds = dict[str, "Callable[[ProcessLayer], object]"]
+Kinds = dict[str, "Callable[[Memory], object]"]
 
 
 def backend_lookups(kwargs: dict[str, Any]) -> Kinds:
@@ -34,9 +34,9 @@ def backend_lookups(kwargs: dict[str, Any]) -> Kinds:
     backend._set_connection_class(Connection)  # as Airflow does in a task
     backend.get_connection("docker_default")
 
-    def first(layer: ProcessLayer) -> None:
-        backend._logins._askers.clear()
-        backend._cache._process = layer
+    def first(layer: Memory) -> None:
+        backend._logins._requests.clear()
+        backend._cache._memory = layer
         backend.get_connection("docker_default")
 
     return {
@@ -54,11 +54,11 @@ def cache_lookups(kwargs: dict[str, Any]) -> Kinds:
     def mint() -> EcrToken:
         raise AssertionError("the token is there")
 
-    def look_up(layer: ProcessLayer) -> None:
+    def look_up(layer: Memory) -> None:
         cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before, layer)
         cache.get(mapped.identity.in_environment(os.environ), mint)
 
-    warm = ProcessLayer()
+    warm = Memory()
     look_up(warm)
     cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before, warm)
     identity = mapped.identity.in_environment(os.environ)
@@ -81,7 +81,7 @@ def in_child(work: Callable[[], object]) -> int:
     return pid
 
 
-def repeat(look_up: Callable[[ProcessLayer], object], layers: list[ProcessLayer]) -> None:
+def repeat(look_up: Callable[[Memory], object], layers: list[Memory]) -> None:
     for layer in layers:
         look_up(layer)
 
@@ -90,9 +90,9 @@ def main() -> None:
     gc.disable()  # it would come into some of the processes only
     order = programs.order()
     kinds = WAYS[order["way"]](order["kwargs"])
-    once, twice = ([ProcessLayer() for _ in range(times)] for times in (order["times"], 2 * order["times"]))
+    once, twice = ([Memory() for _ in range(times)] for times in (order["times"], 2 * order["times"]))
     for look_up in kinds.values():
-        look_up(ProcessLayer())  # the first of all imports, and makes caches
+        look_up(Memory())  # the first of all imports, and makes caches
     programs.report(
         {
             kind: [in_child(partial(repeat, look_up, layers)) for layers in (once, twice)]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.cache import Entry
 from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
@@ -190,8 +190,8 @@ def test_a_token_that_the_registry_refuses_is_named(site: Site) -> None:
     """As one that is in the cache, but that AWS has never given."""
     environment = {name: value for name, value in site.environment.items() if name.startswith("AWS_")}
     identity = AwsIdentity("ecr", "us-east-1").in_environment({**environment, "HOME": str(site.world.folder)})
-    entry = Entry(build_token(minted_at=time.time()), None, time.time(), key=identity.key)
-    HostStore(site.kwargs["cache_dir"]).write(f"{identity.key}.json", entry.to_json())
+    entry = Entry.of_token(identity.key, str(identity), build_token(received_at=time.time()))
+    HostStore(site.kwargs["cache_dir"]).write(f"{identity.key}.json", entry.to_json(), entry.useful_until)
 
     step, code, told = fault(site.check())
 

@@ -79,7 +79,7 @@ def show_error(error: BaseException, shown: TextIO) -> None:
 
 
 def show_values(backend: EcrSecretsBackend, shown: TextIO) -> None:
-    process = cache._process_layer
+    process = cache._memory
     entries = process._entries.values()
     for value in (backend, backend._cache, process, *entries, *(entry.token for entry in entries)):
         print(repr(value), value, getattr(value, "__dict__", None), file=shown)
@@ -98,9 +98,9 @@ def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
     identity = backend._connections["docker_default"].identity.in_environment(os.environ)
     token = aws.mint(identity)
     end = time.time() + HALF_AN_HOUR
-    token = replace(token, minted_at=end - token.life, expires_at=end)
-    entry = build_entry(token=token, recorded_at=token.minted_at, key=identity.key)
-    HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json())
+    token = replace(token, received_at=end - token.lifetime, expires_at=end)
+    entry = build_entry(token=token, recorded_at=token.received_at, key=identity.key)
+    HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json(), entry.useful_until)
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def main() -> None:
                 fault = Hang(1) if name == OUT_OF_TIME else FAULTS[name][0]
                 # Where a role is assumed, it is the first of two calls that fails, and then the second.
                 stand_in.script(replace(fault, operation="GetAuthorizationToken" if is_stale else None))
-            with mock.patch("ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS", 0.2 if name == OUT_OF_TIME else 28.0):
+            with mock.patch("ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS", 0.2 if name == OUT_OF_TIME else 20.0):
                 look_up(backend, shown)
             stand_in.settle()
         show_values(EcrSecretsBackend(**order["kwargs"]), shown)

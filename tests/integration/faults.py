@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
-from ecr_secrets_backend.backend import LookupDeniedError
+from ecr_secrets_backend.errors import ConnectionUnavailableError
 from tests.airflow_version import put_into_task
 from tests.stand_ins.aws import Close, Error, Reply, Reset
 
@@ -158,7 +158,7 @@ def _lookup(backend: EcrSecretsBackend, registry: AwsStandIn) -> Lookup:
     started_at = time.monotonic()
     try:
         connection = backend.get_connection("docker_default")
-    except LookupDeniedError as denied:
+    except ConnectionUnavailableError as denied:
         error = str(denied)
     else:
         token = None if connection is None else connection.password

@@ -9,20 +9,22 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecr_secrets_backend import aws
-from ecr_secrets_backend.cache import Entry, TokenCache, _process_layer
+from ecr_secrets_backend.cache import TokenCache, _memory
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.token import EcrToken
 from tests.integration import programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from ecr_secrets_backend.host_lock import HostLock
 
 IDENTITY = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
 LONGEST_LIFE_SECONDS = 10  # of a forked process, whatever becomes of it
@@ -68,18 +70,17 @@ class Pipe:
 
 
 class TellingStore(HostStore):
-    """A store that tells when it finds the host's turn taken."""
+    """A store that reports when another process holds the host's lock."""
 
     def __init__(self, cache_dir: str, tell: Callable[[], object]) -> None:
         super().__init__(cache_dir)
         self._tell = tell
 
-    @contextmanager
-    def turn(self, name: str) -> Iterator[bool]:
-        with super().turn(name) as is_ours:
-            if not is_ours:
-                self._tell()
-            yield is_ours
+    def take_lock(self, name: str) -> HostLock | None:
+        lock = super().take_lock(name)
+        if lock is None:
+            self._tell()
+        return lock
 
 
 def look_up(store: HostStore | None, mint: Callable[[], EcrToken], identity: AwsIdentity = IDENTITY) -> Lookup:
@@ -118,7 +119,7 @@ def result_of(pipe: Pipe) -> Lookup:
 
 def fake_mint() -> EcrToken:
     now = time.time()
-    return EcrToken("AWS", secrets.token_hex(), None, now, now + FAKE_LIFE_SECONDS, 0.0)
+    return EcrToken("AWS", secrets.token_hex(), None, now, now + FAKE_LIFE_SECONDS)
 
 
 OTHER_IDENTITY = replace(IDENTITY, region="eu-west-1")
@@ -152,7 +153,9 @@ def while_a_thread_waits(cache_dir: str) -> list[Lookup]:
     waits = threading.Event()
     lookups: list[Lookup] = []
     taken, result = Pipe(), Pipe()
-    with HostStore(cache_dir).turn(IDENTITY.key):
+    lock = HostStore(cache_dir).take_lock(IDENTITY.key)
+    assert lock is not None
+    with lock:
         parent = start(partial(look_up, TellingStore(cache_dir, waits.set), mint), lookups)
         waits.wait()
         child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), mint), result)
@@ -234,7 +237,7 @@ def while_a_thread_writes(cache_dir: str) -> list[Lookup]:
 
     def write() -> None:
         while not done.is_set():
-            _process_layer.put("another key", Entry())
+            _memory.put(Entry("another key", token=fake_mint()))
 
     writer = threading.Thread(target=write)
     writer.start()

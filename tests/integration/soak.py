@@ -39,8 +39,6 @@ KILL_EVERY_SECONDS = 0.3
 #: What a worker is about to do when it is killed, by the name of Python's audit event, and at most how often it may
 #: begin to: open something, take a turn, mint, write the cache. Whatever its fate, the killer may be first.
 FATES = (("open", 100), ("fcntl.flock", 20), ("socket.connect", 1), ("os.rename", 1), ("os.rename", 1), None)
-STEADY_THREADS = 4
-STEADY_LOOK_EVERY_SECONDS = 0.005
 
 
 @dataclass
@@ -67,9 +65,18 @@ class Soak:
     steady: list[list[int]] = field(default_factory=list)
 
 
-def soak(cache_dir: Path, seconds: float) -> Soak:
-    """Let processes come, look up, and go, for so many seconds."""
-    return Soak(**programs.run(__name__, cache_dir=str(cache_dir), seconds=seconds))
+def soak(
+    cache_dir: Path, seconds: float, *, workers: int = WORKERS, steady: int = 1, threads: int = 4, pause: float = 0.005
+) -> Soak:
+    """Let processes come, look up, and go, for so many seconds.
+
+    :param workers: how many at a time, which are killed
+    :param steady: how many processes live all the time
+    :param threads: how many threads each of those has
+    :param pause: seconds between two lookups of such a thread
+    """
+    steadies = {"steady": steady, "threads": threads, "pause": pause}
+    return Soak(**programs.run(__name__, cache_dir=str(cache_dir), seconds=seconds, workers=workers, **steadies))
 
 
 class Process:
@@ -92,7 +99,7 @@ class Process:
     def look_up_until(self, end: float, pause: float) -> None:
         while time.monotonic() < end:
             try:
-                token, _ = self._look_up()
+                token = self._look_up().token
             except Exception as error:  # noqa: BLE001 - the test judges it
                 self.say("problem", repr(error)[:1000])
             else:
@@ -102,7 +109,8 @@ class Process:
                 if token.password not in self._tokens:
                     self._tokens.add(token.password)
                     self.say("token", token.password)
-            time.sleep(pause * chance.uniform(0.5, 1.5))
+            if pause:
+                time.sleep(pause * chance.uniform(0.5, 1.5))
 
     def be_a_worker(self, end: float) -> None:
         fate = chance.choice(FATES)
@@ -112,9 +120,9 @@ class Process:
         end = min(end, time.monotonic() + chance.uniform(0, LONGEST_LIFE_SECONDS))
         self._in_threads(THREADS, end, LOOK_EVERY_SECONDS)
 
-    def be_steady(self, end: float) -> None:
+    def be_steady(self, end: float, threads: int, pause: float) -> None:
         while time.monotonic() < end:
-            self._in_threads(STEADY_THREADS, min(end, time.monotonic() + 1), STEADY_LOOK_EVERY_SECONDS)
+            self._in_threads(threads, min(end, time.monotonic() + 1), pause)
             gc.collect()  # what only waits to be collected is no growth
             descriptors = len(list(Path("/proc/self/fd").iterdir()))
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -155,7 +163,8 @@ def fork(live: Callable[[], None]) -> int:
 class Driver:
     """Whoever forks, kills and buries the processes, and listens to them."""
 
-    def __init__(self, cache_dir: str, seconds: float) -> None:
+    def __init__(self, cache_dir: str, seconds: float, workers: int, steady: int, threads: int, pause: float) -> None:
+        self._workers_wanted, self._steady = workers, (steady, threads, pause)
         self._listener, journal = os.pipe()
         os.set_blocking(self._listener, False)
         self._unread = b""
@@ -167,10 +176,11 @@ class Driver:
         self._seen = Soak()
 
     def run(self) -> Soak:
-        steady = fork(lambda: self._process.be_steady(self._end))
+        number, threads, pause = self._steady
+        steady = [fork(lambda: self._process.be_steady(self._end, threads, pause)) for _ in range(number)]
         kill_at = self._begin
         while time.monotonic() < self._end:
-            while len(self._workers) < WORKERS:
+            while len(self._workers) < self._workers_wanted:
                 self._workers.add(fork(lambda: self._process.be_a_worker(self._end)))
             if time.monotonic() >= kill_at:
                 os.kill(chance.choice(sorted(self._workers)), signal.SIGKILL)
@@ -180,7 +190,8 @@ class Driver:
             self._bury(os.WNOHANG)
             self._seen.most_leftovers = max(self._seen.most_leftovers, len(list(self._folder.glob("*.tmp"))))
         self._bury(0)
-        os.waitpid(steady, 0)
+        for process in steady:
+            os.waitpid(process, 0)
         self._listen()
         self._seen.seconds = time.monotonic() - self._begin
         self._seen.files = sorted(file.name for file in self._folder.iterdir())

@@ -12,14 +12,16 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from freezegun import freeze_time
 
-from ecr_secrets_backend import cache
+from ecr_secrets_backend import cache, entry
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cache import ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
@@ -46,7 +48,7 @@ AT_ONCE_SECONDS = 0.5  # without waiting for anything, and on a busy machine
 
 #: Users have more patience than tests. The rest is theirs.
 IMPATIENT = {"ecr_secrets_backend.aws.READ_TIMEOUT_SECONDS": 0.3, "ecr_secrets_backend.aws.ATTEMPTS": 1}
-SOON_OUT_OF_PATIENCE = {"ecr_secrets_backend.cache.LOOKUP_PATIENCE_SECONDS": 1.0}
+SHORT_TIMEOUT = {"ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS": 1.0}
 
 #: What AWS does, the code that it is told by, and a part of the remedy.
 OUTAGES: dict[str, tuple[Fault, str, str]] = {
@@ -116,11 +118,11 @@ class Host:
         :param age: how long by the host's clock, which may have been set
         :param uptime: how long by the clock that nobody can set
         """
-        token = replace(token, minted_at=token.minted_at - age, expires_at=token.expires_at - age)
+        token = replace(token, received_at=token.received_at - age, expires_at=token.expires_at - age)
         (mapped,) = Settings.parse(self.kwargs).connections.values()
         key = mapped.identity.in_environment(os.environ).key
-        entry = build_entry(token=token, recorded_at=token.minted_at, age=uptime, key=key)
-        self.store.write(f"{key}.json", entry.to_json())
+        entry = build_entry(token=token, recorded_at=token.received_at, age=uptime, key=key)
+        self.store.write(f"{key}.json", entry.to_json(), entry.useful_until)
 
 
 @pytest.fixture
@@ -215,17 +217,17 @@ def hanging(
     del aws
     if request.param == "name server":
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-name.invalid")
-        yield {**SOON_OUT_OF_PATIENCE, "socket.getaddrinfo": resolve_nothing}
+        yield {**SHORT_TIMEOUT, "socket.getaddrinfo": resolve_nothing}
     elif request.param == "program for credentials":
         (tmp_path / "config").write_text("[default]\ncredential_process = sleep 5\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        yield SOON_OUT_OF_PATIENCE
+        yield SHORT_TIMEOUT
     else:
         with serving(Dripping) as port:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            yield SOON_OUT_OF_PATIENCE
+            yield SHORT_TIMEOUT
 
 
 class TestHanging:
@@ -234,10 +236,10 @@ class TestHanging:
         (lookup,) = host.look_up(1, 0, hanging).lookups
 
         assert lookup.error is not None
-        for part in ("'docker_default'", "region: us-east-1", "TimedOut: ", "Look for what hangs"):
+        for part in ("'docker_default'", "region: us-east-1", "TimedOut: ", "Check what hangs"):
             assert part in lookup.error
         assert 1 <= lookup.seconds < 1 + AT_ONCE_SECONDS
-        assert cache.LOOKUP_PATIENCE_SECONDS <= 30
+        assert cache.LOOKUP_TIMEOUT_SECONDS <= 30
 
     def test_what_has_hung_is_not_waited_for_again(self, host: Host, hanging: Mapping[str, object]) -> None:
         """The next lookups, of this and of other processes, repeat the cause at once."""
@@ -274,7 +276,7 @@ class TestWarm:
             assert [level for level, _ in process.lines] == [logging.WARNING]
             assert "was not renewed" in process.lines[0][1]
             assert token.password not in process.lines[0][1]
-        assert sum(process.mints for process in processes) <= 1 + OUTAGE_SECONDS / (LIFE * cache.BACK_OFF_PART)
+        assert sum(process.mints for process in processes) <= 1 + OUTAGE_SECONDS / (LIFE * entry.BACK_OFF_PART)
 
     def test_a_hang_is_tried_once_though_no_process_sees_its_end(self, host: Host) -> None:
         """Tasks that are over soon do not each wait for the same hang."""
@@ -313,7 +315,7 @@ class TestWarm:
             host.aws.settle()
             recovered_at.append(time.time())
 
-        replaced = {"ecr_secrets_backend.cache.BACK_OFF_SECONDS": 1.6, "ecr_secrets_backend.aws.ATTEMPTS": 1}
+        replaced = {"ecr_secrets_backend.entry.BACK_OFF_SECONDS": 1.6, "ecr_secrets_backend.aws.ATTEMPTS": 1}
         processes = host.look_up_in_two_processes(1, LIFE * 0.3, replaced, meanwhile=recover)
 
         assert [process.lookups[-1].alive for process in processes] == [True, True]
@@ -347,6 +349,17 @@ EXPIRED_CREDENTIALS = """
 
 
 class TestClocks:
+    @pytest.mark.parametrize("offset", [300, -300])
+    def test_a_clock_that_is_five_minutes_off_serves_no_expired_token(self, host: Host, offset: float) -> None:
+        """AWS accepts the requests of such a host, so the margin before a token expires covers the difference."""
+        host.aws.set(clock_offset=offset)
+        token = mint(IDENTITY)
+        (call,) = host.aws.calls()
+        expires_at = call.time + TOKEN_LIFE_SECONDS  # by this host's clock
+
+        assert token.is_servable(expires_at - HOUR)
+        assert not token.is_servable(expires_at)
+
     @pytest.mark.parametrize("lag", [1, 11])
     def test_a_clock_that_was_set_back_does_not_prolong_a_token(self, host: Host, lag: int) -> None:
         """A token of twelve hours that was minted thirteen hours ago is dead, whatever the clock says."""
@@ -392,7 +405,7 @@ class TestClocks:
     def test_the_time_that_the_host_has_slept_counts(self) -> None:
         """Tokens grow old meanwhile. Here in a time namespace, whose other clocks know nothing of that day."""
         need_root()
-        print_uptime = [sys.executable, "-c", "from ecr_secrets_backend.cache import uptime; print(uptime())"]
+        print_uptime = [sys.executable, "-c", "from ecr_secrets_backend.entry import uptime; print(uptime())"]
         after_a_day_asleep = ["unshare", "--time", "--boottime", str(int(24 * HOUR)), "--fork", *print_uptime]
         awake, asleep = (
             subprocess.run(command, capture_output=True, text=True, check=False)
@@ -410,12 +423,13 @@ class TestClocks:
 
         def fake_mint() -> EcrToken:
             mints.append(now)
-            return build_token(minted_at=now, password=f"token {len(mints)}")
+            return build_token(received_at=now, password=f"token {len(mints)}")
 
-        processes = [TokenCache(HostStore(str(tmp_path)), HOUR, ProcessLayer(), lambda: now) for _ in range(3)]
+        processes = [TokenCache(HostStore(str(tmp_path)), HOUR, Memory()) for _ in range(3)]
         for _ in range(10):
-            for process in processes:
-                process.get(IDENTITY, fake_mint)
+            with freeze_time(datetime.fromtimestamp(now, timezone.utc)):
+                for process in processes:
+                    process.get(IDENTITY, fake_mint)
             now = NOW if now > NOW else NOW + 20 * HOUR
 
         assert mints == [NOW, NOW + 20 * HOUR]

@@ -8,17 +8,17 @@ import os
 import pickle
 import subprocess
 import sys
-import time
+from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from freezegun import freeze_time
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.airflow_options import seconds_kept
-from ecr_secrets_backend.backend import LookupDeniedError
-from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.airflow_compat import denial_class
+from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError
 from tests.airflow_version import DENIAL, TELLS_CLASS, ServerConnection, TaskConnection, put_into_task
 from tests.stand_ins.aws import Error
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 A = "123456789012"
 HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
 ROLE = "arn:aws:iam::210987654321:role/pull"
-GOES_ON = " Airflow may now go on to an older connection of that name, in its environment or its database."
+GOES_ON = " Airflow may now use an older connection with that ID, from its environment or its database."
 DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized")
 
 
@@ -159,7 +159,7 @@ def test_an_unmapped_lookup_and_a_hit_do_nothing_but_look(build: Any) -> None:
     sys.addaudithook(lambda event, _: events.append(event) if watching else None)
 
     backend.get_connection("postgres_default")
-    backend._fields(backend._connections["docker_default"])
+    backend.get_conn_value("docker_default")
     watching = False
 
     assert events == []
@@ -169,7 +169,7 @@ def test_a_failure_is_one_that_airflow_passes_on(aws: AwsStandIn, build: Any, ca
     """It names the connection, the region, the identity, the code and the remedy; and so does a line at ERROR."""
     aws.script(DENIED)
 
-    with pytest.raises(DENIAL or LookupDeniedError) as caught:
+    with pytest.raises(DENIAL or ConnectionUnavailableError) as caught:
         build().get_connection("docker_default")
 
     for part in ("docker_default", "us-east-1", "user/u", "AccessDeniedException", "ecr:GetAuthorizationToken"):
@@ -193,19 +193,19 @@ def test_a_failure_survives_pickling(
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     aws.script(DENIED)
-    with pytest.raises(LookupDeniedError) as caught:
+    with pytest.raises(ConnectionUnavailableError) as caught:
         build().get_connection("docker_default")
 
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
 
     assert hasattr(caught.value, "status_code") == bool(modules and DENIAL)
-    assert (type(copy), str(copy), copy.failure) == (LookupDeniedError, str(caught.value), caught.value.failure)
+    assert (type(copy), str(copy), copy.failure) == (denial_class(), str(caught.value), caught.value.failure)
 
 
 def test_a_failure_does_not_drag_along_what_it_came_from(aws: AwsStandIn, build: Any) -> None:
     """Neither a cause nor a context: their tracebacks' locals would be shown by Airflow 3.0."""
     aws.script(DENIED)
-    with pytest.raises(LookupDeniedError) as caught:
+    with pytest.raises(ConnectionUnavailableError) as caught:
         build().get_connection("docker_default")
 
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
@@ -226,10 +226,34 @@ def test_the_retries_of_a_failed_lookup_are_free(aws: AwsStandIn, build: Any) ->
     """Airflow's API server asks five times, each time perhaps of a backend that was just built."""
     aws.script(DENIED)
     for _ in range(5):
-        with pytest.raises(LookupDeniedError):
+        with pytest.raises(ConnectionUnavailableError):
             build().get_connection("docker_default")
 
     assert len(aws.calls()) == 1
+
+
+UNBUILDABLE = """
+import traceback
+from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend.errors import ConnectionUnavailableError
+backend = EcrSecretsBackend(connections={{"docker_default": {host!r}}}, cache_dir={cache_dir!r})
+try:
+    backend.get_connection("docker_default")
+except ConnectionUnavailableError as error:
+    print("".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()))
+"""
+
+
+def test_a_connection_that_airflow_cannot_build_is_a_failed_lookup(aws: AwsStandIn, tmp_path: Path) -> None:
+    """Such as on a server with a bad Fernet key: its cause is reported, and no frame holds the token."""
+    program = UNBUILDABLE.format(host=HOST, cache_dir=str(tmp_path))
+    environment = {**os.environ, "AIRFLOW__CORE__FERNET_KEY": "not a key"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+
+    assert "Airflow cannot build its Connection" in run.stdout
+    assert "fernet_key" in run.stdout
+    assert len(aws.calls()) == 1
+    assert not [secret for secret in aws.secrets() if secret in run.stdout + run.stderr]
 
 
 def test_a_mint_is_told_in_one_line(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,17 +284,29 @@ def test_a_second_process_needs_no_boto3(aws: AwsStandIn, build: Any, tmp_path: 
     assert len(aws.calls()) == 1
 
 
-@pytest.mark.parametrize(("use_cache", "calls"), [("False", 1), ("True", 2)])
-def test_a_token_outlives_airflow_s_own_cache(
-    aws: AwsStandIn, build: Any, monkeypatch: pytest.MonkeyPatch, use_cache: str, calls: int
-) -> None:
-    """With ``[secrets] use_cache`` on, a token that may die while Airflow keeps it is not served."""
-    monkeypatch.setenv("AIRFLOW__SECRETS__USE_CACHE", use_cache)
-    monkeypatch.setattr("ecr_secrets_backend.backend.seconds_kept", seconds_kept.__wrapped__)
-    aws.set(token_life=3600)
-    backend = build(refresh_before=0)
-    passwords = [backend.get_connection("docker_default").password]
-    backend._cache._clock = lambda: time.time() + 2500  # the token lives, but not for another quarter of an hour
-    passwords.append(backend.get_connection("docker_default").password)
+def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten hours of hits, a renewal that fails, an end that names the cause, and a new token when AWS is well again."""
+    start = datetime.now(timezone.utc)
+    backend = build()
 
-    assert len(set(passwords)) == len(aws.calls()) == calls
+    def look_up(hours: float) -> str:
+        with freeze_time(start + timedelta(hours=hours)):
+            return str(backend.get_connection("docker_default").password)
+
+    first = look_up(0)
+    assert look_up(10) == first
+    assert len(aws.calls()) == 1
+
+    aws.script(DENIED)
+    assert look_up(11.5) == first
+    assert len(aws.calls()) == 2
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "AccessDeniedException" in warning
+
+    with pytest.raises(ConnectionUnavailableError, match=r"'docker_default' .*AccessDeniedException"):
+        look_up(12)
+    aws.settle()
+    aws.set(clock_offset=12.5 * 3600)
+    second = look_up(12.5)
+    assert second != first
+    assert aws.authorise("AWS", second).alive

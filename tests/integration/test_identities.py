@@ -16,9 +16,8 @@ import pytest
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.backend import LookupDeniedError
-from ecr_secrets_backend.cache import ProcessLayer, TokenCache
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.cache import Memory, TokenCache
+from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.airflow_version import put_into_task
@@ -55,7 +54,7 @@ def calls(bare: AwsStandIn, tmp_path: Path) -> Callable[..., list[Call]]:
         (mapped,) = Settings.parse({"connections": {"docker_default": HOST}, **settings}).connections.values()
         identity = mapped.identity.in_environment(os.environ)
         before = len(bare.calls())
-        cache = TokenCache(HostStore(str(tmp_path / "cache")), HOUR, ProcessLayer())
+        cache = TokenCache(HostStore(str(tmp_path / "cache")), HOUR, Memory())
         cache.get(identity, partial(mint, identity))
         return bare.calls()[before:]
 
@@ -251,7 +250,7 @@ class TestAirflowConnection:
             backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
             if request.param == "task":
                 put_into_task(backend)
-            backend._cache._process = ProcessLayer()
+            backend._cache._memory = Memory()
             before = len(bare.calls())
             for conn_id in settings["connections"]:
                 assert backend.get_connection(conn_id).password
@@ -331,7 +330,7 @@ class TestAirflowConnection:
         """By its ID and the remedy, and AWS is not asked."""
         backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_missing")
 
-        with pytest.raises(LookupDeniedError, match="Add an Airflow connection 'aws_missing'"):
+        with pytest.raises(ConnectionUnavailableError, match="Add an Airflow connection 'aws_missing'"):
             backend.get_connection("docker_default")
 
         assert bare.calls() == []
@@ -344,7 +343,7 @@ class TestAirflowConnection:
         add_connection()
         monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
 
-        with pytest.raises(LookupDeniedError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
+        with pytest.raises(ConnectionUnavailableError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
             look_up()
 
     @pytest.mark.parametrize("fails", [False, True])
@@ -356,7 +355,7 @@ class TestAirflowConnection:
         add_connection(aws_session_token="a-session-of-airflows")
         if fails:
             bare.script(Error("AccessDeniedException"))
-        with pytest.raises(LookupDeniedError) if fails else nullcontext() as caught:
+        with pytest.raises(ConnectionUnavailableError) if fails else nullcontext() as caught:
             look_up()
 
         frames = caught.traceback if caught else ()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
+from freezegun import freeze_time
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.cache import ProcessLayer
+from ecr_secrets_backend.cache import Memory
 from tests.airflow_version import put_into_task
 from tests.stand_ins.aws import Error
 
@@ -33,7 +34,7 @@ def new_process(tmp_path: Path) -> Callable[[], EcrSecretsBackend]:
 
     def build() -> EcrSecretsBackend:
         backend = EcrSecretsBackend(connections={"docker_default": HOST}, cache_dir=str(tmp_path / "cache"))
-        backend._cache._process = ProcessLayer()
+        backend._cache._memory = Memory()
         put_into_task(backend)
         return backend
 
@@ -49,15 +50,16 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_mint_has_one_line(new_process: Callable[[], EcrSecretsBackend], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_has_one_line(new_process: Callable[[], EcrSecretsBackend], caplog: pytest.LogCaptureFixture) -> None:
     """At INFO: whose token it is, for which registry, until when it is valid, and how long it took."""
     caplog.set_level(logging.DEBUG)
     new_process().get_connection("docker_default")
-    ((level, line),) = told(caplog)
+    (level, line), *others = told(caplog)
 
     assert level == "INFO"
+    assert [level for level, _ in others] == ["DEBUG"]
     assert re.fullmatch(
-        rf"Minted an ECR token for connection 'docker_default': registry {HOST}, region us-east-1, "
+        rf"Received an ECR token for connection 'docker_default': registry {HOST}, region us-east-1, "
         r"identity boto3's default credentials, valid until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00, in \d+\.\d s",
         line,
     )
@@ -92,17 +94,17 @@ def test_an_old_token_has_a_warning_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Which also says for how long it serves, and why AWS gives no other."""
-    monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_PATIENCE_SECONDS", 30.0)  # a busy machine may need it
+    monkeypatch.setattr("ecr_secrets_backend.cache.RENEWAL_TIMEOUT_SECONDS", 30.0)  # a busy machine may need it
     new_process().get_connection("docker_default")
     aws.script(DENIED)
     late = new_process()
-    late._cache._clock = lambda: time.time() + 11.5 * 3600
     caplog.clear()
-    late.get_connection("docker_default")
+    with freeze_time(datetime.now(timezone.utc) + timedelta(hours=11.5)):
+        late.get_connection("docker_default")
     ((level, line),) = told(caplog)
 
     assert level == "WARNING"
-    assert re.search(rf"the old one serves for 1[78]\d\d s more. AccessDeniedException: .*{REMEDY}", line)
+    assert re.search(rf"was not renewed; it is valid for 1[78]\d\d s more. AccessDeniedException: .*{REMEDY}", line)
 
 
 def test_a_lookup_that_fails_has_an_error_with_the_remedy(
@@ -128,4 +130,4 @@ def test_a_cache_that_fails_has_a_warning_with_the_remedy(tmp_path: Path, caplog
     level, line = told(caplog)[0]
 
     assert level == "WARNING"
-    assert re.search("Not a directory. See what `ecr-secrets-backend status` tells this user, or set cache_dir", line)
+    assert re.search("Not a directory. This process uses .* instead. Make cache_dir with mode 1777", line)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from ecr_secrets_backend import aws as real_aws
-from ecr_secrets_backend.cache import RENEWAL_PATIENCE_SECONDS, Entry, ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import RENEWAL_TIMEOUT_SECONDS, Memory, TokenCache
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.crowd import crowd
@@ -43,8 +44,9 @@ def make_stale(cache_dir: Path) -> None:
     entry = Entry.from_json(file.read_bytes())
     assert entry is not None
     assert entry.token is not None
-    old = replace(entry.token, minted_at=time.time() - 1.1 * (entry.token.expires_at - time.time()))
-    HostStore(str(cache_dir)).write(file.name, replace(entry, token=old).to_json())
+    old = replace(entry.token, received_at=time.time() - 1.1 * (entry.token.expires_at - time.time()))
+    due = replace(entry, token=old)
+    HostStore(str(cache_dir)).write(file.name, due.to_json(), due.useful_until)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_crowd_renews_once_and_nobody_waits(aws: AwsStandIn, kwargs: dict[str,
     assert later.token != first.token
     assert len(aws.calls()) == 2
     *others, renewing = sorted(lookup.seconds for lookup in lookups)
-    assert max(others) < RENEWAL_PATIENCE_SECONDS
+    assert max(others) < RENEWAL_TIMEOUT_SECONDS
     assert renewing < SLOW_MINT_SECONDS / 2
 
 
@@ -109,8 +111,8 @@ def test_whoever_has_the_turn_looks_again(aws: AwsStandIn, tmp_path: Path) -> No
     """Another process may have minted, and given up the turn, since this one has looked."""
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
     mint = partial(real_aws.mint, identity)
-    early = TokenCache(HostStore(str(tmp_path)), 3600, ProcessLayer())
-    late = TokenCache(LateStore(str(tmp_path), lambda: early.get(identity, mint)), 3600, ProcessLayer())
+    early = TokenCache(HostStore(str(tmp_path)), 3600, Memory())
+    late = TokenCache(LateStore(str(tmp_path), lambda: early.get(identity, mint)), 3600, Memory())
 
     assert late.get(identity, mint)[0] == early.get(identity, mint)[0]
     assert len(aws.calls()) == 1

@@ -62,7 +62,7 @@ def test_a_token_is_what_aws_says(aws: AwsStandIn) -> None:
     assert aws.authorise(token.username, token.password, region="us-east-1").alive
     assert token.username == "AWS"
     assert token.registry == "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-    assert token.life == pytest.approx(43_200, abs=2)
+    assert token.lifetime == pytest.approx(43_200, abs=2)
 
 
 def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
@@ -147,7 +147,7 @@ def test_the_environments_flags_of_endpoints_stay_in_force(
 
 def test_an_explicit_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn) -> None:
     """Where the environment names an endpoint, it is asked, whatever the registry's host says."""
-    assert mint(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_alive(time.time())
+    assert mint(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_servable(time.time())
     assert len(aws.calls()) == 1
 
 
@@ -164,7 +164,7 @@ def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
     """Once: boto3's standard retries."""
     aws.script(Error("ThrottlingException", times=1))
 
-    assert mint(IDENTITY).is_alive(time.time())
+    assert mint(IDENTITY).is_servable(time.time())
     assert len(aws.calls()) == 2
 
 

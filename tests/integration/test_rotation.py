@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend import aws as real_aws
-from ecr_secrets_backend.cache import RENEWAL_PATIENCE_SECONDS, ProcessLayer, TokenCache
+from ecr_secrets_backend.cache import RENEWAL_TIMEOUT_SECONDS, Memory, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.readers import read
@@ -51,20 +51,19 @@ def test_readers_see_whole_and_living_tokens_while_they_rotate(
 
 def test_a_token_that_dies_while_its_renewal_is_waited_for_is_not_served(aws: AwsStandIn, tmp_path: Path) -> None:
     """It lived when the lookup began; whoever has waited looks again."""
-    ahead = 0.0
-    cache = TokenCache(HostStore(str(tmp_path)), 3600, ProcessLayer(), lambda: time.time() + ahead)
+    cache = TokenCache(HostStore(str(tmp_path)), 3600, Memory())
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
     mint = partial(real_aws.mint, identity)
     aws.set(token_life=3)
     first = cache.get(identity, mint)[0]
     aws.set(token_life=3600)
-    aws.script(Delay(RENEWAL_PATIENCE_SECONDS + 0.5))
+    aws.script(Delay(RENEWAL_TIMEOUT_SECONDS + 0.5))
 
-    ahead = 2.5
-    served = cache.get(identity, mint)[0]
+    time.sleep(first.expires_at - RENEWAL_TIMEOUT_SECONDS - time.time())
+    served = cache.get(identity, mint).token
 
     assert served != first
-    assert time.time() + ahead < served.expires_at
+    assert time.time() < served.expires_at
     assert len(aws.calls()) == 2
 
 
@@ -72,13 +71,13 @@ def test_a_file_is_read_while_it_is_replaced(tmp_path: Path) -> None:
     """A reader that has opened the file before reads what was in it, and finds no fault with it."""
     store = HostStore(str(tmp_path))
     contents = [b"a" * 4_000, b"b" * 4_000]
-    store.write("entry.json", contents[0])
+    store.write("entry.json", contents[0], time.time() + 60)
     found = set()
     done = threading.Event()
 
     def replace() -> None:
         for number in range(500):
-            store.write("entry.json", contents[number % 2])
+            store.write("entry.json", contents[number % 2], time.time() + 60)
         done.set()
 
     writer = threading.Thread(target=replace)

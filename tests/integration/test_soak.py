@@ -24,6 +24,23 @@ MOST_GROWTH_KIB = 16 * 1024  # the allocator keeps some of what it has freed
 FILE_NAME = re.compile(r"[0-9a-f]{32}\.(json|lock|json\.[0-9a-f]{64}\.tmp)")
 
 
+READ_SECONDS = 15
+READ_LIFETIME_SECONDS = 3.0
+
+
+@pytest.mark.timeout(READ_SECONDS + 60)
+def test_no_lookup_fails_though_renewals_are_slower_than_the_machine_is_busy(aws: AwsStandIn, tmp_path: Path) -> None:
+    """Forty threads of four processes read without a pause while others are killed: a late renewal is no failure."""
+    aws.set(token_life=READ_LIFETIME_SECONDS)
+    aws.script(Delay(AWS_SECONDS))
+
+    seen = soak(tmp_path / "cache", READ_SECONDS, workers=2, steady=4, threads=10, pause=0)
+
+    assert seen.problems == []
+    assert seen.killed > 10
+    assert len(aws.calls()) <= seen.seconds / (READ_LIFETIME_SECONDS / 2) + 4
+
+
 @pytest.mark.timeout(SOAK_SECONDS + 60)
 def test_a_soak(aws: AwsStandIn, tmp_path: Path) -> None:
     """No dead token, no failed lookup, no more calls than lives and kills, and nothing that piles up."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ecr_secrets_backend.cache import Entry, uptime
+from ecr_secrets_backend.entry import Entry, uptime
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.token import EcrToken
 
 NOW = 1_800_000_000.0
-TWELVE_HOURS = 43_200.0
+HOUR = 3600.0
+TWELVE_HOURS = 12 * HOUR
 
 
-def build_token(*, minted_at: float = NOW, life: float = TWELVE_HOURS, **fields: Any) -> EcrToken:
-    token = EcrToken("AWS", "a-token", "123456789012.dkr.ecr.us-east-1.amazonaws.com", minted_at, minted_at + life, 0.0)
-    return replace(token, **fields)
+def build_token(*, received_at: float = NOW, lifetime: float = TWELVE_HOURS, **fields: Any) -> EcrToken:
+    host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    return replace(EcrToken("AWS", "a-token", host, received_at, received_at + lifetime), **fields)
 
 
 def build_entry(*, key: str = "a-key", recorded_at: float = NOW, age: float = 0.0, **fields: Any) -> Entry:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import PARTITIONS, Partition
@@ -174,7 +174,9 @@ CONFIGURATIONS = _objects(
 FINITE = st.floats(-1e300, 1e300)  # so that a difference of two is finite as well
 FAILURES = st.builds(MintFailure)
 LIKELY_TOKENS = st.builds(
-    lambda life, jitter: build_token(life=life, jitter=jitter), st.floats(-100, 50_000), st.floats(0, 1)
+    lambda lifetime, password: build_token(lifetime=lifetime, password=password),
+    st.floats(-100, 50_000),
+    st.sampled_from(["a-token", *"abcdefgh"]),
 )
 LIKELY_TIMES = st.floats(-50_000, 100_000).map(NOW.__add__)
 IDENTITY = AwsIdentity("ecr", "us-east-1")
@@ -182,24 +184,31 @@ LIKELY_ENTRIES = st.builds(
     lambda **fields: build_entry(key=IDENTITY.key, **fields),
     token=st.none() | LIKELY_TOKENS,
     failure=st.none() | FAILURES,
+    failures=st.integers(0, 10_000),
     recorded_at=st.just(NOW) | LIKELY_TIMES,
     age=st.just(0.0) | st.floats(-50_000, 100_000),
 )
 ENTRIES = st.builds(
     Entry,
-    st.none() | st.builds(EcrToken, registry=st.none() | hosts(), minted_at=FINITE, expires_at=FINITE, jitter=FINITE),
-    st.none() | FAILURES,
-    FINITE,
-    FINITE,
     st.text(),
+    st.text(),
+    st.none() | st.builds(EcrToken, registry=st.none() | hosts(), received_at=FINITE, expires_at=FINITE),
+    st.none() | FAILURES,
+    st.integers(0, 10**6),
+    st.booleans(),
+    FINITE,
+    FINITE,
 )
 _ODD_TEXTS: Values = st.text() | st.text() | st.sampled_from([None, False, 0, [], {}, "\ud800", "\ud800\udc00"])
 _ODD_TIMES: Values = FINITE | FINITE | ANY_NUMBER | st.booleans()
 ODD_ENTRIES = st.builds(
     Entry,
-    st.none() | st.builds(EcrToken, _ODD_TEXTS, _ODD_TEXTS, _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES, _ODD_TIMES),
-    st.none() | FAILURES | st.builds(MintFailure, _ODD_TEXTS),
-    FINITE | _ODD_TIMES,
-    FINITE | _ODD_TIMES,
     st.text() | _ODD_TEXTS,
+    st.text() | _ODD_TEXTS,
+    st.none() | st.builds(EcrToken, _ODD_TEXTS, st.text(), _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES),
+    st.none() | FAILURES | st.builds(MintFailure, _ODD_TEXTS),
+    st.integers(0, 10**6) | _ODD_TIMES,
+    st.booleans() | _ODD_TEXTS,
+    FINITE | _ODD_TIMES,
+    FINITE | _ODD_TIMES,
 )

@@ -1,320 +1,227 @@
 from __future__ import annotations
 
-import ctypes
 import errno
+import logging
 import os
 import signal
 import stat
+import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from freezegun import freeze_time
 
-from ecr_secrets_backend.host_store import FOLDER_NAME, LARGEST_FILE_BYTES, HostStore, UnsafeFileError
+from ecr_secrets_backend import host_lock, host_store, private_files
+from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore, Survey
+from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, UnsafeFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAME = "entry.json"
+KEY = "entry"
+NAME = f"{KEY}.json"
+LOCK = f"{KEY}.lock"
+DESCRIPTORS = Path("/proc/self/fd")
+DAY_SECONDS = 86_400.0
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> HostStore:
-    return HostStore(str(tmp_path))
+def folder_in(place: Path) -> Path:
+    return place / FOLDER_NAME.format(uid=os.geteuid())
 
 
-@pytest.fixture
-def folder(store: HostStore, tmp_path: Path) -> Path:
-    store.read("nothing")
-    return tmp_path / FOLDER_NAME.format(uid=os.geteuid())
+def write(store: HostStore, content: bytes, name: str = NAME) -> None:
+    """Write a file that is of use for a day."""
+    store.write(name, content, time.time() + DAY_SECONDS)
 
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
-def test_what_was_written_is_read(store: HostStore) -> None:
-    """And what was not is None."""
-    store.write(NAME, b"content")
-
-    assert store.read(NAME) == b"content"
-    assert store.read("other") is None
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o177])
-def test_nobody_else_may_read_or_write(store: HostStore, folder: Path, umask: int) -> None:
-    """0600 in 0700, whatever the umask."""
-    previous = os.umask(umask)
-    try:
-        store.write(NAME, b"content")
-        with store.turn(NAME):
-            pass
-    finally:
-        os.umask(previous)
-
-    assert mode_of(folder) == 0o700
-    assert {mode_of(file) for file in folder.iterdir()} == {0o600}
-
-
-@pytest.mark.parametrize("mode", [0o777, 0o701, 0o500, 0o1700])
-def test_a_folder_of_another_mode_is_set_right(store: HostStore, folder: Path, mode: int) -> None:
-    """By the next operation: it is closed to others, and open to us."""
-    folder.chmod(mode)
-    store.read(NAME)
-
-    assert mode_of(folder) == 0o700
-
-
-def test_parents_of_the_configured_folder_are_made(tmp_path: Path) -> None:
-    """A container's fresh volume is empty."""
-    store = HostStore(str(tmp_path / "a" / "b"))
-    store.write(NAME, b"content")
-
-    assert store.read(NAME) == b"content"
-
-
-def test_what_is_made_is_closed_to_others_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no moment in which they could open it."""
-    monkeypatch.setattr("os.fchmod", lambda *_: pytest.fail("it was made open"))
-    previous = os.umask(0)
-    try:
-        HostStore(str(tmp_path / "a" / "b")).write(NAME, b"content")
-    finally:
-        os.umask(previous)
-
-    assert mode_of(tmp_path / "a") == mode_of(tmp_path / "a" / "b") == 0o700
-
-
-def test_processes_that_make_the_folder_at_once_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is late finds it made, and its parents as well."""
-    make = os.mkdir
-
-    def late(path: str, mode: int) -> None:
-        make(path, mode)
-        raise FileExistsError(errno.EEXIST, "File exists", path)
-
-    monkeypatch.setattr("os.mkdir", late)
-    store = HostStore(str(tmp_path / "a" / "b"))
-    store.write(NAME, b"content")
-
-    assert store.read(NAME) == b"content"
-
-
-def test_the_folder_may_be_deleted_at_any_time(store: HostStore, folder: Path) -> None:
-    """It is made anew."""
-    store.write(NAME, b"old")
-    (folder / NAME).unlink()
-    folder.rmdir()
-    assert store.read(NAME) is None
-    store.write(NAME, b"new")
-
-    assert store.read(NAME) == b"new"
-
-
-def test_by_default_it_lives_in_the_users_runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory, and gone when the user is."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    HostStore(None).write(NAME, b"content")
-
-    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
-
-
-@pytest.mark.parametrize("runtime_folder", ["", "relative", "/proc/nonexistent", "/dev/null"])
-def test_without_a_runtime_folder_it_lives_in_shared_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_folder: str
+def ignore_permissions(
+    monkeypatch: pytest.MonkeyPatch, place: Path, is_kind: Callable[[int], bool] = lambda _: True
 ) -> None:
-    """Services seldom have a runtime folder, or have inherited that of somebody else."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_folder)
-    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_MEMORY", str(tmp_path))
-    HostStore(None).write(NAME, b"content")
+    """Let the files or folders below a place be open to all users, whatever their permissions are set to."""
+    status_of = os.fstat
 
-    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
+    def fstat(descriptor: int) -> os.stat_result:
+        status = status_of(descriptor)
+        is_below = place in Path(f"/proc/self/fd/{descriptor}").readlink().parents
+        return os.stat_result((status.st_mode | 0o077, *status[1:])) if is_below and is_kind(status[0]) else status
 
-
-def test_without_shared_memory_it_lives_in_the_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last resort, for a kernel or a container without ``/dev/shm``."""
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr("ecr_secrets_backend.host_store._SHARED_MEMORY", "/proc/nonexistent")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    HostStore(None).write(NAME, b"content")
-
-    assert (tmp_path / FOLDER_NAME.format(uid=os.geteuid()) / NAME).exists()
+    monkeypatch.setattr("os.fstat", fstat)
 
 
-def test_it_tells_where_it_is_looked_for() -> None:
-    """For whoever reads a complaint about it."""
-    assert str(HostStore("/var/cache/tokens")) == "/var/cache/tokens"
-    assert str(HostStore(None)) == "$XDG_RUNTIME_DIR, /dev/shm or the temp folder"
+class TestFiles:
+    def test_what_was_written_is_read(self, store: HostStore) -> None:
+        write(store, b"content")
 
+        assert store.read(NAME) == b"content"
+        assert store.read("other") is None
 
-def test_a_link_is_not_followed(store: HostStore, folder: Path, tmp_path: Path) -> None:
-    """Neither read nor written through; a write replaces it."""
-    target = tmp_path / "target"
-    target.write_bytes(b"theirs")
-    (folder / NAME).symlink_to(target)
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o177])
+    def test_no_other_user_may_read_or_write(self, store: HostStore, folder: Path, umask: int) -> None:
+        """0600 in 0700, whatever the umask."""
+        previous = os.umask(umask)
+        try:
+            write(store, b"content")
+            lock = store.take_lock(KEY)
+        finally:
+            os.umask(previous)
 
-    with pytest.raises(OSError, match="symbolic links"):
-        store.read(NAME)
-    store.write(NAME, b"ours")
-    assert store.read(NAME) == b"ours"
-    assert target.read_bytes() == b"theirs"
+        assert lock is not None
+        lock.release()
+        assert mode_of(folder) == 0o700
+        assert {mode_of(file) for file in folder.iterdir()} == {0o600}
 
+    @pytest.mark.parametrize("size", [20_000, LARGEST_FILE_BYTES])
+    def test_a_token_may_grow(self, store: HostStore, size: int) -> None:
+        """AWS does not fix its size: several times today's fits, and the largest is read whole."""
+        write(store, b"x" * size)
 
-def test_a_link_in_the_folders_place_is_refused(store: HostStore, folder: Path, tmp_path: Path) -> None:
-    """Nothing is made behind it."""
-    folder.rmdir()
-    target = tmp_path / "target"
-    target.mkdir()
-    folder.symlink_to(target)
+        assert store.read(NAME) == b"x" * size
 
-    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
-        store.write(NAME, b"content")
-    assert not list(target.iterdir())
+    def test_what_is_too_large_to_be_read_is_not_written(self, store: HostStore, folder: Path) -> None:
+        """What was there before is kept."""
+        write(store, b"old")
+        with pytest.raises(OSError, match="65,537 bytes are too large") as caught:
+            write(store, b"x" * (LARGEST_FILE_BYTES + 1))
 
+        assert caught.value.errno == errno.EFBIG
+        assert store.read(NAME) == b"old"
+        assert names_in(folder) == [NAME]
 
-def test_a_file_in_the_folders_place_is_refused(store: HostStore, folder: Path) -> None:
-    """And left as it was."""
-    folder.rmdir()
-    folder.touch(0o644)
+    def test_what_is_deleted_is_gone(self, store: HostStore) -> None:
+        """The caller learns whether there was anything."""
+        write(store, b"content")
 
-    with pytest.raises(NotADirectoryError):
-        store.read(NAME)
-    assert mode_of(folder) == 0o644
+        assert store.delete(NAME)
+        assert store.read(NAME) is None
+        assert not store.delete(NAME)
 
+    def test_a_reader_never_sees_half_a_file(self, store: HostStore, folder: Path) -> None:
+        """A file is replaced, not rewritten: a reader that has opened the old one reads it to its end."""
+        write(store, b"old")
+        with (folder / NAME).open("rb") as reader:
+            write(store, b"new")
+            assert reader.read() == b"old"
 
-def test_a_link_in_a_locks_place_is_replaced(store: HostStore, folder: Path, tmp_path: Path) -> None:
-    """The turn is taken at a file of our own."""
-    target = tmp_path / "target"
-    (folder / f"{NAME}.lock").symlink_to(target)
+    def test_a_file_that_is_replaced_while_it_is_read_is_read(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reader that has opened the old file returns it, though it has no name any more."""
+        write(store, b"old")
+        status_of = os.fstat
 
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-    assert not target.exists()
+        def meanwhile_replaced(descriptor: int) -> os.stat_result:
+            if stat.S_ISREG(status_of(descriptor).st_mode):
+                (folder / NAME).unlink(missing_ok=True)
+            return status_of(descriptor)
 
+        monkeypatch.setattr("os.fstat", meanwhile_replaced)
+        assert store.read(NAME) == b"old"
 
-def test_an_empty_folder_in_a_files_place_is_replaced(store: HostStore, folder: Path) -> None:
-    """In an entry's, and in a lock's."""
-    for name in (NAME, f"{NAME}.lock"):
-        (folder / name).mkdir()
-    with pytest.raises(UnsafeFileError, match="is not a file"):
-        store.read(NAME)
+    def test_what_the_system_writes_in_parts_is_written_whole(
+        self, store: HostStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A nearly full disk takes the first part only."""
+        write_all = os.write
+        monkeypatch.setattr("os.write", lambda file, content: write_all(file, content[:3]))
+        write(store, b"content")
 
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-    store.write(NAME, b"content")
-    assert store.read(NAME) == b"content"
+        assert store.read(NAME) == b"content"
 
+    def test_a_link_is_not_followed(self, store: HostStore, folder: Path, tmp_path: Path) -> None:
+        """It is neither read nor written through; a write replaces it."""
+        target = tmp_path / "target"
+        target.write_bytes(b"theirs")
+        (folder / NAME).symlink_to(target)
 
-def test_a_write_that_fails_leaves_nothing_behind(store: HostStore, folder: Path) -> None:
-    """Here because of what stands in the file's place; on a full disk as well."""
-    (folder / NAME).mkdir()
-    (folder / NAME / "content").touch()
+        with pytest.raises(OSError, match="symbolic links"):
+            store.read(NAME)
+        write(store, b"ours")
+        assert store.read(NAME) == b"ours"
+        assert target.read_bytes() == b"theirs"
 
-    with pytest.raises(OSError, match="not empty"):
-        store.write(NAME, b"content")
-    assert [file.name for file in folder.iterdir()] == [NAME]
+    def test_an_empty_folder_in_the_place_of_a_file_is_replaced(self, store: HostStore, folder: Path) -> None:
+        (folder / NAME).mkdir()
+        with pytest.raises(UnsafeFileError, match="is not a file"):
+            store.read(NAME)
 
+        write(store, b"content")
+        assert store.read(NAME) == b"content"
 
-def test_a_write_that_fails_says_why(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if there is nothing to tidy up any more, because another writer has done so."""
+    def test_a_write_that_fails_leaves_nothing_behind(self, store: HostStore, folder: Path) -> None:
+        """Here because of what stands in the place of the file; on a full disk as well."""
+        (folder / NAME).mkdir()
+        (folder / NAME / "content").touch()
 
-    def fail(temporary: str, _: str, *, src_dir_fd: int, **_options: Any) -> None:
-        os.unlink(temporary, dir_fd=src_dir_fd)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        with pytest.raises(OSError, match="not empty"):
+            write(store, b"content")
+        assert names_in(folder) == [NAME]
 
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="No space left"):
-        store.write(NAME, b"content")
+    def test_a_write_that_fails_reports_the_cause(self, store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if another process has removed the temporary file already."""
 
+        def fail(temporary: str, _: str, *, src_dir_fd: int, **_options: Any) -> None:
+            os.unlink(temporary, dir_fd=src_dir_fd)
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-def test_a_write_makes_a_file_of_its_own(
-    store: HostStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It never writes through what stands there, even if an attacker guesses the name, and just in time."""
-    monkeypatch.setattr("secrets.token_hex", lambda: "guessed")
-    monkeypatch.setattr("os.listdir", lambda _: [])
-    target = tmp_path / "target"
-    target.write_bytes(b"theirs")
-    (folder / f"{NAME}.guessed.tmp").hardlink_to(target)
+        monkeypatch.setattr("os.replace", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write(store, b"content")
 
-    with pytest.raises(FileExistsError):
-        store.write(NAME, b"ours")
-    assert target.read_bytes() == b"theirs"
+    def test_a_write_makes_a_file_of_its_own(
+        self, store: HostStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It never writes through what stands there, even if an attacker guesses the name."""
+        monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+        target = tmp_path / "target"
+        target.write_bytes(b"theirs")
+        (folder / f"{NAME}.guessed.tmp").hardlink_to(target)
 
+        with pytest.raises(FileExistsError):
+            write(store, b"ours")
+        assert target.read_bytes() == b"theirs"
 
-def test_no_two_writes_share_a_temporary_file(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else one could move the other's into place half written."""
-    temporaries: list[str] = []
-    replace = os.replace
+    def test_no_two_writes_share_a_temporary_file(self, store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise one could move the other's into place half written."""
+        temporaries: list[str] = []
+        replace = os.replace
 
-    def record(temporary: str, *arguments: Any, **options: Any) -> None:
-        temporaries.append(temporary)
-        replace(temporary, *arguments, **options)
+        def record(temporary: str, *arguments: Any, **options: Any) -> None:
+            temporaries.append(temporary)
+            replace(temporary, *arguments, **options)
 
-    monkeypatch.setattr("os.replace", record)
-    for _ in range(2):
-        store.write(NAME, b"content")
+        monkeypatch.setattr("os.replace", record)
+        for _ in range(2):
+            write(store, b"content")
 
-    assert len(set(temporaries)) == 2
+        assert len(set(temporaries)) == 2
 
+    def test_two_writers_at_once_do_no_harm(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of the two contents is there in the end, and neither writer fails."""
+        replace = os.replace
 
-def test_a_socket_in_a_locks_place_is_replaced(store: HostStore, folder: Path) -> None:
-    """It cannot be opened as a file at all."""
-    lock = folder / f"{NAME}.lock"
-    os.mknod(lock, stat.S_IFSOCK | 0o600)
+        def after_another(*arguments: Any, **options: Any) -> None:
+            monkeypatch.setattr("os.replace", replace)
+            write(store, b"another")
+            replace(*arguments, **options)
 
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-    assert lock.is_file()
-
-
-def test_what_stands_in_a_locks_place_may_be_removed_by_another(
-    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is gone, which is all that was wanted."""
-    (folder / f"{NAME}.lock").touch(0o644)
-    remove = os.unlink
-
-    def late(*arguments: Any, **options: Any) -> None:
-        remove(*arguments, **options)
-        remove(*arguments, **options)
-
-    monkeypatch.setattr("os.unlink", late)
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-
-
-def test_a_lock_that_cannot_be_opened_is_not_removed(
-    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody may hold it; as when this process has no descriptors left."""
-    lock = folder / f"{NAME}.lock"
-    lock.touch(0o600)
-    open_file = os.open
-
-    def fail(path: str, *arguments: Any, **options: Any) -> int:
-        if path == lock.name:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return open_file(path, *arguments, **options)
-
-    monkeypatch.setattr("os.open", fail)
-    with pytest.raises(OSError, match="Too many"), store.turn(NAME):
-        pass
-    assert lock.exists()
-
-
-@pytest.mark.parametrize("size", [20_000, LARGEST_FILE_BYTES])
-def test_a_token_may_grow(store: HostStore, size: int) -> None:
-    """AWS does not fix its size: several times today's fits, and the largest is read whole."""
-    store.write(NAME, b"x" * size)
-
-    assert store.read(NAME) == b"x" * size
+        monkeypatch.setattr("os.replace", after_another)
+        write(store, b"one")
+        assert names_in(folder) == [NAME]
+        assert store.read(NAME) == b"one"
 
 
 def spoil_by_mode(mode: int) -> Callable[[Path], None]:
@@ -334,266 +241,554 @@ def spoil_by_pipe(file: Path) -> None:
     os.mkfifo(file, 0o600)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "problem"),
-    [
-        *((spoil_by_mode(0o600 | bit), "is open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
-        (spoil_by_hard_link, "has a second name"),
-        (spoil_by_size, "is too large"),
-        (spoil_by_pipe, "is not a file"),
-    ],
-)
-def test_an_unsafe_file_is_refused_and_can_be_replaced(
-    store: HostStore, folder: Path, spoil: Callable[[Path], None], problem: str
-) -> None:
-    """Whatever another user may have written, or may read."""
-    store.write(NAME, b"content")
-    spoil(folder / NAME)
+class TestUnsafeFiles:
+    @pytest.mark.parametrize(
+        ("spoil", "problem"),
+        [
+            *((spoil_by_mode(0o600 | bit), "is open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
+            (spoil_by_hard_link, "has a second name"),
+            (spoil_by_size, "is too large"),
+            (spoil_by_pipe, "is not a file"),
+        ],
+    )
+    def test_an_unsafe_file_is_refused_and_can_be_replaced(
+        self, store: HostStore, folder: Path, spoil: Callable[[Path], None], problem: str
+    ) -> None:
+        """Another user may have written it, or may read it."""
+        write(store, b"content")
+        spoil(folder / NAME)
 
-    with pytest.raises(UnsafeFileError) as caught:
-        store.read(NAME)
-    assert str(caught.value) == f"[Errno {errno.EPERM}] a file of the cache {problem}: '{NAME}'"
-    store.write(NAME, b"ours")
-    assert store.read(NAME) == b"ours"
-
-
-@needs_root
-def test_what_belongs_to_another_user_is_refused(store: HostStore, folder: Path) -> None:
-    """A file, a lock or the folder."""
-    store.write(NAME, b"forged")
-    os.chown(folder / NAME, 12345, 12345)
-    with pytest.raises(UnsafeFileError, match=rf"^\[Errno 1\] a file of the cache belongs to another user: '{NAME}'$"):
-        store.read(NAME)
-
-    lock = folder / f"{NAME}.lock"
-    lock.touch(0o600)
-    os.chown(lock, 12345, 12345)
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-    assert lock.stat().st_uid == 0
-
-    os.chown(folder, 12345, 12345)
-    for operation in (store.read, lambda name: store.write(name, b"content")):
         with pytest.raises(UnsafeFileError) as caught:
-            operation(NAME)
-        assert str(caught.value) == f"[Errno {errno.EPERM}] the cache's folder belongs to another user: '{folder}'"
+            store.read(NAME)
+        assert str(caught.value) == f"[Errno {errno.EPERM}] a file of the cache {problem}: '{NAME}'"
+        write(store, b"ours")
+        assert store.read(NAME) == b"ours"
 
-
-@needs_root
-@pytest.mark.parametrize("them", [1, 54321])
-def test_every_user_but_ourselves_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, them: int) -> None:
-    """Root is not special, and numbers are not compared by size."""
-    us = 12345
-    monkeypatch.setattr("os.geteuid", lambda: us)
-    store, folder = HostStore(str(tmp_path)), tmp_path / FOLDER_NAME.format(uid=us)
-    folder.mkdir()
-    os.chown(folder, us, us)
-    store.write(NAME, b"ours")
-    os.chown(folder / NAME, us, us)
-    assert store.read(NAME) == b"ours"
-
-    for place in (folder / NAME, folder):
-        os.chown(place, them, them)
-        with pytest.raises(UnsafeFileError, match="another user"):
+    @needs_root
+    def test_what_belongs_to_another_user_is_refused(self, store: HostStore, folder: Path) -> None:
+        """A file, a lock or the folder."""
+        write(store, b"forged")
+        os.chown(folder / NAME, 12345, 12345)
+        with pytest.raises(UnsafeFileError, match=rf"^\[Errno 1\] a file of the cache belongs to another.*'{NAME}'$"):
             store.read(NAME)
 
+        (folder / LOCK).touch(0o600)
+        os.chown(folder / LOCK, 12345, 12345)
+        lock = store.take_lock(KEY)
+        assert lock is not None
+        lock.release()
+        assert (folder / LOCK).stat().st_uid == 0
 
-def test_a_leftover_may_be_gone_before_it_is_removed(store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer was quicker."""
-    monkeypatch.setattr("os.listdir", lambda _: [f"{NAME}.0123.tmp"])
-    store.write(NAME, b"content")
+        os.chown(folder, 12345, 12345)
+        for operation in (store.read, lambda name: write(store, b"content", name)):
+            with pytest.raises(UnsafeFileError) as caught:
+                operation(NAME)
+            assert str(caught.value) == f"[Errno {errno.EPERM}] the folder belongs to user 12345: '{folder}'"
 
-    assert store.read(NAME) == b"content"
+    @needs_root
+    @pytest.mark.parametrize("them", [1, 54321])
+    def test_every_user_but_the_own_one_is_another(
+        self, store: HostStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, them: int
+    ) -> None:
+        """Root is not special, and numbers are not compared by size."""
+        us = 12345
+        monkeypatch.setattr("os.geteuid", lambda: us)
+        folder = folder_in(tmp_path)
+        folder.mkdir()
+        (folder / NAME).touch(0o600)
+        (folder / NAME).write_bytes(b"ours")
+        for place in (folder / NAME, folder):
+            os.chown(place, us, us)
+        assert store.read(NAME) == b"ours"
 
-
-def test_a_reader_never_sees_half_a_file(store: HostStore, folder: Path) -> None:
-    """A file is replaced, not rewritten: who has the old one open goes on to read it."""
-    store.write(NAME, b"old")
-    with (folder / NAME).open("rb") as reader:
-        store.write(NAME, b"new")
-        assert reader.read() == b"old"
-
-
-def test_a_file_that_is_replaced_while_it_is_read_is_read(
-    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader that has opened the old one is content with it, though it has no name any more."""
-    store.write(NAME, b"old")
-    status_of = os.fstat
-
-    def meanwhile_replaced(descriptor: int) -> os.stat_result:
-        if stat.S_ISREG(status_of(descriptor).st_mode):
-            (folder / NAME).unlink(missing_ok=True)
-        return status_of(descriptor)
-
-    monkeypatch.setattr("os.fstat", meanwhile_replaced)
-    assert store.read(NAME) == b"old"
-
-
-def test_writers_that_meet_do_no_harm(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the two contents is there in the end, and neither writer fails."""
-    replace = os.replace
-
-    def after_another(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr("os.replace", replace)
-        store.write(NAME, b"another")
-        replace(*arguments, **options)
-
-    monkeypatch.setattr("os.replace", after_another)
-    store.write(NAME, b"one")
-    assert [file.name for file in folder.iterdir()] == [NAME]
-    assert store.read(NAME) in {b"one", b"another"}
+        for place in (folder / NAME, folder):
+            os.chown(place, them, them)
+            with pytest.raises(UnsafeFileError, match=f"another user|user {them}"):
+                store.read(NAME)
 
 
-def test_what_killed_writers_left_is_removed(store: HostStore, folder: Path) -> None:
-    """By the next writer, and only what belongs to the same name and is no lock."""
-    for name in (NAME, "other.json"):
+class TestFolder:
+    @pytest.mark.parametrize("mode", [0o777, 0o701, 0o500, 0o1700])
+    def test_a_folder_of_another_mode_is_corrected(self, store: HostStore, folder: Path, mode: int) -> None:
+        """By the next operation: it is closed to others, and open to its user."""
+        folder.chmod(mode)
+        store.read(NAME)
+
+        assert mode_of(folder) == 0o700
+
+    @pytest.mark.usefixtures("no_default_place")
+    def test_parents_of_the_configured_folder_are_made(self, tmp_path: Path) -> None:
+        """A container's fresh volume is empty."""
+        store = HostStore(str(tmp_path / "a" / "b"))
+        write(store, b"content")
+
+        assert store.read(NAME) == b"content"
+
+    @pytest.mark.usefixtures("no_default_place")
+    def test_what_is_made_is_closed_to_others_from_the_start(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is no moment in which they could open it."""
+        monkeypatch.setattr("os.fchmod", lambda *_: pytest.fail("it was made open"))
+        previous = os.umask(0)
+        try:
+            write(HostStore(str(tmp_path / "a" / "b")), b"content")
+        finally:
+            os.umask(previous)
+
+        assert mode_of(tmp_path / "a") == mode_of(tmp_path / "a" / "b") == 0o700
+
+    @pytest.mark.usefixtures("no_default_place")
+    def test_processes_that_make_the_folder_at_once_do_no_harm(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The later one finds it made, and its parents as well."""
+        make = os.mkdir
+
+        def late(path: str, mode: int) -> None:
+            make(path, mode)
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+
+        monkeypatch.setattr("os.mkdir", late)
+        store = HostStore(str(tmp_path / "a" / "b"))
+        write(store, b"content")
+
+        assert store.read(NAME) == b"content"
+
+    def test_the_folder_may_be_deleted_at_any_time(self, store: HostStore, folder: Path) -> None:
+        """It is made anew."""
+        write(store, b"old")
+        (folder / NAME).unlink()
+        folder.rmdir()
+        assert store.read(NAME) is None
+        write(store, b"new")
+
+        assert store.read(NAME) == b"new"
+
+    def test_the_folder_may_be_deleted_during_a_write(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is as if it had been deleted just after."""
+
+        def delete(descriptor: int, *_: object) -> None:
+            (folder / next(iter(names_in(folder)))).unlink()
+            folder.rmdir()
+            assert os.fstat(descriptor).st_nlink == 0
+
+        monkeypatch.setattr("os.utime", delete)
+        write(store, b"content")
+
+        assert store.read(NAME) is None
+
+    def test_a_link_in_the_place_of_the_folder_is_refused(self, store: HostStore, folder: Path, tmp_path: Path) -> None:
+        """Nothing is made behind it."""
+        folder.rmdir()
+        target = tmp_path / "target"
+        target.mkdir()
+        folder.symlink_to(target)
+
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+            write(store, b"content")
+        assert not list(target.iterdir())
+
+    def test_a_file_in_the_place_of_the_folder_is_refused(self, store: HostStore, folder: Path) -> None:
+        """It is left as it was."""
+        folder.rmdir()
+        folder.touch(0o644)
+
+        with pytest.raises(NotADirectoryError):
+            store.read(NAME)
+        assert mode_of(folder) == 0o644
+
+    def test_no_descriptor_is_left_open(self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Success or failure, each operation closes what it has opened."""
+        before = names_in(DESCRIPTORS)
+        write(store, b"content")
+        store.read(NAME)
+        store.remove_expired()
+        (folder / NAME).chmod(0o640)
+        with pytest.raises(UnsafeFileError) as unsafe:
+            store.read(NAME)
+        folder.chmod(0o755)
+        monkeypatch.setattr("os.fchmod", lambda *_: Path("/proc/nonexistent").stat())  # any OSError
+        with pytest.raises(OSError, match="nonexistent") as closed:
+            store.read(NAME)
+
+        assert names_in(DESCRIPTORS) == before
+        del unsafe, closed
+
+
+class TestExpiry:
+    def test_an_expired_file_is_removed_with_its_lock(self, store: HostStore, folder: Path) -> None:
+        """The cache of a host whose identities change does not grow for ever."""
+        write(store, b"useful")
+        for number in range(300):
+            store.write(f"{number}.json", b"content", time.time() - 1)
+            lock = store.take_lock(str(number))
+            assert lock is not None
+            lock.release()
+        store.remove_expired()
+
+        assert names_in(folder) == [NAME]
+
+    def test_a_file_is_kept_for_as_long_as_its_writer_has_said(self, store: HostStore) -> None:
+        with freeze_time() as clock:
+            store.write(NAME, b"content", time.time() + 100)
+            for seconds, content in ((99, b"content"), (2, None)):
+                clock.tick(seconds)
+                store.remove_expired()
+                assert store.read(NAME) == content
+
+    def test_an_expired_file_that_a_process_renews_is_kept(self, store: HostStore) -> None:
+        """Its lock is held by that process, which still needs it."""
+        store.write(NAME, b"content", time.time() - 1)
+        lock = store.take_lock(KEY)
+        assert lock is not None
+        with lock:
+            store.remove_expired()
+            assert store.read(NAME) == b"content"
+            assert store.take_lock(KEY) is None
+
+    def test_a_file_that_was_renewed_a_moment_ago_is_kept(
+        self, store: HostStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After it was found to have expired, and before its lock was taken."""
+        store.write(NAME, b"old", time.time() - 1)
+        take_lock = host_lock.take_lock
+
+        def take_late(*arguments: Any) -> object:
+            monkeypatch.setattr(host_lock, "take_lock", take_lock)
+            write(store, b"new")
+            return take_lock(*arguments)
+
+        monkeypatch.setattr(host_lock, "take_lock", take_late)
+        store.remove_expired()
+
+        assert store.read(NAME) == b"new"
+
+    def test_a_lock_that_is_held_is_kept(self, store: HostStore, folder: Path) -> None:
+        """Its holder requests a first token."""
+        lock = store.take_lock(KEY)
+        assert lock is not None
+        with lock:
+            store.remove_expired()
+            assert names_in(folder) == [LOCK]
+            assert store.take_lock(KEY) is None
+        store.remove_expired()
+
+        assert names_in(folder) == []
+
+    def test_what_a_killed_writer_left_is_removed_after_a_minute(self, store: HostStore, folder: Path) -> None:
+        """Not sooner: the writer of another identity may need its temporary file."""
         writer = os.fork()
         if writer == 0:
             os.replace = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-            store.write(name, b"content")
+            with suppress(BaseException):
+                write(store, b"content")
+            os._exit(1)
         os.waitpid(writer, 0)
-    with store.turn(NAME):
-        store.write(NAME, b"content")
+        assert len(list(folder.glob("*.tmp"))) == 1
 
-    assert len(list(folder.glob("*.tmp"))) == len(list(folder.glob("other.json.*"))) == 1
-    assert {file.name for file in folder.glob(f"{NAME}*")} == {NAME, f"{NAME}.lock"}
+        for seconds, leftovers in ((50, 1), (70, 0)):
+            with freeze_time(timedelta(seconds=seconds)):
+                store.remove_expired()
+            assert len(list(folder.glob("*.tmp"))) == leftovers
 
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("x"), Path.touch])
+    def test_an_unsafe_temporary_file_is_removed_at_once(
+        self, store: HostStore, folder: Path, make: Callable[[Path], None]
+    ) -> None:
+        """No writer of this user makes one."""
+        make(folder / f"{NAME}.0.tmp")
+        store.remove_expired()
 
-def test_one_at_a_time_has_the_turn(store: HostStore) -> None:
-    """And it is free again afterwards."""
-    with store.turn(NAME) as first, store.turn(NAME) as second, store.turn("other") as other:
-        assert (first, second, other) == (True, False, True)
-    with store.turn(NAME) as again:
-        assert again
+        assert names_in(folder) == []
 
+    def test_what_cannot_be_removed_keeps_no_other_file(self, store: HostStore, folder: Path) -> None:
+        for name in ("a.json.0.tmp", "a.json"):
+            (folder / name).mkdir()
+            (folder / name / "content").touch()
+            os.utime(folder / name, (0, 0))
+        store.write(NAME, b"content", 0)
+        store.remove_expired()
 
-def test_the_turn_of_a_killed_process_is_free(store: HostStore) -> None:
-    """The kernel sees to it."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with store.turn(NAME):
-            os.write(writing, b"mine")
-            signal.pause()
-    os.read(reading, 4)
-    with store.turn(NAME) as before:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        with store.turn(NAME) as after:
-            assert (before, after) == (False, True)
-    os.close(reading)
-    os.close(writing)
+        assert store.read(NAME) is None
+        assert {"a.json.0.tmp", "a.json"} <= {*names_in(folder)}
 
+    def test_what_another_process_removes_meanwhile_is_no_failure(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.listdir", lambda _: [f"{NAME}.0.tmp", "gone.json", "gone.lock"])
+        store.remove_expired()
+        monkeypatch.undo()
 
-def test_a_child_does_not_inherit_the_turn(store: HostStore) -> None:
-    """Else a lock of a killed parent would be held for as long as its children live."""
-    reading, writing = os.pipe()
-    ready, go = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        with store.turn(NAME):
-            child = os.fork()
-            if child == 0:
-                os.write(go, b"here")
-                os.read(reading, 1)
-                os._exit(0)
-            signal.pause()
-    os.read(ready, 4)
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    with store.turn(NAME) as is_ours:
-        assert is_ours
-    os.write(writing, b"x")
-    for descriptor in (reading, writing, ready, go):
-        os.close(descriptor)
+        assert names_in(folder) == []
 
 
-def test_the_turn_ends_though_a_child_has_inherited_it(store: HostStore) -> None:
-    """Where C code forks, as in some servers, Python closes nothing in the child; however the turn ends."""
-    child: int = 0
-    with suppress(ZeroDivisionError), store.turn(NAME):
-        child = ctypes.PyDLL(None).fork()
-        if child == 0:
-            signal.pause()
-        raise ZeroDivisionError
-    try:
-        with store.turn(NAME) as is_ours:
-            assert is_ours
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+class TestPlaces:
+    pytestmark = pytest.mark.usefixtures("no_default_place")
+
+    def test_by_default_the_folder_is_in_the_users_runtime_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In memory, and gone when the user is."""
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        write(HostStore(None), b"content")
+
+        assert (folder_in(tmp_path) / NAME).exists()
+
+    @pytest.mark.parametrize("runtime_folder", ["", "relative", "/proc/nonexistent", "/dev/null"])
+    def test_without_a_runtime_folder_it_is_in_shared_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_folder: str
+    ) -> None:
+        """Services seldom have a runtime folder, or have inherited that of another user."""
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_folder)
+        monkeypatch.setattr(host_store, "_SHARED_MEMORY", str(tmp_path))
+        write(HostStore(None), b"content")
+
+        assert (folder_in(tmp_path) / NAME).exists()
+
+    @pytest.mark.parametrize("variable", ["TMPDIR", "TEMP", "TMP"])
+    def test_without_shared_memory_it_is_in_the_temp_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        """For a kernel or a container without ``/dev/shm``."""
+        monkeypatch.setenv(variable, str(tmp_path))
+        write(HostStore(None), b"content")
+
+        assert (folder_in(tmp_path) / NAME).exists()
+
+    def test_without_a_variable_it_is_in_the_systems_temp_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(host_store, "_TEMP_FOLDERS", ("/proc/nonexistent", str(tmp_path)))
+        write(HostStore(None), b"content")
+
+        assert (folder_in(tmp_path) / NAME).exists()
+
+    def test_the_working_directory_is_never_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may be a DAG folder, or a volume that other hosts read."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TMPDIR", ".")
+        with pytest.raises(FileNotFoundError):
+            write(HostStore(None), b"content")
+
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_configured_folder_that_cannot_be_used_is_replaced_by_a_default(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One warning for each process names the cause and the fix; nothing warns of defaults that are passed over."""
+        file, other = tmp_path / "file", tmp_path / "other"
+        for path in (file, other):
+            path.touch()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/nonexistent")
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        for _ in range(3):
+            store = HostStore(str(file))
+            write(store, b"content")
+            assert store.read(NAME) == b"content"
+        HostStore(str(other)).read(NAME)
+        HostStore(None).read(NAME)
+
+        assert (folder_in(tmp_path) / NAME).exists()
+        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+        assert caplog.messages[0] == (
+            f"Cannot use cache_dir {file} for ECR tokens: Not a directory. This process uses {folder_in(tmp_path)} "
+            "instead. Make cache_dir with mode 1777, on a file system that keeps permissions."
+        )
+        assert str(other) in caplog.messages[1]
+
+    def test_a_logging_filter_that_raises_fails_no_lookup(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(host_store.logger, "filters", [lambda _: 1 / 0])
+
+        assert HostStore("/dev/null").read(NAME) is None
+
+    def test_without_any_place_the_cause_in_the_first_one_is_raised(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The caller reports it, so the store does not."""
+        file = tmp_path / "file"
+        file.touch()
+        monkeypatch.setenv("TMPDIR", "/proc/nonexistent")
+        with pytest.raises(NotADirectoryError) as caught:
+            write(HostStore(str(file)), b"content")
+
+        assert str(file) in str(caught.value)
+        assert caplog.messages == []
+
+    def test_it_names_the_places_where_it_looks(self) -> None:
+        """For a warning that it cannot be used."""
+        assert str(HostStore("/var/cache/tokens")) == "/var/cache/tokens"
+        assert str(HostStore(None)) == "$XDG_RUNTIME_DIR, /proc/nonexistent or the temp folder"
 
 
-def test_no_descriptor_is_left_open(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Success or failure, each operation closes what it has opened."""
-    before = open_descriptors()
-    store.write(NAME, b"content")
-    store.read(NAME)
-    with store.turn(NAME), store.turn(NAME):
-        pass
-    with suppress(ZeroDivisionError), store.turn(NAME):
-        raise ZeroDivisionError
-    (folder / NAME).chmod(0o640)
-    with pytest.raises(UnsafeFileError):
+class TestIgnoredPermissions:
+    """A file system that ignores modes; ``test_cache_faults.py`` has a real one."""
+
+    def test_a_folder_that_stays_open_is_refused(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder.chmod(0o755)
+        ignore_permissions(monkeypatch, folder.parent)
+        for operation in (store.read, store.take_lock, lambda name: write(store, b"content", name)):
+            with pytest.raises(UnsafeFileError) as caught:
+                operation(NAME)
+            assert str(caught.value) == f"[Errno 1] the file system ignores permissions: '{folder}'"
+
+        assert names_in(folder) == []
+
+    def test_a_file_that_stays_open_is_removed_before_anything_is_written(
+        self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As is a lock; the folder is refused from then on."""
+        ignore_permissions(monkeypatch, folder.parent, stat.S_ISREG)
+        monkeypatch.setattr("os.write", lambda *_: pytest.fail("a token was written"))
+        for operation in (store.take_lock, lambda name: write(store, b"content", name)):
+            monkeypatch.setattr(private_files, "_ignoring_permissions", set())
+            for _ in range(2):
+                with pytest.raises(UnsafeFileError, match="ignores permissions"):
+                    operation(NAME)
+
+            assert names_in(folder) == []
+
+    @pytest.mark.usefixtures("no_default_place")
+    @pytest.mark.parametrize("is_kind", [stat.S_ISDIR, stat.S_ISREG])
+    def test_reads_writes_and_locks_use_the_next_place(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        is_kind: Callable[[int], bool],
+    ) -> None:
+        """Also if the folder itself is private, and only the files in it are not."""
+        first, second = tmp_path / "first", tmp_path / "second"
+        second.mkdir()
+        folder_in(first).mkdir(parents=True, mode=0o755)
+        monkeypatch.setenv("TMPDIR", str(second))
+        ignore_permissions(monkeypatch, first, is_kind)
+        stores = [HostStore(str(first)) for _ in range(2)]
+        lock = stores[0].take_lock(KEY)
+        assert lock is not None
+        with lock:
+            write(stores[0], b"content")
+            assert stores[1].read(NAME) == b"content"
+            assert stores[1].take_lock(KEY) is None
+
+        assert names_in(folder_in(first)) == []
+        assert names_in(folder_in(second)) == [NAME, LOCK]
+        (warning,) = caplog.messages
+        assert "the file system ignores permissions. This process uses" in warning
+
+
+class TestSurvey:
+    def test_it_lists_what_is_there(self, store: HostStore, folder: Path) -> None:
+        """Names, sizes, and why a file is refused."""
+        write(store, b"content")
+        (folder / "open").touch(mode=0o644)
+        (folder / "link").symlink_to(NAME)
+        survey = store.survey()
+
+        assert (survey.path, survey.mode, survey.refused) == (str(folder), 0o700, ())
+        assert [(file.name, file.problem) for file in survey.files] == [
+            (NAME, None),
+            ("link", "is not a file"),
+            ("open", "is open to other users"),
+        ]
+        assert survey.files[0].size == len(b"content")
+
+    def test_it_changes_nothing(self, store: HostStore, tmp_path: Path) -> None:
+        """It neither makes the folder nor closes one that is open."""
+        assert store.survey() == Survey(str(folder_in(tmp_path)), None, (), ())
+        assert list(tmp_path.iterdir()) == []
         store.read(NAME)
-    folder.chmod(0o755)
-    monkeypatch.setattr("os.fchmod", lambda *_: Path("/proc/nonexistent").stat())  # any OSError
-    with pytest.raises(OSError, match="nonexistent"):
-        store.read(NAME)
+        (folder,) = tmp_path.iterdir()
+        folder.chmod(0o755)
 
-    assert open_descriptors() == before
+        assert (store.survey().path, store.survey().mode) == (str(folder), 0o755)
+        assert mode_of(folder) == 0o755
 
+    def test_it_reports_what_stands_in_the_place_of_the_folder(self, store: HostStore, tmp_path: Path) -> None:
+        folder_in(tmp_path).symlink_to(tmp_path)
+        survey = store.survey()
 
-def test_what_is_deleted_is_gone(store: HostStore) -> None:
-    """It is told whether there was anything."""
-    store.write(NAME, b"content")
+        assert survey.path is None
+        assert len(survey.refused) == 1
 
-    assert store.delete(NAME)
-    assert store.read(NAME) is None
-    assert not store.delete(NAME)
+    @needs_root
+    def test_it_reports_the_folder_of_another_user(self, store: HostStore, folder: Path) -> None:
+        """Without looking into it."""
+        os.chown(folder, 4321, 4321)
 
+        assert store.survey().refused == (f"{folder}: the folder belongs to user 4321",)
 
-def test_a_survey_lists_what_is_there(store: HostStore, folder: Path) -> None:
-    """Names, sizes, and why a file would be refused."""
-    store.write(NAME, b"content")
-    (folder / "open").touch(mode=0o644)
-    (folder / "link").symlink_to(NAME)
-    survey = store.survey()
+    @pytest.mark.usefixtures("no_default_place")
+    def test_it_shows_the_place_that_lookups_use_instead_of_cache_dir(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before and after the first of them."""
+        file, temp = tmp_path / "file", tmp_path / "temp"
+        file.touch()
+        temp.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temp))
+        store = HostStore(str(file))
+        refused = (f"{folder_in(file)}: Not a directory",)
+        assert store.survey() == Survey(str(folder_in(temp)), None, (), refused)
 
-    assert (survey.path, survey.mode, survey.refused) == (str(folder), 0o700, ())
-    assert [(file.name, file.problem) for file in survey.files] == [
-        (NAME, None),
-        ("link", "is not a file"),
-        ("open", "is open to other users"),
-    ]
-    assert survey.files[0].size == len(b"content")
+        write(store, b"content")
+        assert store.survey()[:2] == (str(folder_in(temp)), 0o700)
+        assert store.survey().refused == refused
 
+    @pytest.mark.usefixtures("no_default_place")
+    def test_it_shows_the_place_that_lookups_use_where_permissions_are_ignored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        second.mkdir()
+        monkeypatch.setenv("TMPDIR", str(second))
+        folder_in(first).mkdir(parents=True, mode=0o755)
+        store = HostStore(str(first))
+        ignore_permissions(monkeypatch, first)
+        write(store, b"content")
 
-def test_a_survey_changes_nothing(store: HostStore, tmp_path: Path) -> None:
-    """It neither makes the folder nor closes one that is open."""
-    assert store.survey().path is None
-    assert list(tmp_path.iterdir()) == []
-    store.read(NAME)
-    (folder,) = tmp_path.iterdir()
-    folder.chmod(0o755)
+        assert store.survey()[:2] == (str(folder_in(second)), 0o700)
+        assert store.survey().refused == (f"{folder_in(first)}: open to other users",)
 
-    assert store.survey().mode == 0o755
-    assert mode_of(folder) == 0o755
+    def test_cache_dir_comes_before_a_default_folder_of_another_configuration(
+        self, store: HostStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next lookup makes the folder there."""
+        temp = tmp_path / "temp"
+        temp.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temp))
+        write(HostStore(None), b"content")
 
+        assert store.survey() == Survey(str(folder_in(tmp_path)), None, (), ())
+        assert HostStore(str(tmp_path / "a" / "b")).survey().path == str(folder_in(tmp_path / "a" / "b"))
 
-def test_a_survey_tells_what_stands_in_the_folder_s_place(store: HostStore, tmp_path: Path) -> None:
-    """And is not used."""
-    (tmp_path / FOLDER_NAME.format(uid=os.geteuid())).symlink_to(tmp_path)
-    survey = store.survey()
+    @pytest.mark.usefixtures("no_default_place")
+    def test_a_default_folder_that_exists_comes_before_one_that_could_be_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A user with a runtime folder sees the cache of a service, which has none."""
+        runtime, temp = tmp_path / "runtime", tmp_path / "temp"
+        for place in (runtime, temp):
+            place.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temp))
+        write(HostStore(None), b"content")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
 
-    assert survey.path is None
-    assert len(survey.refused) == 1
+        assert HostStore(None).survey().path == str(folder_in(temp))
 
+    @pytest.mark.usefixtures("no_default_place")
+    def test_it_finds_that_there_is_no_place_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Here on a read-only file system."""
+        monkeypatch.setattr("os.access", lambda *_, **__: False)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        refused = (f"{folder_in(tmp_path / 'a')}: cannot be made",)
 
-@needs_root
-def test_a_survey_tells_of_another_user_s_folder(store: HostStore, folder: Path) -> None:
-    """Without looking into it."""
-    os.chown(folder, 4321, 4321)
-
-    assert store.survey().refused == (f"{folder}: belongs to user 4321",)
+        assert HostStore(str(tmp_path / "a")).survey() == Survey(None, None, (), refused)
+        assert HostStore(None).survey() == Survey(None, None, (), ())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecr_secrets_backend.cache import Entry
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import Settings
@@ -16,7 +16,7 @@ SETTINGS = Settings.parse({"connections": {"docker_default": {}}, "fallback_back
     [
         build_token(),
         build_failure(),
-        Entry(),
+        Entry("a-key"),
         AwsIdentity("ecr", None),
         Registry.parse("public.ecr.aws"),
         SETTINGS,

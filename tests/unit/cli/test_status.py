@@ -10,10 +10,10 @@ from tests.unit.builders import NOW, TWELVE_HOURS, build_token
     ("age", "state"),
     [
         (0, "fresh"),
-        (TWELVE_HOURS - 3601, "fresh"),
+        (TWELVE_HOURS - 4000, "fresh"),
         (TWELVE_HOURS - 3600, "renewing"),
-        (TWELVE_HOURS - 301, "renewing"),
-        (TWELVE_HOURS - 300, "dying"),
+        (TWELVE_HOURS - 901, "renewing"),
+        (TWELVE_HOURS - 900, "dying"),
         (TWELVE_HOURS - 1, "dying"),
         (TWELVE_HOURS, "dead"),
     ],

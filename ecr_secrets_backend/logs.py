@@ -1,0 +1,18 @@
+"""Log lines that cost no lookup: a filter or handler that raises is ignored, once what matters is recorded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
+
+def log(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
+    """Log a line, and raise nothing.
+
+    :param level: such as ``logging.WARNING``
+    """
+    with suppress(Exception):
+        logger.log(level, message, *arguments, stacklevel=2)

@@ -1,0 +1,504 @@
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import gc
+import os
+import shutil
+import signal
+import stat
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ecr_secrets_backend import host_lock, host_store, private_files
+from ecr_secrets_backend.private_files import UnsafeFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.synchronize import Barrier, Event
+    from types import FrameType
+
+    from ecr_secrets_backend.host_store import HostStore
+
+NAME = "entry"
+LOCK = f"{NAME}.lock"
+TRACED_FILES = {host_lock.__file__, host_store.__file__, private_files.__file__}
+
+
+def is_free(store: HostStore) -> bool:
+    """Return whether the lock can be taken, and release it again."""
+    lock = store.take_lock(NAME)
+    if lock is None:
+        return False
+    lock.release()
+    return True
+
+
+def open_descriptors() -> list[str]:
+    return sorted(file.name for file in Path("/proc/self/fd").iterdir())
+
+
+@contextmanager
+def child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> Iterator[int]:
+    """Fork a process that works until it is killed; the block begins when its work is done."""
+    done, say = os.pipe()
+    pid = fork()
+    if pid == 0:
+        try:
+            kept = work()
+            os.write(say, b"!")
+            signal.pause()
+            del kept
+        finally:
+            os._exit(1)
+    try:
+        os.close(say)
+        assert os.read(done, 1) == b"!"
+        yield pid
+    finally:
+        os.close(done)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def c_fork() -> int:
+    """Fork as C code does, as in some servers: Python runs nothing in the child."""
+    pid: int = ctypes.PyDLL(None).fork()
+    return pid
+
+
+def test_one_process_at_a_time_holds_a_lock(store: HostStore) -> None:
+    """Locks of other names are free, and this one is when it is released."""
+    lock, other = store.take_lock(NAME), store.take_lock("other")
+    assert lock is not None
+    assert other is not None
+    with lock, other:
+        assert store.take_lock(NAME) is None
+
+    assert is_free(store)
+
+
+def test_a_lock_may_be_released_twice_and_by_any_thread(store: HostStore) -> None:
+    """A second release does nothing, though another lock may have the first one's descriptor by then."""
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    thread = threading.Thread(target=lock.release)
+    thread.start()
+    thread.join()
+    again = store.take_lock(NAME)
+    assert again is not None
+    lock.release()
+
+    assert not is_free(store)
+    again.release()
+
+
+def test_threads_that_release_at_once_release_only_their_lock(store: HostStore) -> None:
+    """The others that are taken meanwhile stay locked."""
+    barrier = threading.Barrier(4)
+    for number in range(50):
+        lock = store.take_lock(NAME)
+        assert lock is not None
+
+        def release(lock: host_lock.HostLock = lock) -> None:
+            barrier.wait()
+            lock.release()
+
+        threads = [threading.Thread(target=release) for _ in range(barrier.parties)]
+        for thread in threads:
+            thread.start()
+        taken = store.take_lock(f"other {number}")
+        assert taken is not None
+        for thread in threads:
+            thread.join()
+        assert store.take_lock(f"other {number}") is None
+        taken.release()
+
+
+def test_a_lock_that_nobody_refers_to_is_released(store: HostStore) -> None:
+    """As when an exception comes before its caller could keep it; also if a forked child shares it."""
+    lock = store.take_lock(NAME)
+    with child(lambda: None, c_fork):
+        del lock
+        gc.collect()
+
+        assert is_free(store)
+
+
+def test_the_lock_of_a_killed_process_is_free(store: HostStore) -> None:
+    with child(lambda: store.take_lock(NAME)):
+        assert not is_free(store)
+
+    assert is_free(store)
+
+
+def test_a_child_does_not_inherit_a_lock(store: HostStore) -> None:
+    """Otherwise the lock of a killed parent is held for as long as its children run."""
+    reading, writing = os.pipe()
+
+    def fork_with_lock() -> object:
+        lock = store.take_lock(NAME)
+        if os.fork() == 0:
+            os.read(reading, 1)
+            os._exit(0)
+        return lock
+
+    with child(fork_with_lock):
+        assert not is_free(store)
+
+    assert is_free(store)
+    os.write(writing, b"!")
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("fork", [os.fork, c_fork])
+def test_a_child_cannot_release_the_lock_of_its_parent(store: HostStore, fork: Callable[[], int]) -> None:
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with child(lock.release, fork):
+        assert not is_free(store)
+    lock.release()
+
+
+def test_a_lock_is_released_though_a_child_shares_it(store: HostStore) -> None:
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with child(lambda: None, c_fork):
+        lock.release()
+
+        assert is_free(store)
+
+
+def test_each_holder_writes_an_id_of_its_own(store: HostStore) -> None:
+    """Waiting processes see from it that they wait for the same holder."""
+    assert store.lock_holder(NAME) is None
+    holders = []
+    for _ in range(2):
+        lock = store.take_lock(NAME)
+        assert lock is not None
+        holders.append(store.lock_holder(NAME))
+        lock.release()
+
+    assert [len(holder or "") for holder in holders] == [32, 32]
+    assert len({*holders}) == 2
+
+
+def test_a_lock_file_without_an_id_has_no_holder(store: HostStore, folder: Path) -> None:
+    """Its holder was stopped or killed before it could write one."""
+    (folder / LOCK).touch(0o600)
+
+    assert store.lock_holder(NAME) is None
+
+
+def test_an_unsafe_lock_file_names_no_holder(store: HostStore, folder: Path) -> None:
+    """Another user may have written it."""
+    (folder / LOCK).write_bytes(b"x" * 32)
+    (folder / LOCK).chmod(0o644)
+
+    with pytest.raises(UnsafeFileError, match="is open to other users"):
+        store.lock_holder(NAME)
+
+
+def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore) -> None:
+    """When the process goes on, it neither holds nor releases the new lock."""
+    with child(lambda: store.take_lock(NAME)) as stopped:
+        os.kill(stopped, signal.SIGSTOP)
+        holder = store.lock_holder(NAME)
+        assert holder is not None
+        lock = store.replace_lock(NAME, holder)
+        assert lock is not None
+        os.kill(stopped, signal.SIGCONT)
+
+    assert store.lock_holder(NAME) not in {holder, None}
+    assert not is_free(store)
+    lock.release()
+    assert is_free(store)
+
+
+def test_a_lock_with_another_holder_is_not_replaced(store: HostStore, folder: Path) -> None:
+    """Nothing is left of the attempt."""
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with lock:
+        assert store.replace_lock(NAME, "0" * 32) is None
+        assert not is_free(store)
+
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_lock_whose_holder_has_released_it_meanwhile_is_taken(store: HostStore, folder: Path) -> None:
+    """There is nothing to replace."""
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    holder = store.lock_holder(NAME)
+    assert holder is not None
+    lock.release()
+    file = (folder / LOCK).stat().st_ino
+
+    taken = store.replace_lock(NAME, holder)
+    assert taken is not None
+    assert not is_free(store)
+    assert (folder / LOCK).stat().st_ino == file
+    assert not list(folder.glob("*.tmp"))
+    taken.release()
+
+
+def test_a_lock_that_another_process_replaces_is_not_replaced(store: HostStore, folder: Path) -> None:
+    lock, other = store.take_lock(NAME), store.take_lock(f"{NAME}.replacing")
+    holder = store.lock_holder(NAME)
+    assert lock is not None
+    assert other is not None
+    assert holder is not None
+    with lock, other:
+        assert store.replace_lock(NAME, holder) is None
+
+    assert not list(folder.glob("*.tmp"))
+
+
+def compete(store: HostStore, holder: str, start: Barrier, end: Event, results: Any) -> None:
+    start.wait()
+    lock = store.replace_lock(NAME, holder)
+    results.put(lock is not None)
+    end.wait(30)
+
+
+def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore) -> None:
+    fork = get_context("fork")
+    with child(lambda: store.take_lock(NAME)):
+        for _ in range(5):
+            holder = store.lock_holder(NAME)
+            assert holder is not None
+            start, end, results = fork.Barrier(12), fork.Event(), fork.Queue()
+            processes = [fork.Process(target=compete, args=(store, holder, start, end, results)) for _ in range(12)]
+            for process in processes:
+                process.start()
+            assert sum(results.get(timeout=30) for _ in processes) == 1
+            assert store.lock_holder(NAME) != holder
+            end.set()
+            for process in processes:
+                process.join()
+            results.close()
+            results.join_thread()
+
+
+def test_a_lock_file_that_was_replaced_before_it_was_locked_is_not_taken(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is the one that is found under the name, or two processes hold one each."""
+    (folder / LOCK).touch(0o600)
+    lock_file = fcntl.flock
+
+    def lock_late(file: Any, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and (folder / LOCK).exists() and (folder / LOCK).stat().st_size == 0:
+            (folder / LOCK).unlink()
+        lock_file(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", lock_late)
+    assert store.take_lock(NAME) is None  # each file was removed just before
+
+    monkeypatch.undo()
+    (folder / LOCK).touch(0o600)
+    once = [True]
+
+    def lock_late_once(file: Any, operation: int) -> None:
+        if once.pop() if once else False:
+            (folder / LOCK).unlink()
+        lock_file(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", lock_late_once)
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with lock:
+        assert not is_free(store)
+
+
+def test_processes_that_make_a_lock_file_at_once_use_one(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that finds none, and is late in making it, uses the one that was made."""
+    make = private_files.make_file
+    held = []
+
+    def make_late(*arguments: Any) -> object:
+        monkeypatch.setattr(host_lock, "make_file", make)
+        held.append(store.take_lock(NAME))
+        return make(*arguments)
+
+    monkeypatch.setattr(host_lock, "make_file", make_late)
+    assert store.take_lock(NAME) is None
+    assert held[0] is not None
+    assert [file.name for file in folder.iterdir()] == [LOCK]
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+
+
+def make_socket(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+@pytest.mark.parametrize("make", [make_link, make_socket, Path.mkdir, os.mkfifo, Path.touch])
+def test_what_stands_in_the_place_of_a_lock_file_is_replaced(
+    store: HostStore, folder: Path, make: Callable[[Path], None]
+) -> None:
+    """A link is not followed, and a file that is open to other users is not used."""
+    make(folder / LOCK)
+
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with lock:
+        assert stat.S_IMODE((folder / LOCK).lstat().st_mode) == 0o600
+    assert [file.name for file in folder.iterdir()] == [LOCK]
+
+
+def test_another_process_may_remove_what_stands_in_the_place_of_a_lock_file(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / LOCK).touch(0o644)
+    remove = os.unlink
+
+    def remove_late(*arguments: Any, **options: Any) -> None:
+        remove(*arguments, **options)
+        remove(*arguments, **options)
+
+    monkeypatch.setattr("os.unlink", remove_late)
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    lock.release()
+
+
+def test_a_lock_file_that_cannot_be_opened_is_not_removed(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may hold it; this one has no descriptors left, for example."""
+    (folder / LOCK).touch(0o600)
+    open_file = os.open
+
+    def fail(path: str, *arguments: Any, **options: Any) -> int:
+        if path == LOCK:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr("os.open", fail)
+    with pytest.raises(OSError, match="Too many"):
+        store.take_lock(NAME)
+    assert (folder / LOCK).exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [("fcntl.flock", errno.ENOLCK), ("os.pwrite", errno.ENOSPC), ("os.pwrite", errno.EROFS)],
+)
+def test_a_lock_that_fails_is_not_held(
+    store: HostStore, monkeypatch: pytest.MonkeyPatch, function: str, code: int
+) -> None:
+    """The cause is raised: a file system without locks, a full or read-only one."""
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(function, fail)
+        with pytest.raises(OSError, match=os.strerror(code)) as caught:
+            store.take_lock(NAME)
+    assert caught.value.errno == code
+    assert open_descriptors() == before
+    assert is_free(store)
+
+
+class Interruption(BaseException):
+    """What Airflow's task timeout raises, from a signal handler."""
+
+
+class Interrupter:
+    """Interrupts a call at one of the lines that it executes in the store's modules.
+
+    It calls in a thread of its own: where an ``except`` block is interrupted, Python may not note that the block is
+    left, and would go on to give every exception of the thread the wrong context.
+    """
+
+    def __init__(self, line: int) -> None:
+        self.lines_left = line
+        self.is_due = True
+
+    def __call__(self, call: Callable[[], object]) -> None:
+        thread = threading.Thread(target=self._run, args=(call,))
+        thread.start()
+        thread.join()
+
+    def _run(self, call: Callable[[], object]) -> None:
+        sys.settrace(self._trace)
+        try:
+            with suppress(Interruption):
+                call()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in TRACED_FILES or not self.is_due:
+            return None
+        if event == "line":
+            self.lines_left -= 1
+            if self.lines_left == 0:
+                self.is_due = False
+                raise Interruption
+        return self._trace
+
+
+@pytest.fixture
+def quick_collections() -> Iterator[None]:
+    """Let the garbage collector pass over what exists already, which is all of Airflow."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def use_everything(store: HostStore) -> None:
+    store.write(f"{NAME}.json", b"content", time.time() + 60)
+    store.read(f"{NAME}.json")
+    store.write("expired.json", b"content", 0)
+    store.remove_expired()
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    with lock:
+        holder = store.lock_holder(NAME)
+        assert holder is not None
+        new = store.replace_lock(NAME, holder)
+        assert new is not None
+        new.release()
+    store.delete(f"{NAME}.json")
+
+
+@pytest.mark.usefixtures("quick_collections")
+def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's task timeout may come at any of them."""
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # one in __del__ goes no further
+    use_everything(store)
+    before = open_descriptors()
+    line = 0
+    while True:
+        line += 1
+        interrupter = Interrupter(line)
+        interrupter(lambda: use_everything(store))
+        gc.collect()
+        assert open_descriptors() == before, f"line {line}"
+        assert is_free(store), f"line {line}"
+        shutil.rmtree(folder)  # with the temporary files, which cost the next round lines
+        if interrupter.is_due:
+            break
+
+    assert line > 200
