@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError
@@ -90,7 +90,7 @@ class Settings(NamedTuple):
         if "assume_role_kwargs" in common and not any(mapped.identity.role_arn for mapped in connections):
             raise ConfigurationError("assume_role_kwargs", *_NO_ROLE)
         return cls(
-            connections={mapped.conn_id: mapped for mapped in _with_shared_endpoints(connections)},
+            connections={mapped.conn_id: mapped for mapped in connections},
             refresh_before=values.get("refresh_before", DEFAULT_REFRESH_BEFORE_SECONDS),
             cache=values.get("cache", "host"),
             cache_dir=values.get("cache_dir"),
@@ -437,30 +437,6 @@ def _registry_of(own: Mapping[str, Any], common: Mapping[str, Any], path: Callab
             "set region_name as well, or write the registry's host",
         )
     return Registry.of_account(own["account_id"], region)
-
-
-def _with_shared_endpoints(connections: list[MappedConnection]) -> list[MappedConnection]:
-    """Give all connections of one identity and region one kind of endpoint, so that they share one token.
-
-    Where one of them names a FIPS registry, the token for all is minted through the FIPS endpoint; so for dual stack.
-    """
-    if not any(mapped.identity.use_fips or mapped.identity.use_dual_stack for mapped in connections):
-        return connections  # soon, as there may be thousands, and each process builds them
-    kinds: dict[AwsIdentity, AwsIdentity] = {}
-    for mapped in connections:
-        identity = mapped.identity
-        plain = _plain(identity)
-        kind = kinds.get(plain, plain)
-        kinds[plain] = replace(
-            plain,
-            use_fips=kind.use_fips or identity.use_fips,
-            use_dual_stack=kind.use_dual_stack or identity.use_dual_stack,
-        )
-    return [mapped._replace(identity=kinds[_plain(mapped.identity)]) for mapped in connections]
-
-
-def _plain(identity: AwsIdentity) -> AwsIdentity:
-    return replace(identity, use_fips=False, use_dual_stack=False)
 
 
 def _unknown(path: str, name: str, known: Mapping[str, object]) -> ConfigurationError:

@@ -81,6 +81,7 @@ def test_nine_shapes_cost_one_call_for_each_identity_and_region(aws: AwsStandIn,
         ("ecr", "cn-north-1", A),
         ("ecr", "eu-west-1", A),
         ("ecr", "us-east-1", A),
+        ("ecr", "us-east-1", A),  # the dual-stack registry has an endpoint of its own
         ("ecr", "us-east-1", "210987654321"),
         ("ecr-public", "us-east-1", A),
     ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,9 +18,6 @@ from ecr_secrets_backend.settings import (
     MappedConnection,
     Settings,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 A = "123456789012"
 HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
@@ -228,21 +225,20 @@ def test_accounts_share_an_identity() -> None:
     assert settings.connections["a"].identity == settings.connections["b"].identity
 
 
-@pytest.mark.parametrize("order", [list, reversed])
-def test_endpoints_follow_the_host_and_are_one_for_an_identity_and_region(order: Callable[[Any], Any]) -> None:
-    """A FIPS or dual-stack host has the token of all who share it minted through such an endpoint."""
-    connections = {
-        "plain": HOST,
-        "fips": f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com",
-        "dual": f"{A}.dkr-ecr.us-east-1.on.aws",
-        "elsewhere": f"{A}.dkr.ecr.eu-west-1.amazonaws.com",
-    }
-    settings = Settings.parse({"connections": dict(order(connections.items()))})
+@pytest.mark.parametrize(
+    ("host", "fips", "dual_stack"),
+    [
+        (f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com", True, False),
+        (f"{A}.dkr-ecr.us-east-1.on.aws", False, True),
+        (f"{A}.dkr-ecr-fips.us-east-1.on.aws", True, True),
+    ],
+)
+def test_a_registrys_host_decides_its_own_endpoint_alone(host: str, fips: bool, dual_stack: bool) -> None:
+    """A FIPS or dual-stack registry does not move the plain registries of its region to its endpoint."""
+    settings = Settings.parse({"connections": {"a": host, "b": HOST}})
+    kinds = [(mapped.identity.use_fips, mapped.identity.use_dual_stack) for mapped in settings.connections.values()]
 
-    shared = {settings.connections[conn_id].identity for conn_id in ("plain", "fips", "dual")}
-    assert [(identity.use_fips, identity.use_dual_stack) for identity in shared] == [(True, True)]
-    elsewhere = settings.connections["elsewhere"].identity
-    assert (elsewhere.use_fips, elsewhere.use_dual_stack) == (False, False)
+    assert kinds == [(fips, dual_stack), (False, False)]
 
 
 def deep() -> list[Any]:
@@ -250,21 +246,6 @@ def deep() -> list[Any]:
     for _ in range(100_000):
         value = [value]
     return value
-
-
-@pytest.mark.parametrize(
-    ("host", "fips", "dual_stack"),
-    [
-        (f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com", True, False),
-        (f"{A}.dkr-ecr.us-east-1.on.aws", False, True),
-    ],
-)
-def test_an_endpoint_is_of_no_other_kind_than_a_host_asks_for(host: str, fips: bool, dual_stack: bool) -> None:
-    """A FIPS endpoint has no dual stack unless one is named, and the other way round."""
-    settings = Settings.parse({"connections": {"a": host, "b": HOST, "c": {"registry": HOST, "profile_name": "other"}}})
-    kinds = [(mapped.identity.use_fips, mapped.identity.use_dual_stack) for mapped in settings.connections.values()]
-
-    assert kinds == [(fips, dual_stack), (fips, dual_stack), (False, False)]
 
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
