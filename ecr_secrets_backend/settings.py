@@ -198,26 +198,13 @@ def _absolute_path(path: str, value: object) -> str:
     return text
 
 
-def _whole_number(least: int, most: int) -> Reader:
-    def read(path: str, value: object) -> int:
-        if not isinstance(value, int) or not least <= value <= most:
-            raise ConfigurationError(path, f"is {_shown(value)}", f"write a whole number from {least} to {most}")
-        return value
-
-    return read
-
-
-def _list_of(kind: type, form: str) -> Reader:
-    def read(path: str, value: object) -> list[object]:
-        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-            raise ConfigurationError(path, f"is not a list of {form}", f"write a list of {form}")
-        return value
-
-    return read
-
-
 def _assume_role_kwargs(path: str, value: object) -> str:
-    return _json(path, _read(f"{path}.", _mapping(path, value), ASSUME_ROLE_SETTINGS))
+    """Check the names alone: botocore checks the values when it assumes the role."""
+    arguments = _mapping(path, value)
+    for name in arguments:
+        if name not in ASSUME_ROLE_ARGUMENTS:
+            raise _unknown(f"{path}.{name}", name, ASSUME_ROLE_ARGUMENTS)
+    return _json(path, {name: argument for name, argument in arguments.items() if argument is not None})
 
 
 def _extra(path: str, value: object) -> str:
@@ -284,30 +271,18 @@ def _fallback_backends(path: str, value: object) -> tuple[FallbackBackend, ...]:
     return tuple(_fallback_backend(f"{path}[{index}]", item) for index, item in enumerate(listed))
 
 
-#: What STS AssumeRole takes, but for RoleArn, which is ``role_arn``, and for SerialNumber and TokenCode: the code of a
-#: multi-factor device is of use once, within thirty seconds. Source: AWS STS API Reference, AssumeRole.
-ASSUME_ROLE_SETTINGS: Final[Mapping[str, Setting]] = {
-    "DurationSeconds": Setting(_whole_number(900, 43200), "the life of the role's session, in seconds"),
-    "ExternalId": Setting(
-        _matching(
-            r"[\w+=,.@:/-]{2,1224}",
-            "is no external ID",
-            "write 2 to 1224 of the characters A-Z a-z 0-9 _ + = , . @ : / -",
-        ),
-        "what the role's trust policy asks of a third party",
-    ),
-    "Policy": Setting(_text, "a session policy, as JSON text"),
-    "PolicyArns": Setting(_list_of(dict, "objects"), "managed session policies"),
-    "ProvidedContexts": Setting(_list_of(dict, "objects"), "trusted contexts"),
-    "RoleSessionName": Setting(
-        _matching(
-            r"[\w+=,.@-]{2,64}", "is no session name", "write 2 to 64 of the characters A-Z a-z 0-9 _ + = , . @ -"
-        ),
-        "how CloudTrail calls the session",
-    ),
-    "SourceIdentity": Setting(_text, "who is behind the session"),
-    "Tags": Setting(_list_of(dict, "objects"), "session tags"),
-    "TransitiveTagKeys": Setting(_list_of(str, "strings"), "session tags that role chaining keeps"),
+#: The arguments of STS AssumeRole, with their meanings. RoleArn is missing because ``role_arn`` sets it; SerialNumber
+#: and TokenCode are missing because an MFA code is valid once, for 30 seconds. Source: AWS STS API Reference.
+ASSUME_ROLE_ARGUMENTS: Final[Mapping[str, str]] = {
+    "DurationSeconds": "the lifetime of the role's session, in seconds",
+    "ExternalId": "the external ID that the role's trust policy requires",
+    "Policy": "a session policy, as JSON text",
+    "PolicyArns": "managed session policies",
+    "ProvidedContexts": "trusted contexts",
+    "RoleSessionName": "the session's name in CloudTrail",
+    "SourceIdentity": "the person or system that uses the session",
+    "Tags": "session tags",
+    "TransitiveTagKeys": "session tags that role chaining keeps",
 }
 AWS_SETTINGS: Final[Mapping[str, Setting]] = {
     "region_name": Setting(_region, "the AWS region in which tokens are minted"),

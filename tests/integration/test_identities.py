@@ -168,6 +168,22 @@ class TestRole:
         }
         assert token.account == "210987654321"
 
+    @pytest.mark.parametrize(
+        "arguments", [{"DurationSeconds": "a-secret"}, {"ExternalId": {"a": "a-secret"}}, {"Tags": ["a-secret"]}]
+    )
+    def test_an_argument_that_is_not_valid_fails_the_lookup(
+        self, bare: AwsStandIn, calls: Any, arguments: dict[str, object]
+    ) -> None:
+        """boto3 refuses it before it calls AWS, and the failure does not repeat the value."""
+        write_keys(FIRST_KEY)
+
+        with pytest.raises(MintError) as caught:
+            calls(role_arn=ROLE, assume_role_kwargs=arguments)
+
+        assert caught.value.failure.code == "ParamValidationError"
+        assert "a-secret" not in str(caught.value)
+        assert bare.calls() == []
+
     def test_a_pod_may_bring_its_web_identity(
         self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
