@@ -7,7 +7,6 @@ import logging
 import sys
 from contextlib import contextmanager
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ecr_secrets_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from ecr_secrets_backend.settings import FallbackBackend
 
@@ -145,7 +144,7 @@ class _Member:
                 raise
             if failures is not None:
                 failures.append(error)
-            logger.error("%s failed to look up %s %r: %s. The next is asked.", self._name, kind, key, _told(error))  # noqa: TRY400
+            logger.error("%s failed to look up %s %r: %s. The next is asked.", self._name, kind, key, _describe(error))  # noqa: TRY400
 
 
 def _imported(settings: FallbackBackend) -> Callable[..., Any]:
@@ -154,11 +153,11 @@ def _imported(settings: FallbackBackend) -> Callable[..., Any]:
     try:
         found: Any = getattr(import_module(module), name)
     except Exception as error:
-        problem = f"cannot be imported: {type(error).__name__}: {error}"
+        problem = f"is {settings.backend}, which cannot be imported: {type(error).__name__}: {error}"
         raise ConfigurationError(path, problem, "correct the name, or install the package that it is in") from error
     if not isinstance(found, type) or not all(callable(getattr(found, method, None)) for method in _METHODS):
-        remedy = "name a class that is derived from airflow.secrets.BaseSecretsBackend"
-        raise ConfigurationError(path, "is no secrets backend", remedy)
+        problem = f"is {settings.backend}, which is not a secrets backend"
+        raise ConfigurationError(path, problem, "name a class that is derived from airflow.secrets.BaseSecretsBackend")
     return found
 
 
@@ -166,13 +165,13 @@ def _built(settings: FallbackBackend, backend: Callable[..., Any]) -> Any:  # no
     try:
         inspect.signature(backend).bind(**settings.kwargs)
     except TypeError as error:
-        problem = f"do not fit: {error}"  # in which names stand, and no values
+        problem = f"do not fit: {error}"  # which quotes names, and no values
     else:
         try:
             return backend(**settings.kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it refuses them with
-            problem = f"are refused: {type(error).__name__}: {_masked(str(error), settings.kwargs)}"
-    # Raised from here, where no exception stands behind it, whose words and local variables would show the kwargs.
+        except Exception as error:  # noqa: BLE001 - any exception means that the class refuses its kwargs
+            problem = f"are refused: {_describe(error)}"
+    # Raised outside the except block, so that no exception is attached whose words and local variables show the kwargs.
     raise ConfigurationError(
         f"{settings.path}.backend_kwargs", problem, f"write what {settings.backend} takes as its own backend_kwargs"
     )
@@ -186,57 +185,38 @@ def _takes_team_name(method: Callable[..., Any]) -> bool:
 
 
 def _is_denial(error: Exception) -> bool:
-    """Tell whether it is the one kind of exception that Airflow passes on: who raises it has imported it."""
+    """Check for the one type of exception that Airflow passes on to the task."""
+    # Not imported here: a backend that raises it has imported it.
     denial = getattr(sys.modules.get("airflow.sdk.exceptions"), "AirflowSecretsBackendAccessDenied", ())
-    return isinstance(error, denial)
+    return issubclass(type(error), denial)  # isinstance would read the exception's own __class__, which may raise
 
 
-_SHORTEST_SECRET: Final = 6  # characters; shorter words are the likes of "token", which say what is missing
+_LONGEST_CHAIN: Final = 5  # from what a client library raises down to what the system has reported
+_LONGEST_CODE: Final = 100  # characters; AWS's own codes have up to about 50
 
 
-def _masked(text: str, kwargs: Mapping[str, object]) -> str:
-    """Mask what a text has in common with the values of the kwargs, down to a few characters in a row."""
-    known: list[str] = []
-    values: list[object] = [kwargs]
-    while values:
-        value = values.pop()
-        if isinstance(value, str):
-            known.append(value)
-        elif isinstance(value, dict):
-            values.extend(value.values())
-        elif isinstance(value, list):
-            values.extend(value)
-    hidden: set[int] = set()
-    for start in range(len(text)):
-        run = text[start : start + _SHORTEST_SECRET]
-        if len(run) == _SHORTEST_SECRET and any(run in value for value in known):
-            hidden.update(range(start, start + _SHORTEST_SECRET))
-    runs = groupby(range(len(text)), hidden.__contains__)
-    return "".join("***" if is_hidden else "".join(text[index] for index in run) for is_hidden, run in runs)
+def _describe(error: Exception) -> str:
+    """Return an exception's type and place and the types of its causes, but none of their words.
 
-
-_LONGEST_CHAIN: Final = 5  # from what a client library says down to what the system has said
-
-
-def _told(error: Exception) -> str:
-    """Tell an exception's type and place and its causes' types, but none of their words.
-
-    Who reads a connection that is not well-formed may quote it: Airflow's own ``Connection.from_uri`` does.
+    The words may quote a secret: Airflow's own ``Connection.from_uri`` quotes the whole URI.
     """
-    kinds: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(kinds) < _LONGEST_CHAIN:
-        kinds.append(_kind(cause))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    *_, (frame, line) = walk_tb(error.__traceback__)
-    return f"{', from '.join(kinds)} (at {Path(frame.f_code.co_filename).name}:{line})"
+    try:
+        kinds: list[str] = []
+        cause: BaseException | None = error
+        while cause is not None and len(kinds) < _LONGEST_CHAIN:
+            kinds.append(_kind(cause))
+            cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        *_, (frame, line) = walk_tb(error.__traceback__)
+        return f"{', from '.join(kinds)} (at {Path(frame.f_code.co_filename).name}:{line})"
+    except Exception:  # noqa: BLE001 - an exception may define its attributes, and they may raise
+        return type(error).__qualname__
 
 
 def _kind(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     match getattr(error, "response", None):
-        case {"Error": {"Code": str(code)}}:  # botocore's ClientError: AWS's own name for what went wrong
-            return f"{name} {code}"
+        case {"Error": {"Code": str(code)}} if code.replace(".", "").isalnum() and len(code) <= _LONGEST_CODE:
+            return f"{name} {code}"  # botocore's ClientError, with AWS's name for the failure
         case _:
             return name

@@ -198,4 +198,6 @@ def test_a_wrong_name_stops_airflow_and_is_told(tmp_path: Path, aws: AwsStandIn,
     done = site.run("-m", "airflow", "version")
 
     assert done.returncode != 0
-    assert "fallback_backends[1].backend cannot be imported: AttributeError" in done.stderr.splitlines()[-1]
+    wrong = "airflow.providers.hashicorp.secrets.vault.VualtBackend"
+    refusal = f"fallback_backends[1].backend is {wrong}, which cannot be imported: AttributeError"
+    assert refusal in done.stderr.splitlines()[-1]

@@ -98,13 +98,25 @@ class Bare(BaseSecretsBackend):
 
 
 class Picky(Recording):
-    """One that refuses whatever it is built with, and quotes it."""
+    """One that refuses the token that it is built with, and quotes it."""
 
-    form = ""
-
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, token: str) -> None:
         super().__init__()
-        raise ValueError(self.form.format(**kwargs))
+        raise ValueError(f"{token} is not valid")
+
+
+class Hostile(Exception):  # noqa: N818 - a stand-in for any library's exception
+    """An exception that raises another one when an attribute of it is read."""
+
+    @classmethod
+    def without(cls, attribute: str) -> Hostile:
+        """Build one whose attribute of that name raises."""
+
+        def read(_: object) -> None:
+            raise RuntimeError(attribute)
+
+        broken: type[Hostile] = type("Hostile", (cls,), {attribute: property(read), "__module__": __name__})
+        return broken()
 
 
 NO_CLASS = Recording()
