@@ -84,21 +84,16 @@ class EcrSecretsBackend(BaseSecretsBackend):
         return value
 
     async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of Airflow's choice
-        """Serve a mapped connection, or ask the fallback backends, without holding up the event loop.
+        """Return what ``get_connection`` returns, and leave the event loop free meanwhile.
 
-        Airflow looks for this method from 3.1 on, and runs ``get_connection`` in a thread where there is none. So does
-        this method with a mapped connection, whose token may have to be minted; any other needs no thread unless a
-        fallback backend does.
-
-        :param conn_id: the connection's ID
-        :return: what ``get_connection`` returns
-        :raises ConnectionUnavailableError: as ``get_connection``
+        Airflow calls this method from 3.1 on. Without it, Airflow would run all lookups one after the other in a
+        thread that other code in the event loop needs as well. Here each lookup has a thread of its own.
         """
-        if conn_id not in self._connections:
-            return None if self._fallback is None else await self._fallback.aget_connection(conn_id)
         from asgiref.sync import sync_to_async
 
-        return await sync_to_async(self.get_connection)(conn_id)
+        # Not asyncio.to_thread: in the triggerer of Airflow 3.1, a lookup of aws_conn_id finds the event loop through
+        # asgiref alone, and from any other thread it breaks the triggerer's own messages.
+        return await sync_to_async(self.get_connection, thread_sensitive=False)(conn_id)
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Ask the fallback backends: here are no variables, for which the inherited method would log an error.

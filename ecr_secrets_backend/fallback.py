@@ -60,15 +60,6 @@ class FallbackChain:
         value: str | None = self._first_truthy("get_conn_value", team_name, conn_id)
         return value
 
-    async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of the class Airflow wants
-        """Look up a connection without holding up the event loop, by the backends' own asynchronous methods if any."""
-        for member in self._members:
-            with member.excused("connection", conn_id):
-                connection = await member.aget_connection(conn_id)
-                if connection:
-                    return connection
-        return None
-
     def get_variable(self, key: str, team_name: str | None) -> str | None:
         """Look up a variable; an empty one is one."""
         for member in self._members:
@@ -116,16 +107,6 @@ class _Member:
         if method in self._team_methods:
             return getattr(self.backend, method)(**asked, team_name=team_name)
         return getattr(self.backend, method)(**asked)
-
-    async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of the class Airflow wants
-        """Ask as Airflow does from 3.1 on: by the asynchronous method, and if there is none, in a thread."""
-        method = getattr(self.backend, "aget_connection", None)
-        if method is None:
-            from asgiref.sync import sync_to_async
-
-            return await sync_to_async(self.ask)("get_connection", None, conn_id=conn_id)
-        answer = method(conn_id)
-        return await answer if inspect.isawaitable(answer) else answer
 
     @contextmanager
     def excused(self, kind: str, key: str, failures: list[Exception] | None = None) -> Iterator[None]:

@@ -12,16 +12,17 @@ from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
-    from airflow.sdk import DAG, BaseHook, task
+    from airflow.sdk import DAG, BaseHook, BaseOperator, task
     from airflow.sdk import Connection as TaskConnection
 
     from ecr_secrets_backend import EcrSecretsBackend
 else:
     try:
-        from airflow.sdk import DAG, task
+        from airflow.sdk import DAG, BaseOperator, task
         from airflow.sdk import Connection as TaskConnection
     except ImportError:  # before 3.0
         from airflow.decorators import task
+        from airflow.models.baseoperator import BaseOperator
         from airflow.models.dag import DAG
 
         TaskConnection = ServerConnection
@@ -43,7 +44,7 @@ except ImportError:  # before 3.2.2
 else:
     DENIAL = AirflowSecretsBackendAccessDenied
 
-__all__ = ["DAG", "BaseHook", "DagBag", "ServerConnection", "TaskConnection", "task"]
+__all__ = ["DAG", "BaseHook", "BaseOperator", "DagBag", "ServerConnection", "TaskConnection", "task"]
 
 AIRFLOW = Version(version("apache-airflow"))
 

@@ -35,10 +35,12 @@ REGIONS = {
     "docker_leftover": "eu-central-1",
     "docker_worker": "ap-south-1",
     "docker_by_airflow": "us-west-2",
+    "docker_in_trigger": "ca-central-1",
 }
 OF_SECRETS = ("docker_default", "docker_denied", "docker_leftover")
-#: Served by the credentials of an AWS connection in Airflow's database.
+#: Served by the credentials of an AWS connection in Airflow's database: in a task, and in the triggerer's event loop.
 BY_AIRFLOW = "docker_by_airflow"
+IN_TRIGGER = "docker_in_trigger"
 AWS_CONN_ID = "aws_ecr"
 AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 OF_WORKERS = ("docker_worker",)
@@ -98,7 +100,9 @@ def run_airflow(folder: Path, aws: AwsStandIn, statsd: StatsD) -> Run:
         aws.script(Error("AccessDeniedException", "User: u is not authorized", region=REGIONS[conn_id]))
     for name in ("dags", "results", "cache"):
         (folder / name).mkdir()
-    by_airflow = {BY_AIRFLOW: {"registry": host_of(BY_AIRFLOW), "aws_conn_id": AWS_CONN_ID}}
+    by_airflow = {
+        conn_id: {"registry": host_of(conn_id), "aws_conn_id": AWS_CONN_ID} for conn_id in (BY_AIRFLOW, IN_TRIGGER)
+    }
     kwargs = json.dumps({"connections": {**hosts(OF_SECRETS), **by_airflow}, "cache_dir": str(folder / "cache")})
     configuration = f"[secrets]\nbackend = {BACKEND}\nbackend_kwargs = {kwargs}\n"
     site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, statsd, folder / "results"))
@@ -160,7 +164,7 @@ def start(site: AirflowSite) -> None:
             " VALUES (?, ?, ?, ?, 'dead-for-long', 0, 0)",
             [("docker_leftover", "docker", LEFTOVER_HOST, "AWS"), (AWS_CONN_ID, "aws", None, AIRFLOWS_KEY)],
         )
-    for server, options in SERVERS.items():
+    for server, options in {**SERVERS, "triggerer": ["--skip-serve-logs"]}.items():
         site.start(server, *options)
     wait(site, lambda: site.is_listening() or not SERVERS)
 

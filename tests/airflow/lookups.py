@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tests.airflow_version import BaseHook, task
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from tests.airflow_version import BaseHook, BaseOperator, task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 RESULTS = "ECR_TEST_RESULTS"  # the variable that names the folder
 AIRFLOWS_OWN = "airflows_own"  # a connection that an environment variable holds
@@ -22,11 +30,13 @@ def look_up_here(conn_id: str, times: int = 1) -> None:
     """Look up in this process, so often; a lookup that Airflow serves alone tells which warnings are its own."""
     _, heard_anyway = hear(AIRFLOWS_OWN)
     rounds = [hear(conn_id) for _ in range(times)]
-    result = {
-        "connections": [fields for fields, _ in rounds],
-        "warnings": sorted({warning for _, heard in rounds for warning in heard - heard_anyway}),
-        "pid": os.getpid(),
-    }
+    heard = {warning for _, warnings_ in rounds for warning in warnings_}
+    leave(conn_id, [fields for fields, _ in rounds], heard - heard_anyway)
+
+
+def leave(conn_id: str, connections: list[dict[str, str | None]], heard: set[str]) -> None:
+    """Write what this process got to a file, where the tests read it."""
+    result = {"connections": connections, "warnings": sorted(heard), "pid": os.getpid()}
     Path(os.environ[RESULTS], f"{conn_id}-{os.getpid()}.json").write_text(json.dumps(result))
 
 
@@ -34,6 +44,46 @@ def hear(conn_id: str) -> tuple[dict[str, str | None], set[str]]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         connection = BaseHook.get_connection(conn_id)  # as a DockerOperator's hook does before it logs in
+    return fields_of(connection), {f"{warning.category.__name__}: {warning.message}" for warning in heard}
+
+
+def fields_of(connection: Any) -> dict[str, str | None]:
     fields = {name: getattr(connection, name) for name in ("conn_type", "host", "login", "password")}
-    fields["class"] = f"{type(connection).__module__}.{type(connection).__name__}"
-    return fields, {f"{warning.category.__name__}: {warning.message}" for warning in heard}
+    return {**fields, "class": f"{type(connection).__module__}.{type(connection).__name__}"}
+
+
+class LookupTrigger(BaseTrigger):
+    """Looks a connection up several times at once, on the event loop of the triggerer."""
+
+    def __init__(self, conn_id: str, times: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.conn_id = conn_id
+        self.times = times
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the triggerer builds it from."""
+        return f"{__name__}.{type(self).__name__}", {"conn_id": self.conn_id, "times": self.times}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look up as a hook in a trigger does: Airflow has an asynchronous method for it from 3.1 on."""
+        look_up = getattr(BaseHook, "aget_connection", None) or sync_to_async(BaseHook.get_connection)
+        connections = await asyncio.gather(*(look_up(self.conn_id) for _ in range(self.times)))
+        leave(self.conn_id, [fields_of(connection) for connection in connections], set())
+        yield TriggerEvent({})  # type: ignore[no-untyped-call]
+
+
+class DeferredLookup(BaseOperator):
+    """Leaves the lookups to a trigger."""
+
+    def __init__(self, conn_id: str, times: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.conn_id = conn_id
+        self.times = times
+
+    def execute(self, context: Any) -> None:
+        """Defer."""
+        del context
+        self.defer(trigger=LookupTrigger(self.conn_id, self.times), method_name="end")
+
+    def end(self, context: Any, event: Any) -> None:
+        """End when the trigger has fired."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOWS_KEY, BY_AIRFLOW, LEFTOVER_HOST, host_of
+from tests.airflow.deployment import AIRFLOWS_KEY, BY_AIRFLOW, IN_TRIGGER, LEFTOVER_HOST, host_of
 from tests.airflow_version import DENIAL, SENDS_METRICS_EVERYWHERE, TaskConnection
 
 if TYPE_CHECKING:
@@ -96,6 +96,15 @@ def test_a_task_is_served_by_an_aws_connection_in_airflows_database(run: Run) ->
     assert run.states["by_airflow"] == "success"
     assert [connection["password"] in run.alive for connection in process["connections"]] == [True]
     assert run.keys[BY_AIRFLOW] == [AIRFLOWS_KEY]
+
+
+def test_lookups_in_a_trigger_use_an_aws_connection_in_airflows_database(run: Run) -> None:
+    """Five at once: the triggerer's event loop answers their lookups of the AWS connection meanwhile."""
+    (process,) = run.lookups[IN_TRIGGER]
+
+    assert run.states["in_trigger"] == "success"
+    assert [connection["password"] in run.alive for connection in process["connections"]] == [True] * 5
+    assert run.keys[IN_TRIGGER] == [AIRFLOWS_KEY]
 
 
 @pytest.mark.parametrize("conn_id", ["docker_denied", "docker_leftover"])

@@ -12,7 +12,8 @@ from airflow.sdk import Connection
 from asgiref.sync import sync_to_async
 
 from ecr_secrets_backend import EcrSecretsBackend
-from tests.stand_ins.aws import Delay
+from ecr_secrets_backend.errors import ConnectionUnavailableError
+from tests.stand_ins.aws import LONGEST_HANG_SECONDS, Delay, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
+REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-south-1")  # each is an identity of its own
 MINT_SECONDS = 1.0
 LONGEST_GAP_SECONDS = MINT_SECONDS / 2
 LOOKUPS = 200
+LOOKUP_BOUND_SECONDS = 30.0
+LEAST_HANG_SECONDS = 4.0  # boto3 waits at least so long for an answer
 
 
 @pytest.fixture
@@ -76,6 +80,34 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
     answered_at = call.time + MINT_SECONDS
     meanwhile = [call.time, *(at for at in turns if call.time < at < answered_at), answered_at]
     assert max(after - before for before, after in pairwise(meanwhile)) < LONGEST_GAP_SECONDS
+
+
+def test_lookups_of_a_hanging_aws_wait_side_by_side_and_block_nobody(aws: AwsStandIn, tmp_path: Path) -> None:
+    """Five lookups end within the bound of one, and other code of the loop has its thread meanwhile."""
+    aws.script(Hang(LONGEST_HANG_SECONDS))
+    hosts = {region: f"123456789012.dkr.ecr.{region}.amazonaws.com" for region in REGIONS}
+    backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
+
+    async def look_up(conn_id: str) -> None:
+        with pytest.raises(ConnectionUnavailableError):
+            await backend.aget_connection(conn_id)
+
+    def wait_for_the_calls() -> None:
+        while {call.region for call in aws.calls()} != set(REGIONS):
+            time.sleep(0.1)
+
+    async def main() -> float:
+        lookups = asyncio.gather(*(look_up(conn_id) for conn_id in hosts))
+        await asyncio.to_thread(wait_for_the_calls)
+        await sync_to_async(time.sleep)(0)
+        other_code_ran_at = time.monotonic()
+        await lookups
+        return time.monotonic() - other_code_ran_at
+
+    started_at = time.monotonic()
+
+    assert asyncio.run(main()) > LEAST_HANG_SECONDS / 2
+    assert LEAST_HANG_SECONDS < time.monotonic() - started_at < LOOKUP_BOUND_SECONDS
 
 
 def test_a_loop_may_look_up_by_itself(aws: AwsStandIn, look_up: Callable[[], str]) -> None:

@@ -76,20 +76,6 @@ class Catching(Legacy):
         return self.recording.answer("get_variable", key, *others.values())
 
 
-class Asynchronous(Recording):
-    """One that looks up on the event loop."""
-
-    async def aget_connection(self, conn_id: str) -> Any:
-        return self.answer("aget_connection", conn_id)
-
-
-class Immediate(Recording):
-    """One whose asynchronous method is none: Airflow takes that, too."""
-
-    def aget_connection(self, conn_id: str) -> Any:
-        return self.answer("aget_connection", conn_id)
-
-
 class Bare(BaseSecretsBackend):
     """One that overrides nothing, but for a warning of Airflow 2.11's."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -27,14 +26,9 @@ def build_chain(*backends: tuple[str, dict[str, Any]]) -> FallbackChain:
     )
 
 
-def aget_connection(chain: FallbackChain, key: str) -> Any:
-    return asyncio.run(chain.aget_connection(key))
-
-
 LOOKUPS: dict[str, tuple[str, Any]] = {
     "get_connection": ("connection", lambda chain, key: chain.get_connection(key, None)),
     "get_conn_value": ("connection", lambda chain, key: chain.get_conn_value(key, None)),
-    "aget_connection": ("connection", aget_connection),
     "get_variable": ("variable", lambda chain, key: chain.get_variable(key, None)),
     "get_config": ("option", lambda chain, key: chain.get_config(key)),
 }
@@ -68,7 +62,6 @@ def test_what_none_has_is_none(kind: str, look_up: Any) -> None:
         ("get_config", ""),
         ("get_connection", "next"),
         ("get_conn_value", "next"),
-        ("aget_connection", "next"),
     ],
 )
 def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> None:
@@ -95,24 +88,6 @@ def test_the_class_of_connections_is_told_to_those_who_know_of_it() -> None:
     chain.set_connection_class(dict)
 
     assert [getattr(member.backend, "_connection_class", None) for member in chain._members] == [dict, None, dict]
-
-
-@pytest.mark.parametrize(
-    ("backend", "method", "on_the_loop"),
-    [
-        ("Asynchronous", "aget_connection", True),
-        ("Immediate", "aget_connection", True),
-        ("Recording", "get_connection", False),
-    ],
-)
-def test_an_asynchronous_lookup_leaves_the_event_loop_free(backend: str, method: str, on_the_loop: bool) -> None:
-    """By the backend's own asynchronous method, or else in a thread, as Airflow does."""
-    asked: list[Any] = []
-    chain = build_chain((backend, {"answers": {"a": "found"}, "asked": asked}))
-
-    assert aget_connection(chain, "a") == "found"
-    assert asked[0][:2] == (method, "a")
-    assert (asked[0][-1] == threading.current_thread().name) is on_the_loop
 
 
 @every_lookup

@@ -1,8 +1,8 @@
-"""Tasks whose backend is built by `[secrets]`: three that are served, and two whose mint fails."""
+"""Tasks whose backend is built by `[secrets]`: four that are served, one of them in a trigger, and two that fail."""
 
 from datetime import datetime, timezone
 
-from tests.airflow.lookups import look_up
+from tests.airflow.lookups import DeferredLookup, look_up
 from tests.airflow_version import DAG
 
 with DAG("by_secrets", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)):
@@ -11,3 +11,4 @@ with DAG("by_secrets", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=
     look_up.override(task_id="denied")("docker_denied")
     look_up.override(task_id="leftover")("docker_leftover")
     look_up.override(task_id="by_airflow")("docker_by_airflow")
+    DeferredLookup(task_id="in_trigger", conn_id="docker_in_trigger", times=5)
