@@ -1,15 +1,15 @@
-"""An AWS identity: all that decides whose token a token is, and so the only key under which one is kept."""
+"""An AWS identity: everything that decides whose token a token is, and so the only key under which one is kept."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import os.path
+import os
+import stat
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,50 +18,30 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.registry import Service
 
     class AwsConnection(Protocol):
-        """What decides whose credentials an AWS connection of Airflow holds; each of its classes has it."""
+        """An AWS connection of Airflow, of any of its classes."""
 
         login: str | None
+        password: str | None
         host: str | None
-
-        @property
-        def extra_dejson(self) -> Mapping[str, Any]:
-            """Give the connection's extra."""
+        extra: str | None
 
 
-#: What boto3's own chain reads from a process's environment to find credentials and endpoints. Two processes that
-#: differ in one of these may be two identities. Secret keys and session tokens are not among them: the access key's ID
-#: stands for both. Source: boto3's guides "Credentials" and "Configuration", and botocore's ``credentials.py``.
-CREDENTIAL_VARIABLES: Final = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CONFIG_FILE",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_ECR",
-    "AWS_ENDPOINT_URL_ECR_PUBLIC",
-    "AWS_ENDPOINT_URL_STS",
-    "AWS_USE_FIPS_ENDPOINT",
-    "AWS_USE_DUALSTACK_ENDPOINT",
-    "HOME",
-)
-_REGION_VARIABLE: Final = "AWS_DEFAULT_REGION"  # the one that boto3 reads
-#: AWS's shared files, with the variables that name others. Source: boto3's guide "Configuration".
-_SHARED_FILES: Final = (
+#: What boto3 and the libraries below it read: credentials, endpoints, proxies, CA bundles. Names are matched by form: a
+#: variable that AWS adds later then costs a call, and not another identity's token. Sources: botocore's
+#: ``credentials.py``, ``configprovider.py`` and ``endpoint.py``, Python's ``urllib.request.getproxies``, OpenSSL.
+_PREFIXES: Final = ("AWS_", "BOTO", "SSL_CERT_")
+_SUFFIXES: Final = ("_PROXY", "_CA_BUNDLE")
+#: Where boto3 looks for credentials in files: the variable that names one, and where it looks without the variable.
+_FILES: Final = (
     ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ("AWS_CONFIG_FILE", "~/.aws/config"),
+    ("BOTO_CONFIG", "/etc/boto.cfg"),
+    ("BOTO_CONFIG", "~/.boto"),
+    ("AWS_CREDENTIAL_FILE", ""),
 )
-#: The token by which EKS Pod Identity knows a pod, whose environment is the same in every pod of a cluster.
-_POD_TOKEN_VARIABLE: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"  # noqa: S105 - a variable's name
-
-_KEY_ID: Final = "aws_access_key_id"
-_SECRETS: Final = frozenset({"aws_secret_access_key", "aws_session_token", "aws_security_token"})
-_SESSION_TOKENS: Final = frozenset({"aws_session_token", "aws_security_token"})
+#: The files by whose token AWS knows a pod; all else is the same in every pod of a cluster.
+_TOKEN_FILES: Final = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+_LONGEST_TOKEN_BYTES: Final = 64 * 1024  # Kubernetes projects tokens of 1 to 2 kB
 
 
 @dataclass(frozen=True)
@@ -90,31 +70,31 @@ class AwsIdentity:
     environment: str = ""
 
     def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
-        """Complete the identity by what decides in this process, now.
+        """Return the identity with the environment's region, if it had none, and with a digest of what else decides.
 
-        That is what boto3 would take from the environment, from the shared files that it names and from the Airflow
-        connection. Keys that stand for themselves are part of it, so that new ones are another identity. Temporary keys
-        in a file or a connection, which come with a session token, are not: they are replaced all the time.
+        That is what boto3 takes from variables, files and the Airflow connection, secrets included. Of a file, path,
+        times and size count: a file that is replaced costs a call. A pod's token is read, as it is replaced each hour.
 
         :param environ: such as ``os.environ``
         :param connection: the Airflow connection that ``aws_conn_id`` names
-        :return: the identity, with the environment's region if it had none, and with a digest of the rest
         """
-        found: dict[str, object] = {name: environ[name] for name in CREDENTIAL_VARIABLES if name in environ}
-        for variable, default in _SHARED_FILES:
-            if sections := _sections(environ.get(variable, default)):
-                found[f"file of {variable}"] = sections
-        if (token_file := environ.get(_POD_TOKEN_VARIABLE)) and (pod := _service_account(token_file)):
-            found["pod"] = pod
+        found: list[object] = []
+        for name in sorted(environ):
+            upper = name.upper()  # Python takes proxies in either case
+            if upper.startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME":
+                found.append((name, environ[name]))
+        found += filter(None, (_version(environ.get(variable, default)) for variable, default in _FILES))
+        for path in filter(None, map(environ.get, _TOKEN_FILES)):
+            if version := _version(path):
+                found.append(_service_account(path) or version)
         if connection is not None:
-            extra = connection.extra_dejson
-            key_id = connection.login or extra.get(_KEY_ID)
-            found["connection"] = [connection.host, _lasting({**extra, _KEY_ID: key_id})]
-        return replace(self, region=self.region or environ.get(_REGION_VARIABLE), environment=_digest(found))
+            found.append((connection.login, connection.password, connection.host, connection.extra))
+        region = self.region or environ.get("AWS_DEFAULT_REGION")  # boto3 reads no other
+        return replace(self, region=region, environment=_digest(found))
 
     @cached_property
     def key(self) -> str:
-        """The name of a cache entry: a digest, which tells nothing of the identity's access key."""
+        """The name of a cache entry: a digest, which reveals no credentials."""
         return _digest(vars(self))  # asdict would copy each value, and takes as long as reading the cache
 
     def __str__(self) -> str:
@@ -127,44 +107,33 @@ class AwsIdentity:
         return f"{self.role_arn}, assumed by {source}" if self.role_arn else source
 
 
-def _sections(path: str) -> dict[str, dict[str, object]]:
-    """Read what lasts in a file of AWS's; nothing where it cannot be read: boto3 will say why."""
+def _version(path: str) -> tuple[str, int, int, int] | None:
+    """Return what changes when a file is replaced; None if no regular file is there."""
     path = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
-    if not os.path.isfile(path):  # noqa: PTH113 - most processes have no such file, and no time for an exception
-        return {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return {}
-    from configparser import Error, RawConfigParser  # Airflow has imported it, and most processes have no such file
+        it = os.stat(path)  # noqa: PTH116 - building a Path doubles the time
+    except OSError:
+        return None
+    # The ctime as well: all keys have one length, and a tool that copies a file may set the mtime.
+    return (path, it.st_mtime_ns, it.st_ctime_ns, it.st_size) if stat.S_ISREG(it.st_mode) else None
 
-    parser = RawConfigParser(default_section="")
+
+def _service_account(path: str) -> tuple[str, str] | None:
+    """Return the issuer and subject of a projected token of Kubernetes; None for anything else."""
     try:
-        parser.read_string(text)
-    except Error:
-        return {}
-    return {name: _lasting(dict(section)) for name, section in sorted(parser.items()) if name}
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that has just taken the file's place
+        try:
+            _, claims, _ = os.read(descriptor, _LONGEST_TOKEN_BYTES).split(b".")
+        finally:
+            os.close(descriptor)
+        payload = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
+        return str(payload["iss"]), str(payload["sub"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
-def _lasting(options: Mapping[str, object]) -> dict[str, object]:
-    """Give the options that decide whose credentials they are, none of them secret."""
-    rotating = _SECRETS | {_KEY_ID} if _SESSION_TOKENS & options.keys() else _SECRETS
-    return {name: value for name, value in sorted(options.items()) if name not in rotating and "expir" not in name}
-
-
-def _service_account(token_file: str) -> dict[str, object]:
-    """Read whose token it is off a projected token of Kubernetes, a JWT that is replaced every day."""
-    try:
-        claims = Path(token_file).read_text(encoding="ascii").split(".")[1]
-        payload = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        return {name: payload[name] for name in ("iss", "sub")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
-def _digest(value: Mapping[str, object]) -> str:
-    """Digest plain data by its repr, so that order counts: what is read from elsewhere has been sorted.
-
-    The first use in a process of repr and of BLAKE2 takes a fifth of what JSON and OpenSSL's SHA-256 take for theirs.
-    """
+def _digest(value: object) -> str:
+    """Digest plain data by its repr, so that order counts: in a fifth of the time of JSON and SHA-256."""
+    # It reveals no secret. Keys and session tokens are too long to guess. To guess a short one, such as a proxy's
+    # password, takes all the rest as well, and the cache's folder, which only this user can open.
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()

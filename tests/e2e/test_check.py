@@ -188,8 +188,8 @@ def test_an_arn_that_is_not_told_is_no_fault(site: Site, aws: AwsStandIn) -> Non
 
 def test_a_token_that_the_registry_refuses_is_named(site: Site) -> None:
     """As one that is in the cache, but that AWS has never given."""
-    environment = {name: value for name, value in site.environment.items() if name.startswith("AWS_")}
-    identity = AwsIdentity("ecr", "us-east-1").in_environment({**environment, "HOME": str(site.world.folder)})
+    environment = {**site.world.environment, **site.environment}
+    identity = AwsIdentity("ecr", "us-east-1").in_environment(environment)
     entry = Entry.of_token(identity.key, str(identity), build_token(received_at=time.time()))
     HostStore(site.kwargs["cache_dir"]).write(f"{identity.key}.json", entry.to_json(), entry.useful_until)
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import ssl
 import sys
 from configparser import RawConfigParser
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import partial
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.aws import mint
@@ -21,12 +27,15 @@ from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.airflow_version import put_into_task
+from tests.integration.faults import look_up, serving
 from tests.stand_ins.aws import Error
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from tests.integration.faults import Lookup
+    from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn, Call
 
 HOUR = 3600.0
@@ -85,13 +94,28 @@ class TestSharedFiles:
         assert [call.access_key_id for call in calls()] == [SECOND_KEY]
         assert calls() == []
 
-    def test_temporary_keys_may_rotate(self, calls: Any) -> None:
-        """What a login tool writes every hour costs no call."""
-        write_keys("ASIAIOSFODNN7EXAMPLE", "a-session")
-        assert [call.access_key_id for call in calls()] == ["ASIAIOSFODNN7EXAMPLE"]
-        write_keys("ASIAI44QH8DHBEXAMPLE", "another-session")
+    def test_temporary_keys_that_rotate_cost_one_call(self, calls: Any) -> None:
+        """The keys that a login tool writes every hour may be another user's, so their token is their own."""
+        for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
+            write_keys(key_id, "a-session")
+            assert [call.access_key_id for call in calls()] == [key_id]
+            assert calls() == []
 
-        assert calls() == []
+    @pytest.mark.parametrize(
+        ("variable", "text"),
+        [
+            ("BOTO_CONFIG", "[Credentials]\naws_access_key_id = {}\naws_secret_access_key = a-secret\n"),
+            ("AWS_CREDENTIAL_FILE", "AWSAccessKeyId={}\nAWSSecretKey=a-secret\n"),
+        ],
+    )
+    def test_processes_with_other_files_of_older_tools_do_not_share(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, text: str
+    ) -> None:
+        """boto3 still reads them, and each process is served the token of its own keys."""
+        for key_id in (FIRST_KEY, SECOND_KEY):
+            (tmp_path / key_id).write_text(text.format(key_id))
+            monkeypatch.setenv(variable, str(tmp_path / key_id))
+            assert [call.access_key_id for call in calls()] == [key_id]
 
     def test_another_profile_is_another_identity(self, calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whether a setting names it or a variable does."""
@@ -200,6 +224,16 @@ class TestRole:
         (tmp_path / "token").write_text(pod_token("airflow:worker"))
         assert calls() == []
 
+    def test_web_identities_of_other_service_accounts_do_not_share(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Their role is the same, but AWS may refuse it to one of them."""
+        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        for service_account in ("airflow:worker", "airflow:other"):
+            (tmp_path / "token").write_text(pod_token(service_account))
+            assert len(calls()) == 2
+
 
 class TestEndpoints:
     @pytest.mark.parametrize("kind", ["ec2", "ecs", "eks"])
@@ -229,6 +263,19 @@ class TestEndpoints:
                 (tmp_path / "pod").write_text(pod_token(service_account))
                 assert len(calls()) == 1
 
+    def test_processes_with_other_authorization_tokens_do_not_share(
+        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """One agent serves them all, and knows each by the variable alone."""
+        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
+            for name, value in endpoint.environment().items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+            for token in ("one", "two"):
+                (tmp_path / "pod").write_text(token)
+                monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", token)
+                assert len(calls()) == 1
+
     def test_an_endpoint_that_refuses_is_told(
         self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -244,6 +291,74 @@ class TestEndpoints:
 
         assert caught.value.failure.code == "CredentialRetrievalError"
         assert "401" in caught.value.failure.reason
+
+
+@pytest.fixture
+def tls_front(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """An endpoint of AWS with TLS, in the environment; yields the CA bundle that clients need for it."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            with closing(HTTPConnection(urlsplit(aws.url).netloc)) as upstream:
+                upstream.request("POST", self.path, body, dict(self.headers))
+                answer = upstream.getresponse()
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.getheader("Content-Type", ""))
+                self.end_headers()
+                self.wfile.write(answer.read())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Front(BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
+                Handler(connection, self.client_address, self.server)
+
+    with serving(Front) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{port}")
+        yield str(tmp_path / "ca.pem")
+
+
+class TestNeighbours:
+    """Processes of one host that share the cache; the first has a fault of its own."""
+
+    @pytest.fixture
+    def first_and_second(
+        self, aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Callable[..., list[Lookup]]:
+        def look_up_in_each(variable: str, *values: str) -> list[Lookup]:
+            lookups: list[Lookup] = []
+            for value in values:
+                monkeypatch.setenv(variable, value)
+                kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
+                lookups += processes.run(look_up, kwargs, aws).lookups
+            return lookups
+
+        return look_up_in_each
+
+    def test_a_proxy_that_is_gone_is_the_fault_of_one_process(
+        self, first_and_second: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process without that proxy has its token at once."""
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        faulty, sound = first_and_second("http_proxy", "http://127.0.0.1:9", "")
+
+        assert "ProxyConnectionError" in faulty.error
+        assert sound.alive
+
+    def test_a_missing_ca_bundle_is_the_fault_of_one_process(self, tls_front: str, first_and_second: Any) -> None:
+        """Another process that has the bundle has its token at once."""
+        faulty, sound = first_and_second("REQUESTS_CA_BUNDLE", "/missing/ca.pem", tls_front)
+
+        assert faulty.error
+        assert sound.alive
 
 
 @pytest.fixture
@@ -283,13 +398,12 @@ class TestAirflowConnection:
 
         assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
 
-    def test_temporary_keys_in_it_may_rotate(self, look_up: Any, add_connection: Any) -> None:
-        """They come with a session token."""
-        add_connection("ASIAIOSFODNN7EXAMPLE", aws_session_token="a-session")
-        assert len(look_up()) == 1
-        add_connection("ASIAI44QH8DHBEXAMPLE", aws_session_token="another-session")
-
-        assert look_up() == []
+    def test_temporary_keys_in_it_that_rotate_cost_one_call(self, look_up: Any, add_connection: Any) -> None:
+        """As keys in a file."""
+        for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
+            add_connection(key_id, aws_session_token="a-session")
+            assert [call.access_key_id for call in look_up()] == [key_id]
+            assert look_up() == []
 
     def test_its_role_region_and_endpoints_count(
         self, bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch

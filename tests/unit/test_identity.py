@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field, fields, replace
+import os
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from ecr_secrets_backend.identity import AwsIdentity
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 
@@ -26,92 +29,140 @@ def test_whatever_decides_whose_token_it_is_changes_the_key(name: str) -> None:
     "name",
     [
         "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
         "AWS_PROFILE",
         "AWS_DEFAULT_PROFILE",
         "AWS_ROLE_ARN",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
         "AWS_EC2_METADATA_SERVICE_ENDPOINT",
         "AWS_SHARED_CREDENTIALS_FILE",
         "AWS_CONFIG_FILE",
+        "AWS_CREDENTIAL_FILE",
+        "BOTO_CONFIG",
         "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_ECR",
         "AWS_ENDPOINT_URL_ECR_PUBLIC",
         "AWS_ENDPOINT_URL_STS",
         "AWS_USE_FIPS_ENDPOINT",
         "AWS_USE_DUALSTACK_ENDPOINT",
+        "AWS_A_VARIABLE_OF_TOMORROW",
         "HOME",
+        "HTTP_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "no_proxy",
+        "AWS_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
     ],
 )
-def test_the_environment_is_part_of_the_identity(name: str) -> None:
-    """Two processes with other credentials in their environments are two identities."""
-    assert IDENTITY.in_environment({name: "a"}).key != IDENTITY.in_environment({name: "b"}).key
+def test_processes_that_differ_in_a_variable_that_boto3_reads_are_two_identities(name: str) -> None:
+    """Neither is served the other's token, nor the other's failure."""
+    keys = {IDENTITY.in_environment(variables).key for variables in ({}, {name: "a"}, {name: "b"})}
+
+    assert len(keys) == 3
 
 
-def test_what_boto3_does_not_read_is_no_part_of_it() -> None:
-    """Unrelated variables, and the rotation of what belongs to one access key, change nothing."""
-    assert IDENTITY.in_environment({"PATH": "a"}) == IDENTITY.in_environment({"PATH": "b", "AWS_SESSION_TOKEN": "x"})
+def test_variables_that_boto3_does_not_read_change_nothing() -> None:
+    """Tasks that differ in them share a token; so do processes that have the same variables in another order."""
+    variables = {"AWS_PROFILE": "a", "HOME": "/home/a"}
+    others = {"PATH": "b", "JAVA_HOME": "b", "AIRFLOW_CTX_TASK_ID": "b", "HTTP_PROXY_PORT": "1"}
+
+    assert IDENTITY.in_environment({**others, **dict(reversed(variables.items()))}) == IDENTITY.in_environment(
+        variables
+    )
 
 
-KEYS = "aws_access_key_id = {}\naws_secret_access_key = {}\n"
+FILES = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG", "AWS_CREDENTIAL_FILE"]
+TOKEN_FILES = ["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"]
 
 
-@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"])
-@pytest.mark.parametrize(
-    ("before", "after", "is_same"),
-    [
-        ("", KEYS.format("one", "a"), False),
-        (KEYS.format("one", "a"), KEYS.format("two", "b"), False),
-        (KEYS.format("one", "a"), KEYS.format("one", "b"), True),
-        (KEYS.format("one", "a") + "aws_session_token=x", KEYS.format("two", "b") + "aws_session_token=y", True),
-        (KEYS.format("one", "a") + "aws_security_token=x", KEYS.format("two", "b") + "aws_security_token=y", True),
-        (KEYS.format("one", "a") + "aws_session_token=x", KEYS.format("one", "a"), False),
-        ("aws_expiration = noon", "aws_expiration = midnight", True),
-        ("role_arn = a", "role_arn = b", False),
-        ("[profile a]\nsso_role_name = a", "[profile a]\nsso_role_name = b", False),
-        ("role_arn = a", "# a comment\nrole_arn = a", True),
-        ("role_arn = a\nregion = b", "region = b\nrole_arn = a", True),
-    ],
-)
-def test_what_lasts_in_the_files_of_aws_is_part_of_the_identity(
-    tmp_path: Path, variable: str, before: str, after: str, is_same: bool
+def rewrite(file: Path, text: str) -> None:
+    file.write_text(text)
+    os.utime(file, (1, 1))
+
+
+def replace_file(file: Path, text: str) -> None:
+    new = file.with_name("new")
+    rewrite(new, text)
+    new.rename(file)
+
+
+def touch(file: Path, text: str) -> None:
+    file.write_text(text)
+    os.utime(file, (2, 2))
+
+
+@pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
+@pytest.mark.parametrize("change", [rewrite, replace_file, touch])
+def test_a_file_that_was_written_again_is_another_identity(
+    tmp_path: Path, variable: str, change: Callable[[Path, str], None]
 ) -> None:
-    """Static keys and what leads to a role; not keys that come with a session token, which rotate."""
+    """Keys have one length, and a tool may set the time of a copy: neither hides the new keys."""
     file = tmp_path / "file"
+    variables = {variable: str(file)}
+    keys = [IDENTITY.in_environment(variables).key]
+    for text in ("one", "two"):
+        time.sleep(0.02)  # a file system's clock ticks a hundred times a second or more
+        (rewrite if text == "one" else change)(file, text)
+        keys += [IDENTITY.in_environment(variables).key] * 2
 
-    def key(text: str) -> str:
-        file.write_text(f"[default]\n{text}\n")
-        return IDENTITY.in_environment({variable: str(file)}).key
-
-    assert (key(before) == key(after)) is is_same
-
-
-@pytest.mark.parametrize("content", [b"no section", b"[a]\n[a]", b"\xff", b"[a]\nb"])
-def test_a_file_that_cannot_be_read_is_left_to_boto3(tmp_path: Path, content: bytes) -> None:
-    """It says what is wrong, when it mints."""
-    file = tmp_path / "file"
-    file.write_bytes(content)
-    variables = {"AWS_CONFIG_FILE": str(file)}
-    key = IDENTITY.in_environment(variables).key
-    file.unlink()
-
-    assert IDENTITY.in_environment(variables).key == key
+    assert len(set(keys)) == 3
 
 
-def test_the_files_of_aws_are_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a variable names others."""
+@pytest.mark.parametrize("name", [".aws/credentials", ".aws/config", ".boto"])
+def test_the_files_in_the_home_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """boto3 reads them where no variable names others."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    without = IDENTITY.in_environment({}).key
+    without = IDENTITY.in_environment({})
     (tmp_path / ".aws").mkdir()
-    keys = set()
-    for name in ("credentials", "config"):
-        (tmp_path / ".aws" / name).write_text("[default]\nrole_arn = a\n")
-        keys.add(IDENTITY.in_environment({}).key)
+    (tmp_path / name).touch()
 
-    assert len(keys | {without}) == 3
+    assert IDENTITY.in_environment({}) != without
+    everywhere = dict.fromkeys(FILES, "/elsewhere")
+    with_file = IDENTITY.in_environment(everywhere)
+    (tmp_path / name).unlink()
+    assert IDENTITY.in_environment(everywhere) == with_file
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_blocks_nobody(tmp_path: Path, variable: str, kind: str) -> None:
+    """A lookup waits neither for the writer of a pipe nor for the end of a device, and leaves nothing open."""
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+
+    assert IDENTITY.in_environment({variable: str(path)}) == IDENTITY.in_environment({variable: str(path)})
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+@pytest.mark.parametrize("variable", TOKEN_FILES)
+def test_what_was_written_to_a_pipe_is_left_for_boto3(tmp_path: Path, variable: str) -> None:
+    """A token that a lookup took out of the pipe would be missing where it is needed."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(pipe, b"a.token.of a pod")
+        IDENTITY.in_environment({variable: str(tmp_path / "pipe")})
+
+        assert os.read(pipe, 100) == b"a.token.of a pod"
+    finally:
+        os.close(pipe)
+
+
+@pytest.mark.parametrize("variable", TOKEN_FILES)
 @pytest.mark.parametrize(
     ("change", "is_same"),
     [
@@ -123,18 +174,39 @@ def test_the_files_of_aws_are_in_the_home_folder(tmp_path: Path, monkeypatch: py
 )
 @pytest.mark.parametrize("padding", ["", "x", "xx", "xxx"])
 def test_the_service_account_of_a_pod_is_part_of_the_identity(
-    tmp_path: Path, change: dict[str, object], is_same: bool, padding: str
+    tmp_path: Path, variable: str, change: dict[str, object], is_same: bool, padding: str
 ) -> None:
-    """Not the rest of its token, which is replaced every day."""
+    """Not the rest of its token, which is replaced every hour."""
     file = tmp_path / "token"
     claims = {"iss": "https://cluster-1.example", "sub": "system:serviceaccount:team:one", "exp": 1, "jti": padding}
 
     def key(claims: dict[str, object]) -> str:
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         file.write_text(f"header.{payload}.signature")
-        return IDENTITY.in_environment({"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file)}).key
+        return IDENTITY.in_environment({variable: str(file)}).key
 
     assert (key({**claims}) == key({**claims, **change})) is is_same
+
+
+NESTED = base64.urlsafe_b64encode(b"[" * 30_000).decode()
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "text", "a.b.c", "a.e30.c", "a.W10.c", "a.bnVsbA.c", "\xe9.e30.c", f"a.{NESTED}.c", "a." * 50_000],
+    ids=lambda token: str(len(token)),
+)
+def test_a_pods_token_of_another_kind_counts_as_a_file(tmp_path: Path, token: str) -> None:
+    """By its times and size, since only Kubernetes' own names a service account."""
+    file = tmp_path / "token"
+    variables = {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file)}
+    missing = IDENTITY.in_environment(variables)
+    file.write_text(token)
+    first = IDENTITY.in_environment(variables)
+
+    assert IDENTITY.in_environment(variables) == first
+    os.utime(file, (1, 1))
+    assert len({missing, first, IDENTITY.in_environment(variables)}) == 3
 
 
 @dataclass
@@ -142,60 +214,43 @@ class Connection:
     """What an Airflow connection has."""
 
     login: str | None = None
+    password: str | None = None
     host: str | None = None
-    extra_dejson: dict[str, Any] = field(default_factory=dict)
+    extra: str | None = None
 
 
 @pytest.mark.parametrize(
     ("before", "after", "is_same"),
     [
+        (Connection("a", "b", "c", "{}"), Connection("a", "b", "c", "{}"), True),
         (None, Connection(), False),
-        (Connection("one"), Connection("two"), False),
-        (Connection("one"), Connection(extra_dejson={"aws_access_key_id": "one"}), True),
-        (Connection("one"), Connection("one", extra_dejson={"aws_access_key_id": "two"}), True),
-        (Connection(host="a"), Connection(host="b"), False),
-        (Connection(extra_dejson={"role_arn": "a"}), Connection(extra_dejson={"role_arn": "b"}), False),
-        (
-            Connection("one", extra_dejson={"aws_session_token": "x"}),
-            Connection("two", extra_dejson={"aws_session_token": "y"}),
-            True,
-        ),
+        *((Connection(**{name: "a"}), Connection(**{name: "b"}), False) for name in Connection.__annotations__),
+        (Connection("a"), Connection(None, "a"), False),
     ],
 )
-def test_what_lasts_in_an_airflow_connection_is_part_of_the_identity(
-    before: Connection | None, after: Connection, is_same: bool
-) -> None:
-    """As in a file of AWS's."""
+def test_an_airflow_connection_counts_as_a_whole(before: Connection | None, after: Connection, is_same: bool) -> None:
+    """Its secrets too: keys that were replaced are another identity."""
     keys = {IDENTITY.in_environment({}, connection).key for connection in (before, after)}
 
     assert (len(keys) == 1) is is_same
 
 
-@pytest.mark.parametrize("token", ["", "text", "a.b.c", "a.e30.c", "a.W10.c", "a.bnVsbA.c", "\xe9.e30.c"])
-def test_a_pods_token_of_another_kind_tells_nothing(tmp_path: Path, token: str) -> None:
-    """Only Kubernetes' own names a service account."""
-    file = tmp_path / "token"
-    file.write_text(token)
-    variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
-
-    assert IDENTITY.in_environment({variable: str(file)}) == IDENTITY.in_environment({})
-    file.unlink()
-    assert IDENTITY.in_environment({variable: str(file)}) == IDENTITY.in_environment({})
-
-
 def test_the_environment_gives_the_region_where_none_is_configured() -> None:
-    """So that a region named here and one named there share a token."""
-    nowhere = replace(IDENTITY, region=None)
+    """A connection whose region is configured and one that takes the environment's share a token."""
+    variables = {"AWS_DEFAULT_REGION": "us-east-1"}
 
-    assert nowhere.in_environment({"AWS_DEFAULT_REGION": "us-east-1"}) == IDENTITY.in_environment({})
+    assert replace(IDENTITY, region=None).in_environment(variables) == IDENTITY.in_environment(variables)
     assert IDENTITY.in_environment({"AWS_DEFAULT_REGION": "eu-west-1"}).region == "us-east-1"
 
 
-def test_the_key_reveals_no_access_key() -> None:
+def test_the_key_reveals_no_credentials() -> None:
     """A key is the name of a file."""
-    identity = IDENTITY.in_environment({"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"})
+    variables = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+    identity = IDENTITY.in_environment(variables, Connection(password="a-secret"))
 
-    assert "AKIA" not in identity.key + repr(identity)
+    shown = identity.key + repr(identity)
+    assert "AKIA" not in shown
+    assert "a-secret" not in shown
     assert identity.key.isalnum()
 
 
