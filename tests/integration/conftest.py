@@ -39,6 +39,16 @@ def processes(aws_server: AwsStandIn) -> Iterator[Processes]:
 
 
 @pytest.fixture
+def default_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The place of the host's cache without ``cache_dir``, for every user; it comes before the machine's own."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
+        yield folder
+
+
+@pytest.fixture
 def shared_folder() -> Iterator[Path]:
     """A folder where every user may leave things, and remove their own: what /dev/shm and /tmp are."""
     with TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to other users

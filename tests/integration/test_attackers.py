@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
+
+pytestmark = pytest.mark.usefixtures("default_place")
 
 ROOT, VICTIM, ATTACKER = 0, 54321, 54322
 PACKAGE = Path(ecr_secrets_backend.__file__).parent
@@ -175,15 +176,20 @@ def squat_by_pipe(scene: Scene) -> None:
         squat_by_pipe,
     ],
 )
-def test_who_is_there_first_gains_nothing(host: Host, scene: Scene, squat: Callable[[Scene], None]) -> None:
-    """What stands in the place of the cache's folder is refused: each process mints once, and says so once."""
+def test_who_is_there_first_gains_nothing(
+    host: Host, scene: Scene, default_place: Path, squat: Callable[[Scene], None]
+) -> None:
+    """What stands in the place of the cache's folder is refused: a default place is used, with a warning."""
     host.processes.run(squat, scene, user=ATTACKER, umask=0)
     before = picture(host.cache_dir)
 
-    for mints in (1, 2):
-        assert len(host.look_up(times=3).warnings) == 1
-        assert host.mints == mints
+    first, second = host.look_up(times=3), host.look_up(times=3)
+
+    assert host.mints == 1
+    assert {*first.tokens} == {*second.tokens}
+    assert len(first.warnings) == len(second.warnings) == 1
     assert picture(host.cache_dir) == before
+    assert_is_private(default_place / scene.folder.name, host.user)
 
 
 def picture(folder: Path) -> dict[Path, tuple[int, ...]]:
@@ -450,14 +456,15 @@ def places(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     for place in (places.memory, places.temporary):
         place.mkdir()
         place.chmod(0o1777)
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    for variable in ("XDG_RUNTIME_DIR", "TEMP", "TMP"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TMPDIR", str(places.temporary))
     return places
 
 
 def look_up_by_default(places: Places, kwargs: dict[str, Any], times: int) -> Lookups:
     host_store._SHARED_MEMORY = str(places.memory)  # type: ignore[misc]
-    tempfile.tempdir = None  # as in a new process
+    host_store._TEMP_FOLDERS = ()  # type: ignore[assignment, misc]
     return look_up({name: value for name, value in kwargs.items() if name != "cache_dir"}, times)
 
 

@@ -1,4 +1,4 @@
-"""The host's cache at fault: every lookup succeeds by minting, says why once, and heals the cache where it may."""
+"""Faults of the host's cache: every lookup succeeds, logs the cause once, and repairs the cache if it can."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend import cache
+from ecr_secrets_backend import cache, host_store
 from ecr_secrets_backend.host_store import HostStore
 from tests.process_helpers import Host, Lookups, delete_for_ever, get_tokens_for, look_up
 from tests.requirements import give_up, need_root
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 IS_ROOT = os.geteuid() == 0
 #: Root may read and write whatever the modes say, so the lookups are those of somebody else.
 USER = 54321 if IS_ROOT else None
+OTHER_USER = 54322
+
+
+pytestmark = pytest.mark.usefixtures("default_place")
 
 
 @pytest.fixture
@@ -196,28 +201,89 @@ def make_path_below_read_only_folder(path: Path) -> Path:
     return make_read_only_folder(path) / "below"
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        make_file,
-        make_path_below_file,
-        make_dangling_link,
-        make_forbidden_folder,
-        make_read_only_folder,
-        make_path_below_read_only_folder,
-    ],
-)
-def test_without_a_usable_cache_each_process_mints_once(
-    aws: AwsStandIn, processes: Processes, shared_folder: Path, make: Callable[[Path], Path]
+UNUSABLE = [
+    make_file,
+    make_path_below_file,
+    make_dangling_link,
+    make_forbidden_folder,
+    make_read_only_folder,
+    make_path_below_read_only_folder,
+]
+
+
+@pytest.mark.parametrize("make", UNUSABLE)
+def test_a_cache_dir_that_cannot_be_used_is_replaced_by_a_default_place(
+    aws: AwsStandIn, processes: Processes, shared_folder: Path, default_place: Path, make: Callable[[Path], Path]
 ) -> None:
-    """And says so once, and where it was to be."""
+    """All processes share a token there, and each logs one warning with the place, the cause and the fix."""
+    cache_dir = processes.run(make, shared_folder / "cache", user=USER)
+    host = Host(aws, processes, cache_dir, USER)
+
+    first, second = host.look_up(times=3), host.look_up(times=3)
+
+    assert host.mints == 1
+    assert {*first.tokens} == {*second.tokens}
+    for (warning,) in (first.warnings, second.warnings):
+        assert warning.startswith(f"Cannot use cache_dir {cache_dir} for ECR tokens: ")
+        assert f"uses {default_place / host.folder.name} instead. Make cache_dir with mode 1777" in warning
+
+
+def look_up_without_default_place(kwargs: dict[str, Any], times: int) -> Lookups:
+    host_store._SHARED_MEMORY = "/dev/null"  # type: ignore[misc]
+    host_store._TEMP_FOLDERS = ()  # type: ignore[assignment, misc]
+    return look_up(kwargs, times)
+
+
+@pytest.mark.parametrize("make", UNUSABLE)
+def test_without_any_place_each_process_requests_a_token_once(
+    aws: AwsStandIn,
+    processes: Processes,
+    shared_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], Path],
+) -> None:
+    """It logs one warning, with the place that is configured."""
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(variable, "/dev/null")
     cache_dir = processes.run(make, shared_folder / "cache", user=USER)
     host = Host(aws, processes, cache_dir, USER)
 
     for mints in (1, 2):
-        (warning,) = host.look_up(times=3).warnings
+        lookups = host.judge(processes.run(look_up_without_default_place, host.kwargs, 3, user=USER))
+        (warning,) = lookups.warnings
         assert host.mints == mints
         assert str(cache_dir) in warning
+
+
+def test_a_second_user_of_a_private_cache_dir_uses_a_default_place(
+    host: Host, default_place: Path, shared_folder: Path
+) -> None:
+    """As with ``run_as_user``: the first user has made ``cache_dir``, and closed it to all others."""
+    need_root()
+    first = replace(host, cache_dir=shared_folder / "cache")
+    second = replace(first, user=OTHER_USER)
+
+    lookups = [user.look_up(times=3) for user in (first, second, second)]
+
+    assert host.mints == 2
+    assert [len(process.warnings) for process in lookups] == [0, 1, 1]
+    assert lookups[1].tokens == lookups[2].tokens
+    assert "Permission denied" in lookups[1].warnings[0]
+    assert "Make cache_dir with mode 1777" in lookups[1].warnings[0]
+    assert (default_place / second.folder.name / second.entry.name).stat().st_uid == OTHER_USER
+
+
+def test_users_share_a_cache_dir_of_mode_1777(host: Host, default_place: Path, shared_folder: Path) -> None:
+    """Each has a folder in it, as the warning above promises."""
+    need_root()
+    cache_dir = shared_folder / "cache"
+    cache_dir.mkdir()
+    cache_dir.chmod(0o1777)
+    users = [replace(host, cache_dir=cache_dir, user=user) for user in (USER, OTHER_USER)]
+
+    assert [user.look_up().warnings for user in users] == [(), ()]
+    assert [user.entry.exists() for user in users] == [True, True]
+    assert not list(default_place.iterdir())
 
 
 @pytest.mark.parametrize("mode", [0o500, 0o400, 0o755, 0o777])
@@ -231,14 +297,18 @@ def test_the_folders_mode_is_put_right(host: Host, mode: int) -> None:
     assert host.mints == 1
 
 
-def test_a_folder_that_cannot_be_entered_costs_one_mint_per_process(host: Host) -> None:
-    """It cannot even be opened, so it is left as it is."""
+def test_a_folder_that_cannot_be_entered_is_replaced_by_a_default_place(host: Host, default_place: Path) -> None:
+    """It cannot be opened, so it is left as it is."""
     host.look_up()
     host.folder.chmod(0)
 
-    for mints in (2, 3):
-        assert len(host.look_up(times=3).warnings) == 1
-        assert host.mints == mints
+    first, second = host.look_up(times=3), host.look_up()
+
+    assert host.mints == 2
+    assert {*first.tokens} == {*second.tokens}
+    assert len(first.warnings) == len(second.warnings) == 1
+    assert host.folder.stat().st_mode & 0o777 == 0
+    assert (default_place / host.folder.name / host.entry.name).exists()
 
 
 @pytest.mark.parametrize("variables", [{"HOME": None}, {"HOME": "/nonexistent"}, {"HOME": ""}])
@@ -255,7 +325,7 @@ def test_no_home_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, variable
 
 @pytest.fixture
 def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system in memory where one process, a shell, sees it, and who goes through that one's root."""
+    """Runs a command that mounts a file system where one process, a shell, sees it, and all who go through its root."""
     need_root()
     tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
     if tried.returncode:
@@ -264,25 +334,33 @@ def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
     folder.mkdir()
     command = ["unshare", "--mount", "sh", "-e"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
 
-        def mount(options: str) -> Path:
+        def mount(command: str) -> Path:
             assert shell.stdin is not None
             assert shell.stdout is not None
-            shell.stdin.write(f"mount -t tmpfs -o {options} tmpfs {folder}; echo done\n")
+            shell.stdin.write(f"{command} {folder}; echo done\n")
             shell.stdin.flush()
             assert shell.stdout.readline() == "done\n"
             return Path(f"/proc/{shell.pid}/root{folder}")
 
         yield mount
 
+        shell.stdin.write(f"umount --lazy {folder}\n")  # which ends the process that serves it, if there is one
+
+
+def mount_memory(mount: Callable[[str], Path], options: str) -> Path:
+    return mount(f"mount -t tmpfs -o {options} tmpfs")
+
 
 def test_a_full_disk_costs_one_mint_per_process(
     aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
 ) -> None:
     """Nothing is left of what did not fit; when there is room again the cache works."""
-    host = Host(aws, processes, mount("size=4k"), None)
+    host = Host(aws, processes, mount_memory(mount, "size=8k"), None)
     filling = host.cache_dir / "filling"
-    filling.write_bytes(b"x" * 4096)
+    filling.write_bytes(b"x" * 8192)
 
     for mints in (1, 2):
         (warning,) = host.look_up(times=3).warnings
@@ -299,7 +377,7 @@ def test_a_disk_without_room_for_another_file_costs_one_mint_per_process(
     aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
 ) -> None:
     """Not even the lock can be made."""
-    host = Host(aws, processes, mount("nr_inodes=2"), None)
+    host = Host(aws, processes, mount_memory(mount, "nr_inodes=2"), None)
 
     for mints in (1, 2):
         assert len(host.look_up(times=3).warnings) == 1
@@ -311,10 +389,10 @@ def test_a_read_only_file_system_serves_what_it_holds(
 ) -> None:
     """While the token is fresh all is well; after that each process mints once, and says so once."""
     aws.set(token_life=6)
-    host = Host(aws, processes, mount("size=64k"), None)
+    host = Host(aws, processes, mount_memory(mount, "size=64k"), None)
     first = host.look_up()
     renewal_is_due_at = aws.calls()[0].time + 3
-    mount("remount,ro")
+    mount_memory(mount, "remount,ro")
 
     second = host.look_up()
     assert time.time() < renewal_is_due_at, "this machine is too slow for the test"
@@ -326,6 +404,31 @@ def test_a_read_only_file_system_serves_what_it_holds(
         (warning,) = host.look_up(times=3).warnings
         assert "Read-only file system" in warning
         assert host.mints == mints
+
+
+@pytest.mark.parametrize("permissions", ["0777", "0700:gof+r"])
+def test_no_token_is_written_where_permissions_are_ignored(
+    aws: AwsStandIn,
+    processes: Processes,
+    mount: Callable[[str], Path],
+    tmp_path: Path,
+    default_place: Path,
+    permissions: str,
+) -> None:
+    """As on SMB, gcsfuse, s3fs and drvfs; also if only files are open to all users. A default place is used instead."""
+    if not (shutil.which("bindfs") and os.access("/dev/fuse", os.R_OK | os.W_OK)):
+        give_up("a file system that ignores permissions takes bindfs and /dev/fuse")
+    cache_dir = mount(f"bindfs --chmod-ignore --perms={permissions} -o allow_other {tmp_path}")
+    host = Host(aws, processes, cache_dir, None)
+
+    first, second = host.look_up(times=3), host.look_up(times=3)
+
+    assert host.mints == 1
+    assert {*first.tokens} == {*second.tokens}
+    for (warning,) in (first.warnings, second.warnings):
+        assert "the file system ignores permissions. This process uses" in warning
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert (default_place / host.folder.name / host.entry.name).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_folder_may_be_deleted_between_lookups(host: Host) -> None:
