@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ecr_secrets_backend.credential_sources import Source
 
 #: What a caller may rely on; the others do not leave the package.
 __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "MintFailure"]
@@ -25,7 +32,7 @@ class InvalidRegistryError(EcrSecretsBackendError, ValueError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return _one_line(f"The registry's host {self.problem}; {self.remedy}")
+        return one_line(f"The registry's host {self.problem}; {self.remedy}")
 
 
 class ConfigurationError(EcrSecretsBackendError, ValueError):
@@ -43,14 +50,19 @@ class ConfigurationError(EcrSecretsBackendError, ValueError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return _one_line(f"{self.path} {self.problem}; {self.remedy}")
+        return one_line(f"{self.path} {self.problem}; {self.remedy}")
+
+
+#: Characters that each text of a failure may have. It is logged, and stored for the other processes of the host.
+_LIMITS: Final[Mapping[str, int]] = {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}
 
 
 @dataclass(frozen=True, slots=True)
 class MintFailure:
     """Why AWS gave no token: a value, so that every process of a host can repeat the cause without asking AWS again.
 
-    It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets.
+    It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets. AWS, a
+    proxy or a file may have written any of it, so each text is made one printable line of bounded length.
 
     :param identity: who has asked, such as ``boto3's default credentials``
     :param region: where
@@ -65,6 +77,10 @@ class MintFailure:
     reason: str
     remedy: str
 
+    def __post_init__(self) -> None:
+        for name, limit in _LIMITS.items():
+            object.__setattr__(self, name, one_line(getattr(self, name), limit))
+
     def __str__(self) -> str:
         return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.remedy}"
 
@@ -74,12 +90,16 @@ class MintError(EcrSecretsBackendError):
 
     :param failure: why
     :param request_seconds: how long the caller's own request took; None: it made none
+    :param sources: what each source of credentials said, where that is known
     """
 
-    def __init__(self, failure: MintFailure, request_seconds: float | None = None) -> None:
-        super().__init__(failure, request_seconds)
+    def __init__(
+        self, failure: MintFailure, request_seconds: float | None = None, sources: tuple[Source, ...] = ()
+    ) -> None:
+        super().__init__(failure, request_seconds, sources)
         self.failure = failure
         self.request_seconds = request_seconds
+        self.sources = sources
 
     def __str__(self) -> str:
         return str(self.failure)
@@ -104,8 +124,24 @@ class ConnectionUnavailableError(EcrSecretsBackendError):
         return type(self), (self.conn_id, self.failure)
 
 
-def _one_line(text: str) -> str:
-    """Escape what would break the line or deceive a terminal: a key of the configuration may hold anything."""
-    return "".join(
+_WORD: Final = re.compile(r"\S+")
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return a text that others wrote as one printable line, without the logins in its URLs.
+
+    :param limit: the most characters that are returned; None: all
+    """
+    text = _WORD.sub(_without_login, text)
+    if limit is not None:
+        text = text[: limit + 1]
+    line = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _without_login(match: re.Match[str]) -> str:
+    word = match[0]
+    start, end = word.find("://") + len("://"), word.rfind("@")
+    return f"{word[:start]}***{word[end:]}" if len("://") <= start <= end else word
