@@ -12,13 +12,14 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ecr_secrets_backend import __version__
-from ecr_secrets_backend.aws_errors import UnusableAnswerError, describe
-from ecr_secrets_backend.errors import MintError, MintFailure
-from ecr_secrets_backend.registry import PUBLIC_REGION
+from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
+from ecr_secrets_backend.errors import InvalidRegistryError, MintError, MintFailure
+from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.token import EcrToken
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from botocore.config import Config
     from botocore.credentials import ReadOnlyCredentials
 
+    from ecr_secrets_backend.credential_sources import Loaded, Source
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 
 USER_AGENT: Final = f"airflow-ecr-secrets-backend/{__version__}"
@@ -37,6 +39,10 @@ ROLE_SESSION_NAME: Final = "airflow-ecr-secrets-backend"  # the session's name i
 CONNECT_TIMEOUT_SECONDS: Final = 2
 READ_TIMEOUT_SECONDS: Final = 4
 ATTEMPTS: Final = 2
+
+#: A token of ECR is valid for 12 h; AWS rejects requests from hosts whose clock is more than 5 minutes off. What an
+#: answer promises beyond that is not believed.
+LONGEST_LIFETIME_SECONDS: Final = 12 * 3600 + 300
 
 #: Modules of the amazon provider that read an AWS connection of Airflow.
 _AMAZON_PROVIDER: Final = (
@@ -67,8 +73,8 @@ def _mint(identity: AwsIdentity, connection: AwsConnection | None) -> EcrToken |
         with suppress_sdk_logs():
             source = _source(identity, connection)
             region = source.region
-            client = source.client(identity.service, source.keys())
-            return _token(_answer_of(client.get_authorization_token), time.time())
+            client = source.client(identity.service, source.credentials().keys)
+            return _token(_answer_of(client.get_authorization_token), time.time(), source.region)
     except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise, a lookup fails with our exception
         return describe(identity, region, error)
 
@@ -76,12 +82,14 @@ def _mint(identity: AwsIdentity, connection: AwsConnection | None) -> EcrToken |
 class Caller(NamedTuple):
     """An AWS principal, as far as AWS identifies it.
 
-    :param source: where boto3 found the credentials, by botocore's name for it, such as ``env`` or ``iam-role``
+    :param source: where boto3 found the credentials, such as ``environment`` or ``instance metadata``
     :param arn: the answer of STS GetCallerIdentity; None if there was none
+    :param sources: what each source of credentials said
     """
 
     source: str
     arn: str | None
+    sources: tuple[Source, ...] = ()
 
 
 def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Caller:
@@ -92,27 +100,29 @@ def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Ca
     :raises MintError: there are no credentials, or the role cannot be assumed
     """
     outcome = _caller(identity, connection)
-    if isinstance(outcome, MintFailure):
-        raise MintError(outcome)
+    if isinstance(outcome, MintError):
+        raise outcome
     return outcome
 
 
-def _caller(identity: AwsIdentity, connection: AwsConnection | None) -> Caller | MintFailure:
+def _caller(identity: AwsIdentity, connection: AwsConnection | None) -> Caller | MintError:
     if (missing := _prepare(identity, connection)) is not None:
-        return missing
+        return MintError(missing)
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         with suppress_sdk_logs():
             source = _source(identity, connection)
-            keys = source.keys()
-            client = source.client("sts", keys)
+            credentials = source.credentials()
+            client = source.client("sts", credentials.keys)
             try:
-                return Caller(source.method, client.get_caller_identity()["Arn"])
+                arn = client.get_caller_identity()["Arn"]
             except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route
-                return Caller(source.method, None)
+                arn = None
+            return Caller(credentials.source, arn, credentials.sources)
     except Exception as error:  # noqa: BLE001 - as above
-        return describe(identity, identity.region, error)
+        sources = error.sources if isinstance(error, CredentialsError) else ()
+        return MintError(describe(identity, identity.region, error), sources)
 
 
 #: Held while boto3 is imported and OpenSSL starts, and while a process forks. A child that is forked in the middle of
@@ -126,10 +136,12 @@ def _prepare(identity: AwsIdentity, connection: AwsConnection | None) -> MintFai
     provider = () if connection is None else _AMAZON_PROVIDER
     try:
         with _importing:
-            for name in ("boto3.session", "botocore.session", "encodings.idna", *provider):
+            ours = "ecr_secrets_backend.credential_sources"
+            for name in ("boto3.session", "botocore.session", "encodings.idna", ours, *provider):
                 import_module(name)
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             ssl.RAND_bytes(1)
+            _quieten_connections()
     except ImportError as error:
         reason = f"aws_conn_id needs Airflow's amazon provider, which cannot be imported: {error}"
         fix = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
@@ -138,59 +150,43 @@ def _prepare(identity: AwsIdentity, connection: AwsConnection | None) -> MintFai
 
 
 class _Source(NamedTuple):
-    """A boto3 session, and what its clients are built with."""
+    """A boto3 session, what its clients are built with, and what loads its credentials."""
 
     session: Session
     identity: AwsIdentity
     config: Config
     sts_url: str | None
+    load: Callable[[], Loaded]
 
     @property
     def region(self) -> str | None:
         return self.identity.region or self.session.region_name
 
-    @property
-    def method(self) -> str:
-        """Return botocore's name for where the credentials come from."""
-        if self.identity.role_arn:
-            return "assume-role"
-        credentials = self.session.get_credentials()
-        return str(credentials.method) if credentials else "none"
-
-    def keys(self) -> ReadOnlyCredentials:
+    def credentials(self) -> Loaded:
         """Load the credentials, and assume the role if there is one.
 
-        :raises NoCredentialsError: no source has any
+        :raises CredentialsError: they cannot be loaded
         """
         from botocore.credentials import ReadOnlyCredentials
-        from botocore.exceptions import NoCredentialsError
 
-        credentials = self.session.get_credentials()
-        keys = credentials.get_frozen_credentials() if credentials else None
-        if keys is None or not keys.access_key:
-            raise NoCredentialsError
+        loaded = self.load()
         if not self.identity.role_arn:
-            return keys
-        sts = self.session.client(
-            "sts",
-            region_name=self.identity.region,
-            endpoint_url=self.sts_url,
-            verify=self.identity.verify,
-            config=self.config,
-        )
+            return loaded
         arguments = {"RoleSessionName": ROLE_SESSION_NAME, **json.loads(self.identity.assume_role_kwargs or "{}")}
+        sts = self.client("sts", loaded.keys)
         answer = _answer_of(sts.assume_role, RoleArn=self.identity.role_arn, **arguments)
         try:
             role = answer["Credentials"]
-            return ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
+            keys = ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
         except (KeyError, TypeError):
             raise UnusableAnswerError("STS returned no credentials") from None
+        return loaded._replace(keys=keys, source="a role that was assumed")
 
     def client(self, service: str, keys: ReadOnlyCredentials) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
         """Return a client that never loads credentials by itself: whatever its calls raise came over the wire."""
         from botocore.config import Config
 
-        identity, config, endpoint_url = self.identity, self.config, None
+        identity, config, endpoint_url = self.identity, self.config, self.sts_url
         if service == identity.service:
             endpoint_url = identity.endpoint_url
             # None leaves AWS_USE_FIPS_ENDPOINT and its like in force. An explicit endpoint wins over both.
@@ -218,6 +214,9 @@ def _source(identity: AwsIdentity, connection: AwsConnection | None) -> _Source:
     import botocore.session
     from botocore.config import Config
 
+    from ecr_secrets_backend.credential_reasons import refuse_mfa
+    from ecr_secrets_backend.credential_sources import explained, load
+
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
@@ -225,10 +224,10 @@ def _source(identity: AwsIdentity, connection: AwsConnection | None) -> _Source:
         user_agent_extra=USER_AGENT,
     )
     if connection is None:
-        session = botocore.session.Session(profile=identity.profile_name)
-        session.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
-        boto3_session = boto3.session.Session(botocore_session=session, region_name=identity.region)
-        return _Source(boto3_session, identity, config, None)
+        chain = botocore.session.Session(profile=identity.profile_name)
+        chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
+        session = boto3.session.Session(botocore_session=chain, region_name=identity.region)
+        return _Source(session, identity, config, None, partial(load, chain))
     from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
     from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 
@@ -236,13 +235,40 @@ def _source(identity: AwsIdentity, connection: AwsConnection | None) -> _Source:
     wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
     config = config.merge(wrapper.botocore_config or Config())
     factory = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
+    chain = botocore.session.Session(profile=wrapper.profile_name)
+
+    def create_session() -> Session:
+        if not wrapper.aws_access_key_id:
+            refuse_mfa(chain)
+        session: Session = factory.create_session()
+        return session
+
+    session = explained(chain, create_session)
     endpoint_url = identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service)
     return _Source(
-        factory.create_session(),
+        session,
         replace(identity, endpoint_url=endpoint_url, verify=wrapper.verify),
         config,
         wrapper.get_service_endpoint_url("sts", sts_connection_assume=True),
+        lambda: explained(chain, partial(_load, session)),
     )
+
+
+def _load(session: Session) -> Loaded:
+    """Load the credentials of a session that was not built here.
+
+    :raises NoCredentialsError: there are none
+    """
+    from botocore.exceptions import NoCredentialsError
+
+    from ecr_secrets_backend.credential_reasons import name_of
+    from ecr_secrets_backend.credential_sources import Loaded
+
+    credentials = session.get_credentials()
+    keys = credentials.get_frozen_credentials() if credentials else None
+    if credentials is None or keys is None or not keys.access_key:
+        raise NoCredentialsError
+    return Loaded(keys, name_of(credentials.method))
 
 
 def _answer_of(operation: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 - of the operation's shape
@@ -260,9 +286,10 @@ def _answer_of(operation: Callable[..., Any], **arguments: object) -> Any:  # no
         raise UnusableAnswerError("the answer does not have the shape that AWS documents") from None
 
 
-def _token(answer: Mapping[str, Any], received_at: float) -> EcrToken:
+def _token(answer: Mapping[str, Any], received_at: float, region: str | None) -> EcrToken:
     """Read the answer of GetAuthorizationToken.
 
+    :param region: where the token is valid
     :raises UnusableAnswerError: it holds no token, or one that has expired
     """
     try:
@@ -270,8 +297,8 @@ def _token(answer: Mapping[str, Any], received_at: float) -> EcrToken:
         if isinstance(data, list):  # ECR returns a list, ECR Public its one element
             data = data[0]
         username, _, password = base64.b64decode(data["authorizationToken"], validate=True).decode().partition(":")
-        expires_at = data["expiresAt"].timestamp()
-        registry = (data.get("proxyEndpoint") or "").removeprefix("https://") or None
+        expires_at = min(data["expiresAt"].timestamp(), received_at + LONGEST_LIFETIME_SECONDS)
+        registry = _registry(data.get("proxyEndpoint"), region)
     except (LookupError, AttributeError, TypeError, ValueError, OverflowError):
         raise UnusableAnswerError("the answer holds no authorizationData that can be read") from None
     if not (username and password):
@@ -280,6 +307,18 @@ def _token(answer: Mapping[str, Any], received_at: float) -> EcrToken:
     if not token.is_servable(received_at):
         raise UnusableAnswerError("the token had expired before it was received")
     return token
+
+
+def _registry(endpoint: str | None, region: str | None) -> str | None:
+    """Return the host of the registry that an answer names; None if it names none of ECR in that region.
+
+    An emulator, or a proxy in front of AWS, may name another host, which is never served as one of ECR's.
+    """
+    try:
+        registry = Registry.parse(endpoint or "")
+    except InvalidRegistryError:
+        return None
+    return registry.host if (registry.service, registry.region) == ("ecr", region) else None
 
 
 #: Loggers that write what AWS was sent or has answered, tokens included: at DEBUG as text, and at WARNING in the local
@@ -307,3 +346,21 @@ def suppress_sdk_logs() -> Iterator[None]:
 
 def _is_wanted(_record: logging.LogRecord) -> bool:
     return not _is_requesting.get()
+
+
+class _DebugLevel:
+    """The level at which a connection of botocore prints its traffic: none while a token is requested."""
+
+    def __get__(self, connection: object, owner: type) -> int:
+        from http.client import HTTPConnection
+
+        return 0 if _is_requesting.get() else HTTPConnection.debuglevel
+
+
+def _quieten_connections() -> None:
+    """Keep ``http.client.HTTPConnection.debuglevel`` from printing what AWS was sent and has answered."""
+    from botocore import awsrequest
+
+    level: Any = _DebugLevel()  # looked up at each use, so that other requests are printed as ever
+    for connection in (awsrequest.AWSHTTPConnection, awsrequest.AWSHTTPSConnection):
+        connection.debuglevel = level

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from ecr_secrets_backend.errors import MintFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ecr_secrets_backend.credential_sources import Source
     from ecr_secrets_backend.identity import AwsIdentity
-
-#: A reason ends here: AWS's longer messages repeat what was signed, session token included, from the second line on.
-LONGEST_REASON: Final = 600
 
 
 class UnusableAnswerError(Exception):
     """An answer over the wire that is not what AWS's API documents. It never quotes the answer."""
 
 
-_NO_CREDENTIALS: Final = "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
+class CredentialsError(Exception):
+    """No credentials could be loaded.
+
+    :param cause: what was raised
+    :param sources: what each source of credentials said
+    :param said: the reason and how to fix it; None: those of the cause
+    """
+
+    def __init__(
+        self, cause: Exception, sources: tuple[Source, ...], said: tuple[str, str | None] | None = None
+    ) -> None:
+        super().__init__(cause, sources, said)
+        self.cause = cause
+        self.sources = sources
+        self.said = said
+
+
+NO_CREDENTIALS_FIX: Final = (
+    "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
+)
 _FIXES: Final[Mapping[str, str]] = {
-    "NoCredentialsError": _NO_CREDENTIALS,
-    "PartialCredentialsError": _NO_CREDENTIALS,
-    "CredentialRetrievalError": _NO_CREDENTIALS,
+    "NoCredentialsError": NO_CREDENTIALS_FIX,
+    "PartialCredentialsError": NO_CREDENTIALS_FIX,
+    "CredentialRetrievalError": NO_CREDENTIALS_FIX,
     "ProfileNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration.",
     "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
     "ExpiredCredentials": "Set the clock of this host, or renew the credentials, which seem to have expired.",
@@ -34,6 +54,8 @@ _FIXES: Final[Mapping[str, str]] = {
     "ThrottlingException": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
     "HTTPClientError": "Check the credentials of this process for a line break, and the URL of its proxy.",
     "SSLError": "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
+    "LoginTokenLoadError": "Run aws login as this user. A service needs another source than a login, such as a role.",
+    "InvalidIdentityToken": "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
     "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs.",
     "UnusableAnswer": "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
@@ -47,6 +69,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "Throttling": "ThrottlingException",
     "TooManyRequestsException": "ThrottlingException",
     "ConfigNotFound": "ProfileNotFound",
+    "LoginRefreshRequired": "LoginTokenLoadError",
 }
 _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
@@ -56,6 +79,8 @@ _SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the 
 _SETTINGS_FIX: Final = "Correct the AWS settings of this process."
 #: What botocore says, in a plain RuntimeError, of credentials that it has just fetched and that seem to have expired.
 _STILL_EXPIRED: Final = "still expired"
+#: Sources whose words may hold what a program printed, or what an agent answered.
+_SECRETIVE_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
 def describe(identity: AwsIdentity, region: str | None, error: Exception) -> MintFailure:
@@ -66,36 +91,75 @@ def describe(identity: AwsIdentity, region: str | None, error: Exception) -> Min
     :param error: what was raised while credentials were loaded, or AWS was called
     """
     from botocore.exceptions import (
-        BotoCoreError,
         ClientError,
         ConnectionError,  # noqa: A004
+        EndpointConnectionError,
         HTTPClientError,
-        ParamValidationError,
     )
 
-    reason = str(error)
+    if isinstance(error, CredentialsError):
+        failure = describe(identity, region, error.cause)
+        reason, fix = error.said or (failure.reason, None)
+        return replace(failure, reason=reason, remedy=fix or failure.remedy)
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"
         fix = _FIXES[code]
     elif isinstance(error, ClientError):
-        answer = error.response.get("Error", {})
-        code = str(answer.get("Code", "Unknown"))
-        reason = str(answer.get("Message") or reason)
+        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
         fix = _FIXES.get(_ALIASES.get(code, code), _SERVICE_FIX)
         if code.startswith("AccessDenied"):
             fix = _permission_fix(identity, error.operation_name)
-        elif code.isdigit():  # an HTTP status: a proxy's page, for instance, which may quote what was sent
-            reason = "the answer is not AWS's"
     else:
-        code = "ExpiredCredentials" if _STILL_EXPIRED in reason else type(error).__name__
+        code = "TimedOut" if isinstance(error, TimeoutError) else type(error).__name__
+        code = "ExpiredCredentials" if _STILL_EXPIRED in str(error) else code
         is_unreachable = isinstance(error, (ConnectionError, HTTPClientError))
         fix = _FIXES.get(_ALIASES.get(code, code), _CONNECTION_FIX if is_unreachable else _SETTINGS_FIX)
-        if isinstance(error, ParamValidationError):  # its first line says nothing
-            reason = reason.partition("\n")[2].replace("\n", "; ")
-        elif type(error) is HTTPClientError or not isinstance(error, (BotoCoreError, OSError, RuntimeError)):
-            reason = "the message is not repeated, because it may quote what was sent"
-    lines = reason.strip().splitlines() or [""]
-    return MintFailure(str(identity), region or "none", code, lines[0][:LONGEST_REASON].rstrip(". "), fix)
+        if isinstance(error, EndpointConnectionError):
+            fix = _unreachable_fix(identity, region, str(error.kwargs.get("endpoint_url")))
+    return MintFailure(str(identity), region or "none", code, words_of(error), fix)
+
+
+def words_of(error: Exception) -> str:
+    """Return what may be repeated of an exception's own words: a line without a full stop."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        HTTPClientError,
+        ParamValidationError,
+    )
+
+    words = str(error)
+    if isinstance(error, ClientError):
+        answer = error.response.get("Error", {})
+        words = str(answer.get("Message") or words)
+        if str(answer.get("Code")).isdigit():  # an HTTP status: a proxy's page, for instance, may quote what was sent
+            words = "the answer is not AWS's"
+    elif isinstance(error, ParamValidationError):  # its first line says nothing
+        words = words.partition("\n")[2].replace("\n", "; ")
+    elif (
+        type(error) is HTTPClientError
+        or (isinstance(error, CredentialRetrievalError) and error.kwargs.get("provider") in _SECRETIVE_SOURCES)
+        or not isinstance(error, (BotoCoreError, OSError, RuntimeError, UnusableAnswerError))
+    ):
+        words = "the message is not repeated, because it may quote what was sent"
+    # AWS's longer messages repeat what was signed, session token included, from the second line on.
+    return (words.strip().splitlines() or [""])[0].rstrip(". ")
+
+
+def _unreachable_fix(identity: AwsIdentity, region: str | None, endpoint_url: str) -> str:
+    """Return what to do about an endpoint that cannot be reached: many regions have none for FIPS."""
+    label = next((label for label in (urlsplit(endpoint_url).hostname or "").split(".") if label.endswith("-fips")), "")
+    if not label:
+        return _CONNECTION_FIX
+    service = label.removesuffix("-fips").upper()
+    asker, fix = "use_fips_endpoint in the profile, or an endpoint URL", "Remove it"
+    if identity.use_fips and service == "ECR":
+        asker, fix = "the host of the registry", "Write the host without -fips"
+    elif os.environ.get("AWS_USE_FIPS_ENDPOINT"):
+        asker, fix = "AWS_USE_FIPS_ENDPOINT", "Unset it"
+    problem = f"{service} may have no FIPS endpoint in {region or 'that region'}, and {asker} asks for one."
+    return f"{problem} {fix}, or {_CONNECTION_FIX[0].lower()}{_CONNECTION_FIX[1:]}"
 
 
 def _permission_fix(identity: AwsIdentity, operation: str) -> str:

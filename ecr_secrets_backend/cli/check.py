@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from http import HTTPStatus
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli import configuration, leftovers
@@ -41,19 +41,6 @@ Step = Callable[[], "Told | Iterable[Told]"]
 
 #: Looking for credentials, assuming a role and asking STS may each take AWS's timeouts.
 IDENTITY_SECONDS: Final = 30.0
-
-#: botocore's names for where it found credentials. Source: ``METHOD`` and ``CANONICAL_NAME`` in its ``credentials.py``.
-SOURCES: Final = {
-    "env": "environment variables",
-    "shared-credentials-file": "AWS's credentials file",
-    "config-file": "AWS's configuration file",
-    "assume-role": "a role that was assumed",
-    "assume-role-with-web-identity": "the web identity of this pod",
-    "container-role": "the role of this task or pod",
-    "iam-role": "the role of this instance",
-    "custom-process": "a credential program",
-    "sso": "AWS IAM Identity Center",
-}
 
 
 class Way:
@@ -94,15 +81,13 @@ class Way:
             caller = within(IDENTITY_SECONDS, lambda: self._configured.logins.caller(self._mapped))
         except MintError as error:
             failure = error.failure
-            raise Fault(
-                "no-credentials", f"{failure.code}: {failure.reason} ({failure.identity})", failure.remedy
-            ) from None
+            message = f"{failure.code}: {failure.reason} ({failure.identity})"
+            raise Fault("no-credentials", message, failure.remedy, error.sources) from None
         except TimeoutError:
             remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
             raise Fault("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", remedy) from None
-        source = SOURCES.get(caller.source, caller.source)
         arn = caller.arn or "whose ARN STS does not tell (a pull does not need it)"
-        return Told(f"{self._mapped.identity}: {source}, {arn}")
+        return Told(f"{self._mapped.identity}: {caller.source}, {arn}", sources=caller.sources)
 
     def _get_token(self) -> Told:
         asked_at = time.time()
@@ -218,7 +203,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         if finding.state == "failed" and exit_code == GOOD:
             exit_code = WRONG_USAGE if finding.step == "configuration" else FAILED
     if options.output == "json":
-        output.json({"ok": exit_code == GOOD, "findings": [asdict(finding) for finding in findings]})
+        output.json({"ok": exit_code == GOOD, "findings": [_json(finding) for finding in findings]})
     else:
         output.show(*_rendered(findings))
     return exit_code
@@ -279,7 +264,7 @@ def _taken(conn_id: str | None, name: str, step: Step, output: Output) -> Iterat
             outcome = step()
             told = [outcome] if isinstance(outcome, Told) else list(outcome) or [Told("nothing stands in the way")]
     except Fault as fault:
-        told = [Told(fault.message, "failed", fault.code, fault.remedy)]
+        told = [Told(fault.message, "failed", fault.code, fault.remedy, fault.sources)]
     except ConfigurationError as error:
         told = [Told(f"{error.path} {error.problem}", "failed", "configuration-wrong", _sentence(error.remedy))]
     except CommandError as error:
@@ -289,7 +274,14 @@ def _taken(conn_id: str | None, name: str, step: Step, output: Output) -> Iterat
         told = [Told(f"the connection was lost: {error}", "failed", "registry-error", remedy)]
     seconds = round(time.monotonic() - started_at, 3)
     for each in told:
-        yield Finding(conn_id, name, each.state, each.code, each.message, each.remedy, seconds)
+        yield Finding(conn_id, name, each.state, each.code, each.message, each.remedy, seconds, each.sources)
+
+
+def _json(finding: Finding) -> dict[str, Any]:
+    fields = asdict(finding)
+    if not finding.sources:
+        del fields["sources"]
+    return fields
 
 
 def _code(step: str) -> str:
@@ -318,6 +310,8 @@ def _rendered(findings: list[Finding]) -> Iterator[RenderableType]:
             yield Text(f"\n{whose or 'all connections'}", style="bold")
         mark, style = _MARKS[finding.state]
         text = Text(finding.message)
+        if finding.state == "failed":
+            text.append("".join(f"\n- {source.source}: {source.message}" for source in finding.sources))
         if finding.remedy:
             text.append(f"\n→ {finding.remedy}", style="bold" if finding.state == "failed" else "")
         table.add_row(Text(f"{mark} {finding.step}", style=style), Text(f"{finding.seconds:.1f} s", style="dim"), text)

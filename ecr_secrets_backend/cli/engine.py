@@ -15,6 +15,8 @@ from ecr_secrets_backend.cli.command import quiet
 from ecr_secrets_backend.cli.docker_files import DockerConfig, default_folder
 from ecr_secrets_backend.cli.finding import Fault, Told
 from ecr_secrets_backend.cli.pull import Platform
+from ecr_secrets_backend.cli.registry_client import LONGEST_WORDS
+from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:
     from ecr_secrets_backend.logins import Login
@@ -202,4 +204,4 @@ def _platform(version: dict[str, Any]) -> Platform:
 
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines() or ["no reason is told"]
-    return lines[0].rstrip(".")
+    return one_line(lines[0].rstrip("."), LONGEST_WORDS)

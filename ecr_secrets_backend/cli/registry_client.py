@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ PROXY_PORT: Final = 80  # of a proxy's URL that names none
 NAME_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 15.0
+LONGEST_WORDS: Final = 600  # characters of what a registry or an engine says of an error
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own bound for a manifest; an image's configuration is smaller
 
 #: Where the engine looks for the certificates of a registry's authority, beside the system's.
@@ -63,7 +65,7 @@ class Answer:
         """The code and the message of the error that the registry tells."""
         try:
             (error, *_) = self.json["errors"]
-            return str(error.get("code", "")), str(error.get("message", ""))
+            return str(error.get("code", "")), one_line(str(error.get("message", "")), LONGEST_WORDS)
         except (TypeError, KeyError, ValueError, AttributeError):
             return "", ""
 

@@ -37,6 +37,24 @@ def run(*arguments: str | Path, exit_code: int = 0, given: str | None = None) ->
     return done
 
 
+#: Runs a command with a terminal of its own, as its controlling one, and gives what is shown there.
+_ON_TERMINAL = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
+
+
+def run_on_terminal(*arguments: str | Path, exit_code: int = 0) -> str:
+    """
+    Run a command to its end on a terminal at which nobody types.
+
+    :return: what is shown there
+    """
+    command = [sys.executable, "-c", _ON_TERMINAL, *COMMAND, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shown = process.stdout.read()
+    assert process.returncode == exit_code, shown
+    return shown
+
+
 class Watch:
     """A command that stays."""
 

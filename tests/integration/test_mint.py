@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend import aws as mint_room
-from ecr_secrets_backend.aws import Caller, caller, mint
+from ecr_secrets_backend.aws import caller, mint
+from ecr_secrets_backend.credential_sources import Source
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.faults import FAULTS
@@ -314,7 +315,10 @@ class TestCaller:
     def test_the_source_and_the_arn_are_told(self, aws: AwsStandIn) -> None:
         """Where boto3 found the credentials, and whose they are."""
         del aws
-        assert caller(IDENTITY) == Caller("env", "arn:aws:sts::123456789012:user/moto")
+        found = caller(IDENTITY)
+
+        assert (found.source, found.arn) == ("environment", "arn:aws:sts::123456789012:user/moto")
+        assert found.sources == (Source("environment", "has credentials", None),)
 
     def test_a_role_is_assumed_first(self, aws: AwsStandIn) -> None:
         """The ARN is the role's."""
@@ -329,7 +333,7 @@ class TestCaller:
         """A pull does not need it."""
         aws.script(fault)
 
-        assert caller(IDENTITY) == Caller("env", None)
+        assert caller(IDENTITY).arn is None
 
     @pytest.mark.parametrize(
         ("identity", "code", "remedy"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import socketserver
 import threading
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -32,6 +33,8 @@ class CredentialEndpoint(ThreadingHTTPServer):
 
     :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` whoever asks, ``eks`` whoever shows its pod's token
     :param pod_token: a file with the token that EKS's agent wants to see
+    :ivar is_silent: whether it accepts requests and never answers, as IMDS seems to beyond its hop limit
+    :ivar has_role: whether the host, task or pod has a role
     """
 
     daemon_threads = True
@@ -42,6 +45,9 @@ class CredentialEndpoint(ThreadingHTTPServer):
         self.pod_token = pod_token
         self.session_token = secrets.token_urlsafe()
         self.given: list[str] = []
+        self.is_silent = False
+        self.has_role = True
+        self.may_end = threading.Event()
 
     @classmethod
     @contextmanager
@@ -53,6 +59,7 @@ class CredentialEndpoint(ThreadingHTTPServer):
             try:
                 yield server
             finally:
+                server.may_end.set()
                 server.shutdown()
                 thread.join()
 
@@ -71,10 +78,14 @@ class CredentialEndpoint(ThreadingHTTPServer):
         if self.kind != "ec2":
             shown = headers.get("Authorization")
             wanted = self.pod_token.read_text() if self.kind == "eks" else None
-            return self._keys() if path == AGENT_PATH and shown == wanted else None
+            if path != AGENT_PATH or shown != wanted:
+                return None
+            return self._keys() if self.has_role else json.dumps({"Message": "there is no role"})
         if (method, path) == ("PUT", "/latest/api/token"):
             return self.session_token
         if headers.get("X-aws-ec2-metadata-token") != self.session_token:
+            return None
+        if not self.has_role:
             return None
         return {CREDENTIALS_PATH: ROLE_NAME, CREDENTIALS_PATH + ROLE_NAME: self._keys()}.get(path)
 
@@ -97,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: CredentialEndpoint
 
     def do_GET(self) -> None:
+        if self.server.is_silent:
+            self.server.may_end.wait()
+            return
         text = self.server.answer(self.command, self.path, self.headers)
         self.send_response(HTTPStatus.UNAUTHORIZED if text is None else HTTPStatus.OK)
         self.end_headers()
@@ -106,6 +120,46 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """
+    A proxy that reaches nothing, and remembers what it was asked for.
+
+    :ivar asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.asked: list[str] = []
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[Proxy]:
+        """Answer until the block ends."""
+        with cls() as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _ProxyHandler(socketserver.StreamRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        words = self.rfile.readline().split()
+        self.server.asked += [words[1].decode()] if len(words) > 1 else []
+        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def pod_token(service_account: str) -> str:

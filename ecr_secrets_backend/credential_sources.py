@@ -1,0 +1,141 @@
+"""Where boto3 looks for credentials, in its own order, and what each source says."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from ecr_secrets_backend.aws_errors import NO_CREDENTIALS_FIX, CredentialsError, words_of
+from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.credential_reasons import absence, explanation, hanging, name_of, profile_of, refuse_mfa
+from ecr_secrets_backend.errors import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from botocore.credentials import ReadOnlyCredentials
+    from botocore.session import Session
+
+    from ecr_secrets_backend.credential_reasons import Said
+
+Result = TypeVar("Result")
+
+#: A request to AWS has 20 s, the loading of credentials included. A source that hangs is reported before they are over.
+SECONDS: Final = 18.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of credentials, and what it said.
+
+    :param source: its name, such as ``instance metadata``
+    :param message: why it gave no credentials, or that it gave them
+    :param fix: what to do about it; None: it need not apply here
+    """
+
+    source: str
+    message: str
+    fix: str | None
+
+
+class Loaded(NamedTuple):
+    """Credentials, and where they come from.
+
+    :param source: the name of the source that gave them
+    :param sources: what each source said, down to that one
+    """
+
+    keys: ReadOnlyCredentials
+    source: str
+    sources: tuple[Source, ...] = ()
+
+
+def load(session: Session) -> Loaded:
+    """Ask the sources of botocore's own chain, in their order, for credentials.
+
+    :param session: whose configuration and profile count
+    :raises CredentialsError: no source has any, or one fails or hangs
+    """
+    from botocore.credentials import ProcessProvider
+
+    sources: list[Source] = []
+    programs: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - those of Popen
+        programs.append(subprocess.Popen(*arguments, **options))  # noqa: S603 - as the profile has it
+        return programs[-1]
+
+    def walk() -> Loaded:
+        for each in session.get_component("credential_provider").providers:
+            method, provider = each.METHOD, each
+            if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
+                provider = ProcessProvider(profile_of(session), lambda: session.full_config, start)
+            sources.append(_source(method, hanging(session, method, SECONDS)))  # until there is an answer
+            started_at = time.monotonic()
+            try:
+                if method == "assume-role":
+                    refuse_mfa(session)
+                credentials = provider.load()
+                keys = credentials.get_frozen_credentials() if credentials else None
+            except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
+                exit_code = programs[-1].returncode if programs else None
+                said = explanation(session, method, error, time.monotonic() - started_at, exit_code)
+                sources[-1] = _source(method, said or (words_of(error), None))
+                raise CredentialsError(error, tuple(sources), said) from None
+            if keys and keys.access_key:
+                sources[-1] = _source(method, ("has credentials", None))
+                return Loaded(keys, sources[-1].source, tuple(sources))
+            sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
+        raise _none(sources)
+
+    return _bounded(walk, sources)
+
+
+def explained(session: Session, work: Callable[[], Result]) -> Result:
+    """Run what loads credentials in a way of its own, as Airflow's amazon provider does, and explain its failure.
+
+    :param session: whose configuration and profile count where that way ends at botocore's own chain
+    :raises CredentialsError: as :func:`load`
+    """
+    from botocore.exceptions import NoCredentialsError
+
+    def run() -> Result:
+        started_at = time.monotonic()
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - as above
+            seconds = time.monotonic() - started_at
+            if isinstance(error, NoCredentialsError):  # what each source has said is known, so none is asked again
+                methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
+                raise _none([_source(method, absence(session, method, seconds)) for method in methods]) from None
+            raise CredentialsError(error, (), explanation(session, "", error, seconds, None)) from None
+
+    return _bounded(run, [])
+
+
+def _bounded(work: Callable[[], Result], sources: list[Source]) -> Result:
+    try:
+        return within(SECONDS, work)
+    except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
+        last = sources[-1] if sources else Source("AWS's files", "not read in time", "Look for what hangs.")
+        raise CredentialsError(error, tuple(sources), (f"{last.source}: {last.message}", last.fix)) from None
+
+
+def _none(sources: list[Source]) -> CredentialsError:
+    """Report that no source has credentials, with the first of those that should have them here."""
+    from botocore.exceptions import NoCredentialsError
+
+    reason, fix = "no source has credentials", NO_CREDENTIALS_FIX
+    for source in sources:
+        if source.fix:
+            reason = f"{reason}; {source.source}: {source.message}"
+            fix = f"{source.fix} Otherwise {fix[0].lower()}{fix[1:]}"
+            break
+    return CredentialsError(NoCredentialsError(), tuple(sources), (reason, fix))
+
+
+def _source(method: str, said: Said) -> Source:
+    message, fix = said
+    return Source(name_of(method), one_line(message), fix)
