@@ -16,6 +16,7 @@ from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import greenlet  # type: ignore[import-untyped]
 import pytest
 
 from ecr_secrets_backend import aws as mint_room
@@ -203,6 +204,50 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
         logger.removeFilter(let_the_other_end)
 
     assert caplog.messages == []
+
+
+def test_a_request_that_ends_does_not_bare_another_greenlet(caplog: pytest.LogCaptureFixture) -> None:
+    """Greenlets share their thread's local variables where gevent patches them after our import."""
+    caplog.set_level(logging.DEBUG)
+    logger = logging.getLogger("botocore.parsers")
+
+    def request() -> None:
+        with mint_room.suppress_sdk_logs():
+            greenlet.getcurrent().parent.switch()
+            logger.debug("a token")
+
+    first, second = greenlet.greenlet(request), greenlet.greenlet(request)
+    first.switch()
+    second.switch()
+    first.switch()  # it ends, while the other one waits for AWS
+    second.switch()
+    logger.debug("a line of others")
+
+    assert caplog.messages == ["a line of others"]
+
+
+@pytest.mark.parametrize("role_arn", [None, ROLE])
+def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, role_arn: str | None
+) -> None:
+    """It prints headers, session tokens among them; other requests of boto3 are printed as ever."""
+    program = f"""if True:
+        import boto3, http.client
+        http.client.HTTPConnection.debuglevel = 1
+        from ecr_secrets_backend.aws import caller, mint
+        from ecr_secrets_backend.identity import AwsIdentity
+        identity = AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})
+        print(caller(identity), mint(identity), "END")
+        boto3.client("sts", region_name="us-east-1").get_caller_identity()
+    """
+    monkeypatch.setenv("AWS_SESSION_TOKEN", new_secret())
+    done = subprocess.run([sys.executable, "-c", program], check=True, cwd=PROJECT, capture_output=True, text=True)
+    printed, _, others = done.stdout.partition("END")
+
+    assert "EcrToken(" in printed
+    assert "send:" not in printed
+    assert "send:" in others
+    assert len(aws.calls()) == (5 if role_arn else 3)
 
 
 @pytest.mark.parametrize("credentials", ["role", "program"], indirect=True)

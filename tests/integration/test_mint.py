@@ -20,11 +20,13 @@ from ecr_secrets_backend.aws import caller, mint
 from ecr_secrets_backend.credential_sources import Source
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.integration.faults import FAULTS
+from tests.integration.commands import US_HOST, run
+from tests.integration.faults import FAULTS, private_answer
 from tests.stand_ins.aws import Close, Delay, Error, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from ecr_secrets_backend.registry import Service
     from tests.stand_ins.aws import AwsStandIn, Fault
@@ -72,6 +74,49 @@ def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
 
     assert aws.authorise(token.username, token.password, service="ecr-public").alive
     assert token.registry is None
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://169.254.169.254/",
+        "https://169.254.169.254",
+        "",
+        None,
+        f"https://{US_HOST}\nevil.example",
+        f"https://{US_HOST}.evil.example",
+        f"https://user@{US_HOST}",
+        "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+        "https://public.ecr.aws",
+        "https://000000000000.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
+    ],
+)
+def test_a_host_that_is_no_registry_of_that_region_is_not_taken_from_an_answer(
+    aws: AwsStandIn, endpoint: str | None
+) -> None:
+    """An emulator's token serves the registry that is configured, and no other."""
+    aws.script(private_answer(proxyEndpoint=endpoint))
+
+    assert mint(IDENTITY).registry is None
+
+
+def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsStandIn, tmp_path: Path) -> None:
+    """It is an answer that cannot be used, with the setting that names the registry."""
+    kwargs = {"connections": {"docker_own": {"region_name": "us-east-1"}}, "cache_dir": str(tmp_path)}
+    aws.script(private_answer(proxyEndpoint="http://169.254.169.254/"))
+
+    done = run("token", "docker_own", "--backend-kwargs", "-", exit_code=1, given=json.dumps(kwargs))
+
+    assert "UnusableAnswer: the answer names no registry" in done.stderr
+    assert "Set the connection's registry in backend_kwargs" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["ecr", "ecr-public"])
+def test_a_lifetime_beyond_twelve_hours_is_not_believed(aws: AwsStandIn, service: Service) -> None:
+    """But for what the clocks of AWS and of this host may differ."""
+    aws.set(token_life=30 * 24 * 3600)
+
+    assert mint(replace(IDENTITY, service=service)).life == 12 * 3600 + 300
 
 
 def test_aws_sees_who_asks(aws: AwsStandIn) -> None:
