@@ -155,6 +155,45 @@ def test_what_quotes_a_secret_is_not_repeated(
     assert leaks(f"{process.lookups} {process.lines}", [*token.splitlines(), *PRIVATE]) == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Error("Foo\n2026-11-27 CRITICAL forged", "\x1b]0;forged\x07\n2026-11-27 CRITICAL forged"),
+        Error("A" * 200_000, "B" * 200_000),
+    ],
+    ids=["forged", "long"],
+)
+def test_what_aws_says_is_one_bounded_line_for_the_whole_host(
+    aws: AwsStandIn, processes: Processes, tmp_path: Path, error: Error
+) -> None:
+    """It forges no line of a log, controls no terminal, and is small enough for the host's cache."""
+    aws.script(error)
+    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
+    first, second = processes.run(look_up, kwargs, aws), processes.run(look_up, kwargs, aws)
+
+    ((_, line),) = first.lines
+    assert line.isprintable()
+    assert len(line) < 2000
+    assert second.mints == 0
+    assert second.lookups[0].error == first.lookups[0].error
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "HTTPS_PROXY"])
+def test_a_password_in_a_url_is_not_shown(
+    aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    """Of an endpoint or of a proxy that cannot be reached."""
+    if variable == "HTTPS_PROXY":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ecr.example")
+    monkeypatch.setenv(variable, "http://user:s3cret@127.0.0.1:9")
+    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
+    process = processes.run(look_up, kwargs, aws)
+
+    assert "127.0.0.1:9" in process.lines[0][1]
+    assert "s3cret" not in f"{process.lines} {process.lookups}"
+    assert not [path for path in tmp_path.rglob("*.json") if "s3cret" in path.read_text()]
+
+
 @pytest.mark.parametrize("name", [*MAIN_FAULTS, "no colon"])
 def test_a_failed_mint_drags_nothing_along(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Its exception has no other behind it, and was raised where no local variable holds what was sent or answered."""

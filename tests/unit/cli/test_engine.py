@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.cli.engine import DEFAULT_URL, Engine
-from ecr_secrets_backend.cli.finding import Fault
+from ecr_secrets_backend.cli.finding import Fault, Finding
 from ecr_secrets_backend.cli.pull import Platform
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
@@ -42,6 +42,25 @@ def test_an_engine_that_does_not_answer_is_a_fault(url: str) -> None:
 
     assert caught.value.code == "engine-unreachable"
     assert url in caught.value.message
+
+
+def test_an_engine_that_does_not_answer_shows_no_password() -> None:
+    """Its URL may hold one."""
+    with pytest.raises(Fault) as caught:
+        Engine("tcp://user:s3cret@127.0.0.1:9").version()
+    fault = caught.value
+    finding = Finding(None, "engine", "failed", fault.code, fault.message, fault.remedy, 0.0)
+
+    assert "tcp://***@127.0.0.1:9" in finding.message
+    assert "s3cret" not in str(finding)
+
+
+def test_a_finding_is_one_bounded_line() -> None:
+    """Whatever a registry, an engine, a file or a database has written into it."""
+    finding = Finding(None, "engine", "failed", "a-code", "\x1b[2J\n" + "a" * 200_000, "b\n\x07", 0.0)
+
+    assert (finding.message + str(finding.remedy)).isprintable()
+    assert len(finding.message) <= 2000
 
 
 def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

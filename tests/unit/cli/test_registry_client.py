@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ecr_secrets_backend.cli.registry_client import Answer, RegistryClient
@@ -47,6 +49,14 @@ def test_a_proxy_s_own_login_is_not_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_answer_of_another_shape_tells_no_error(content: bytes) -> None:
     """A proxy's page, perhaps."""
     assert Answer(500, content, None).error == ("", "")
+
+
+def test_a_message_of_a_registry_is_one_bounded_line() -> None:
+    """It is shown at a terminal."""
+    _, message = Answer(404, json.dumps({"errors": [{"message": "\x1b[2J\n" + "a" * 200_000}]}).encode(), None).error
+
+    assert message.isprintable()
+    assert len(message) <= 600
 
 
 def test_an_answer_tells_the_error_of_the_registry() -> None:
