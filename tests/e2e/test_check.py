@@ -162,7 +162,7 @@ def test_missing_credentials_are_named(site: Site) -> None:
     step, code, told = fault(site.with_(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="").check())
 
     assert (step, code) == ("AWS identity", "no-credentials")
-    assert "Give this process credentials" in told
+    assert "give this process credentials" in told
 
 
 def test_a_role_that_cannot_be_assumed_is_named(site: Site, aws: AwsStandIn) -> None:

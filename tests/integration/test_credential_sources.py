@@ -143,6 +143,19 @@ class TestList:
         assert found.sources[-1].message == "has credentials"
         assert found.sources[0].message == "profile dev: no role_arn"
 
+    def test_check_shows_the_list_to_people_and_to_programs(self, tmp_path: Path) -> None:
+        """A line for each source, or an object."""
+        kwargs = json.dumps({"connections": {"docker_default": US_HOST}, "cache_dir": str(tmp_path / "cache")})
+        table = run("check", "--backend-kwargs", "-", exit_code=1, given=kwargs).stdout
+        lines = [line.strip() for line in table.splitlines()]
+        told = run("check", "--output", "json", "--backend-kwargs", "-", exit_code=1, given=kwargs).stdout
+        configuration, identity = json.loads(told)["findings"]
+
+        assert "- environment: no AWS_ACCESS_KEY_ID" in lines
+        assert "- instance metadata: disabled by AWS_EC2_METADATA_DISABLED" in lines
+        assert identity["sources"][0] == {"source": "environment", "message": "no AWS_ACCESS_KEY_ID", "fix": None}
+        assert "sources" not in configuration
+
     def test_a_file_that_this_user_may_not_read_is_the_cause(
         self, processes: Processes, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
