@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from configparser import RawConfigParser
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend import settings
+from ecr_secrets_backend import credential_reasons, settings
 from ecr_secrets_backend.settings import Setting, Settings
 from tests.documentation.pages import PAGES, PROJECT, blocks, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
+REASONS = ("credential_reasons.py", "credential_sources.py", "aws_errors.py")
 TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
 
 #: What the policies may name. Those that no API operation has the name of are marked "permission only" there.
@@ -179,6 +181,47 @@ def test_every_message_of_ours_is_one() -> None:
 
     assert len(pieces) > len(cells)
     assert [piece for piece in pieces if piece not in sources] == []
+
+
+def section(page: str, heading: str) -> list[list[str]]:
+    """Read the first table below a heading, without its head."""
+    _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
+    table = re.findall(r"(?m)^\|.*\|$", rest.partition("\n## ")[0])
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table[2:]]
+
+
+def test_every_source_of_credentials_is_told_in_its_order() -> None:
+    """By the name that ``check`` shows; a row without one is about the source above it."""
+    named = [source for source, *_ in section("docs/identities.md", "Where no credentials are found") if source]
+
+    assert named == [name for name, _ in credential_reasons._SOURCES.values()]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "column"),
+    [
+        ("docs/identities.md", "Where no credentials are found", 1),
+        ("docs/troubleshooting.md", "NoCredentialsError", 0),
+    ],
+)
+def test_every_message_about_credentials_is_one(page: str, heading: str, column: int) -> None:
+    """As the package words it, with other values."""
+    needs = {f"no {need}" for _, need in credential_reasons._SOURCES.values()}
+    known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
+    messages = [text for row in section(page, heading) for text in re.findall("`(.*?)`", row[column])]
+
+    assert len(messages) > 8
+    assert [text for text in messages if not any(re.search(pattern, text) for pattern in known)] == []
+
+
+def patterns(module: str) -> Iterator[str]:
+    """Give the sentences in a module's code, as patterns for what they become."""
+    for node in ast.walk(ast.parse((PROJECT / "ecr_secrets_backend" / module).read_text())):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+        fixed = "".join(text for text in texts if isinstance(text, str))
+        if len(fixed) >= 8 and " " in fixed:
+            yield ".+".join(re.escape(text) if isinstance(text, str) else "" for text in texts)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
