@@ -194,7 +194,7 @@ class TestInstanceMetadata:
         assert failure.reason.endswith("instance metadata: no answer from 127.0.0.1 within 1 s, hop limit?")
         assert "set HttpPutResponseHopLimit of the instance to 2, or give the container a role" in failure.remedy
         assert "AWS_PROFILE" in failure.remedy
-        assert time.monotonic() - started_at < 2.5  # botocore asks twice
+        assert time.monotonic() - started_at < 2.9  # botocore asks twice, for 1 s each
 
     def test_an_instance_without_a_role_needs_one(self, endpoint: CredentialEndpoint) -> None:
         """It answers, so it is no question of the network."""

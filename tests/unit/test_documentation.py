@@ -211,17 +211,18 @@ def test_every_message_about_credentials_is_one(page: str, heading: str, column:
     messages = [text for row in section(page, heading) for text in re.findall("`(.*?)`", row[column])]
 
     assert len(messages) > 8
-    assert [text for text in messages if not any(re.search(pattern, text) for pattern in known)] == []
+    assert [text for text in messages if not any(re.fullmatch(f".*{pattern}", text) for pattern in known)] == []
 
 
 def patterns(module: str) -> Iterator[str]:
     """Give the sentences in a module's code, as patterns for what they become."""
     for node in ast.walk(ast.parse((PROJECT / "ecr_secrets_backend" / module).read_text())):
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-        texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
-        fixed = "".join(text for text in texts if isinstance(text, str))
+        texts = [str(part.value) if isinstance(part, ast.Constant) else None for part in parts]
+        fixed = "".join(filter(None, texts))
         if len(fixed) >= 8 and " " in fixed:
-            yield ".+".join(re.escape(text) if isinstance(text, str) else "" for text in texts)
+            rest = ".*" if fixed.endswith(": ") else ""  # an error of the operating system has several words
+            yield "".join(r"\S+" if text is None else re.escape(text) for text in texts) + rest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
