@@ -543,8 +543,9 @@ class TestProgram:
         assert SECRET not in f"{error} {error.sources}"
 
     @pytest.mark.parametrize(("mode", "problem"), [(None, "No such file or directory"), (0o644, "Permission denied")])
+    @pytest.mark.parametrize("profile", ["dev", "hub"])
     def test_a_program_that_cannot_be_started_is_named(
-        self, configure: Any, program: Any, mode: int | None, problem: str
+        self, configure: Any, program: Any, mode: int | None, problem: str, profile: str
     ) -> None:
         """It is not installed here, or not for this user."""
         path = program("")
@@ -552,9 +553,9 @@ class TestProgram:
             Path(path).unlink()
         else:
             Path(path).chmod(mode)
-        configure(dev={"credential_process": path})
+        configure(dev={"credential_process": path}, hub={"role_arn": ROLE, "source_profile": "dev"})
 
-        assert failure_of("dev").reason == f"{path} cannot be started: {problem}"
+        assert failure_of(profile).reason == f"{path} cannot be started: {problem}"
 
     @pytest.mark.parametrize("profile", ["dev", "hub"])
     def test_a_program_that_does_not_end_is_named_in_time(
