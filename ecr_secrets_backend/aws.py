@@ -122,7 +122,7 @@ def _caller(identity: AwsIdentity, connection: AwsConnection | None) -> Caller |
             return Caller(credentials.source, arn, credentials.sources)
     except Exception as error:  # noqa: BLE001 - as above
         sources = error.sources if isinstance(error, CredentialsError) else ()
-        return MintError(describe(identity, identity.region, error), sources)
+        return MintError(describe(identity, identity.region, error), sources=sources)
 
 
 #: Held while boto3 is imported and OpenSSL starts, and while a process forks. A child that is forked in the middle of

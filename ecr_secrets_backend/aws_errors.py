@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -56,7 +57,7 @@ _FIXES: Final[Mapping[str, str]] = {
     "SSLError": "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
     "LoginTokenLoadError": "Run aws login as this user. A service needs another source than a login, such as a role.",
     "InvalidIdentityToken": "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
-    "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs.",
+    "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
     "UnusableAnswer": "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
 #: Other names that AWS's services give to the same cause.
@@ -135,8 +136,9 @@ def words_of(error: Exception) -> str:
         words = str(answer.get("Message") or words)
         if str(answer.get("Code")).isdigit():  # an HTTP status: a proxy's page, for instance, may quote what was sent
             words = "the answer is not AWS's"
-    elif isinstance(error, ParamValidationError):  # its first line says nothing
-        words = words.partition("\n")[2].replace("\n", "; ")
+    elif isinstance(error, ParamValidationError):  # botocore's words quote the value
+        names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", words)
+        words = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"
     elif (
         type(error) is HTTPClientError
         or (isinstance(error, CredentialRetrievalError) and error.kwargs.get("provider") in _SECRETIVE_SOURCES)

@@ -98,40 +98,41 @@ class Logins:
 
         :raises MintError: there are none
         """
-        connection = self._aws_connection(mapped)
-        return aws.caller(mapped.identity.in_environment(os.environ, connection), connection)
+        return aws.caller(*self._identity(mapped))
 
     def _request(self, mapped: MappedConnection) -> _Request:
         """Return how a connection's token is requested; what decides that is read again every few seconds."""
         request = self._requests.get(mapped.conn_id)
         if request is None or time.monotonic() >= request.until:
-            connection = self._aws_connection(mapped)
-            identity = mapped.identity.in_environment(os.environ, connection)
+            identity, connection = self._identity(mapped)
             mint = _minter(identity, connection)
             request = self._requests[mapped.conn_id] = _Request(identity, mint, time.monotonic() + IDENTITY_SECONDS)
         return request
 
-    def _aws_connection(self, mapped: MappedConnection) -> AwsConnection | None:
-        """Look up the Airflow connection that holds the credentials, if there is to be one.
+    def _identity(self, mapped: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
+        """Return a connection's identity in this process, and the Airflow connection that holds its credentials.
 
-        Before any lock is taken: in Airflow's triggerer, an event loop that waits for us may be what answers.
+        That connection is looked up before any lock is taken: in Airflow's triggerer, an event loop that waits for this
+        lookup may be what answers.
         """
-        if mapped.identity.aws_conn_id is None:
-            return None
-        found = self._looked_up(mapped.identity, mapped.identity.aws_conn_id)
-        if isinstance(found, MintFailure):  # raised from here, where no exception of Airflow's hangs on to it
+        found = self._looked_up(mapped.identity)
+        if isinstance(found, MintFailure):  # raised here, where no exception of Airflow's is its context
             raise MintError(found)
         return found
 
-    def _looked_up(self, identity: AwsIdentity, aws_conn_id: str) -> AwsConnection | MintFailure:
+    def _looked_up(self, identity: AwsIdentity) -> tuple[AwsIdentity, AwsConnection | None] | MintFailure:
+        aws_conn_id = identity.aws_conn_id
+        if aws_conn_id is None:
+            return identity.in_environment(os.environ), None
         try:
-            return self._look_up(aws_conn_id)
+            connection = self._look_up(aws_conn_id)
+            return identity.in_environment(os.environ, connection), connection
         except Exception as error:  # noqa: BLE001 - whatever Airflow raises, a lookup fails with our exception
             code = type(error).__name__
         # Nothing is quoted: it may hold the credentials.
         reason = "Airflow does not give that connection to this process"
-        remedy = f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that there is."
-        return _failure(identity, code, reason, remedy)
+        fix = f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
+        return _failure(identity, code, reason, fix)
 
 
 class _Request(NamedTuple):

@@ -287,7 +287,7 @@ class TestStatus:
 
         assert (token["state"], token["seconds_left"], token["region"]) == ("none", 0, "us-east-1")
         assert token["failure"]["code"] == "AccessDeniedException"
-        assert 10 <= token["back_off_seconds"] <= 20
+        assert 1 <= token["back_off_seconds"] <= 5
 
     def test_what_is_not_safe(self, file: tuple[str, str]) -> None:
         """A folder that others may read, and a link in a file's place."""

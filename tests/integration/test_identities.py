@@ -204,7 +204,10 @@ class TestRole:
         with pytest.raises(MintError) as caught:
             calls(role_arn=ROLE, assume_role_kwargs=arguments)
 
-        assert caught.value.failure.code == "ParamValidationError"
+        failure = caught.value.failure
+        assert failure.code == "ParamValidationError"
+        assert failure.reason.startswith(f"boto3 rejects the argument {next(iter(arguments))}")
+        assert "assume_role_kwargs" in failure.remedy
         assert "a-secret" not in str(caught.value)
         assert bare.calls() == []
 

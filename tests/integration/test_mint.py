@@ -116,7 +116,7 @@ def test_a_lifetime_beyond_twelve_hours_is_not_believed(aws: AwsStandIn, service
     """But for what the clocks of AWS and of this host may differ."""
     aws.set(token_life=30 * 24 * 3600)
 
-    assert mint(replace(IDENTITY, service=service)).life == 12 * 3600 + 300
+    assert mint(replace(IDENTITY, service=service)).lifetime == 12 * 3600 + 300
 
 
 def test_aws_sees_who_asks(aws: AwsStandIn) -> None:

@@ -821,6 +821,7 @@ class TestHangs:
         """It ends the back-off, for all processes of the host."""
         with pytest.raises(MintError):
             new_cache().get(IDENTITY, slow_aws.mint)
+        wait_until(lambda: threading.active_count() == 2)  # but for the request, the refresh has ended
         slow_aws.may_answer.set()
         other = new_cache()
 
