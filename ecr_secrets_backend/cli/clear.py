@@ -22,6 +22,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
         output.text('cache = "process": there are no tokens on the host to forget.')
         return GOOD
     survey = store.survey()
+    if survey.path is None:
+        output.text("There is no folder for the cache of this user, so there are no tokens on the host to forget.")
+        return GOOD
     own = {f"{configured.key(each)}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
     found = {file.name for file in survey.files if file.name.endswith(ENTRY_SUFFIX)}
     try:

@@ -62,16 +62,16 @@ def run(options: argparse.Namespace, output: Output) -> int:
     tokens = [_told(cached, configured) for cached in find(configured, survey)]
     cache = {
         "kind": configured.settings.cache,
-        "folder": survey.path,
+        "folder": None if survey.mode is None else survey.path,
         "user": os.geteuid(),
-        "problems": list(problems(survey)),
+        "problems": list(problems(survey)) if configured.store else [],
         "files": len(survey.files),
         "bytes": sum(file.size for file in survey.files),
     }
     if options.output == "json":
         output.json({"cache": cache, "tokens": tokens})
     else:
-        output.show(*_rendered(cache, tokens))
+        output.show(*_rendered(cache, tokens, survey))
     return GOOD
 
 
@@ -108,6 +108,8 @@ def _read(store: HostStore, file: StoredFile) -> Entry | None:
 def problems(survey: Survey) -> Iterator[str]:
     """Tell what is not as the cache makes it."""
     yield from (f"{place}; not used" for place in survey.refused)
+    if survey.path is None:
+        yield "no folder can be used for the cache, so each process requests its own tokens"
     if survey.mode is not None and survey.mode & 0o077:
         yield f"{survey.path} is open to other users (mode {survey.mode:04o}); the next lookup closes it"
     for file in survey.files:
@@ -152,7 +154,7 @@ def _told(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
     }
 
 
-def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]]) -> Iterator[RenderableType]:
+def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Survey) -> Iterator[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
@@ -160,8 +162,10 @@ def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]]) -> Iterator[R
         yield Text('cache = "process": each process has its tokens for itself, and none are on the host.')
         return
     user = f"user {cache['user']}"
-    if cache["folder"] is None:
-        yield Text(f"There is no cache of {user} on this host yet: the first lookup makes it.")
+    if survey.path is None:
+        yield Text(f"There is no cache of {user} on this host.")
+    elif survey.mode is None:
+        yield Text(f"There is no cache of {user} on this host yet: the first lookup makes it, in {survey.path}.")
     else:
         size = f"{cache['files']} files, {cache['bytes']:,} bytes"
         safety = "" if cache["problems"] else "; private to this user"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
+from tests.integration import commands
 from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, wait
 from tests.stand_ins.aws import Error
 
@@ -35,6 +36,24 @@ def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
     path = tmp_path / "kwargs.json"
     path.write_text(json.dumps(kwargs))
     return "--backend-kwargs", str(path)
+
+
+WITHOUT_PLACES = """
+import sys
+from ecr_secrets_backend import cli, host_store
+host_store._SHARED_MEMORY, host_store._TEMP_FOLDERS = "/dev/null", ()
+sys.exit(cli.main())
+"""
+
+
+@pytest.fixture
+def no_place(kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """As ``file``, on a host where the cache can be nowhere."""
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(variable, "/dev/null")
+    Path(kwargs["cache_dir"]).touch()
+    monkeypatch.setattr(commands, "COMMAND", (sys.executable, "-c", WITHOUT_PLACES))
+    return file
 
 
 @pytest.fixture
@@ -250,6 +269,35 @@ class TestStatus:
             "tokens": [],
         }
 
+    def test_it_names_the_folder_that_the_first_lookup_makes(
+        self, file: tuple[str, str], kwargs: dict[str, Any]
+    ) -> None:
+        assert f"the first lookup makes it, in {kwargs['cache_dir']}/" in " ".join(run("status", *file).stdout.split())
+
+    def test_a_cache_dir_that_cannot_be_used(
+        self, file: tuple[str, str], kwargs: dict[str, Any], default_place: Path
+    ) -> None:
+        """It shows the default place that lookups use instead."""
+        Path(kwargs["cache_dir"]).touch()
+        run("token", "docker_default", *file)
+        status = self.status(*file)
+
+        assert Path(status["cache"]["folder"]).parent == default_place
+        assert status["cache"]["problems"] == [
+            f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}: Not a directory; not used"
+        ]
+        assert [token["state"] for token in status["tokens"]] == ["fresh"]
+
+    def test_no_place_at_all(self, no_place: tuple[str, str]) -> None:
+        """Each process then requests its own tokens, which is no failure."""
+        cache = self.status(*no_place)["cache"]
+
+        assert (cache["folder"], cache["files"]) == (None, 0)
+        assert cache["problems"][-1] == "no folder can be used for the cache, so each process requests its own tokens"
+        text = run("status", *no_place).stdout
+        assert "There is no cache of user" in text
+        assert "no folder can be used" in text
+
     def test_what_it_holds(self, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
         """Whose, where, for which connections, until when; the shape is that of the documentation."""
         run("token", "docker_default", *file)
@@ -350,6 +398,11 @@ class TestClear:
         assert "Forgot 2 tokens." in run("clear", *file).stdout
         assert run("token", "docker_default", *file).stdout != first
         assert run("token", "docker_eu", *file).stdout
+
+    def test_no_place_at_all(self, no_place: tuple[str, str]) -> None:
+        """There is nothing to delete, which is no failure."""
+        for arguments in ((), ("--all",)):
+            assert "no tokens on the host" in run("clear", *arguments, *no_place).stdout
 
     def test_others_are_left_but_for_all(self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         """Another environment's token is none of this configuration's."""

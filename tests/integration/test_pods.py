@@ -113,13 +113,13 @@ def test_pods_of_different_users_do_not_share(
 def test_a_pod_refuses_what_another_user_has_put_in_its_place(
     aws: AwsStandIn, processes: Processes, shared_folder: Path, volume: Path
 ) -> None:
-    """It mints for itself, and says why."""
+    """It uses its own shared memory, and logs the cause."""
     planted = volume / FOLDER_NAME.format(uid=AIRFLOW)
     planted.mkdir(mode=0o777)
     os.chown(planted, OTHER, 0)
     (pod,) = run_pods(processes, shared_folder, volume, AIRFLOW)
 
     assert len(aws.calls()) == 1
-    assert all("belongs to another user" in warning for warning in pod.warnings)
+    assert all(f"belongs to user {OTHER}" in warning for warning in pod.warnings)
     assert list(planted.iterdir()) == []
     assert pod.warnings
