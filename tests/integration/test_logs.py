@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from freezegun import freeze_time
 
-from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend import EcrSecretsBackend, host_store
 from ecr_secrets_backend.cache import Memory
 from tests.airflow_version import put_into_task
 from tests.stand_ins.aws import Error
@@ -121,8 +121,29 @@ def test_a_lookup_that_fails_has_an_error_with_the_remedy(
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_cache_that_fails_has_a_warning_with_the_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Here its folder is a file."""
+def test_a_cache_dir_that_cannot_be_used_has_a_warning_with_the_fix(
+    tmp_path: Path, default_place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here it is a file."""
+    (tmp_path / "file").touch()
+    EcrSecretsBackend(connections={"docker_default": HOST}, cache_dir=str(tmp_path / "file")).get_connection(
+        "docker_default"
+    )
+    level, line = told(caplog)[0]
+
+    assert level == "WARNING"
+    assert re.search(f"Not a directory. This process uses {default_place}/.* instead. Make cache_dir with mode", line)
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_cache_that_fails_has_a_warning_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here its folder is a file, and there is no other place."""
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(variable, "/dev/null")
+    monkeypatch.setattr(host_store, "_SHARED_MEMORY", "/dev/null")
+    monkeypatch.setattr(host_store, "_TEMP_FOLDERS", ())
     (tmp_path / "file").touch()
     EcrSecretsBackend(connections={"docker_default": HOST}, cache_dir=str(tmp_path / "file")).get_connection(
         "docker_default"
