@@ -85,7 +85,7 @@ def replace_lock(name: str, holder: str, folder: Descriptor) -> HostLock | None:
     guard = take_lock(f"{name.removesuffix('.lock')}.replacing.lock", folder)
     if guard is None:
         return None
-    temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+    temporary = f"{name}.{secrets.token_hex()}.tmp"
     with guard, ExitStack() as stack:
         file = make_file(temporary, os.O_RDWR, folder)
         stack.callback(_discard, temporary, folder)

@@ -222,7 +222,11 @@ def _warn_once(cache_dir: str, problem: OSError, path: str) -> None:
 
 
 def _replace_file(name: str, content: bytes, useful_until: float, folder: Descriptor) -> None:
-    temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+    for leftover in os.listdir(folder.fileno()):  # of a killed writer: its successor holds the lock now
+        if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
+            with suppress(OSError):
+                remove(leftover, folder)
+    temporary = f"{name}.{secrets.token_hex()}.tmp"
     with make_file(temporary, os.O_WRONLY, folder) as file:
         try:
             unwritten = memoryview(content)
@@ -232,7 +236,7 @@ def _replace_file(name: str, content: bytes, useful_until: float, folder: Descri
             file.close()  # a network file system reports here what it could not write
             _rename(temporary, name, folder)
         except FileNotFoundError:
-            pass  # the folder has just been deleted
+            pass  # the folder has just been deleted, or another writer has removed the file, and writes its own
         except BaseException:
             with suppress(OSError):
                 remove(temporary, folder)
