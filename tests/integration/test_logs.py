@@ -151,4 +151,4 @@ def test_a_cache_that_fails_has_a_warning_with_the_remedy(
     level, line = told(caplog)[0]
 
     assert level == "WARNING"
-    assert re.search("Not a directory. This process uses .* instead. Make cache_dir with mode 1777", line)
+    assert re.search("Not a directory. Run `ecr-secrets-backend status` as this user, or set cache_dir", line)
