@@ -181,18 +181,19 @@ class TokenCache:
             return Served(token, "process_hit")
         request = partial(self._request_token, identity, mint, on_token)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_SECONDS
-        while True:
+        while time.monotonic() < deadline:
             entry = self._newest(identity.key)
             refreshed = self._refreshed(identity, request, entry, deadline) if self._is_due(entry) else Refreshed(entry)
             if served := self._served(refreshed):
                 return served
+        raise MintError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS))
 
     def _is_due(self, entry: Entry) -> bool:
         """Return whether to call AWS: the token is not fresh, and neither a renewal nor a back-off is running."""
         return entry.fresh_token(self._refresh_before) is None and not entry.back_off_left()
 
     def _refreshed(
-        self, identity: AwsIdentity, request: Callable[[], None], entry: Entry, deadline: float
+        self, identity: AwsIdentity, request: Callable[[], Entry], entry: Entry, deadline: float
     ) -> Refreshed:
         """Return what a refresh comes to, or the entry as it was if the current token is served meanwhile.
 
@@ -245,7 +246,7 @@ class TokenCache:
         self._memory.put(found)
         return found
 
-    def _join_or_start(self, identity: AwsIdentity, request: Callable[[], None]) -> tuple[Future[Refreshed], bool]:
+    def _join_or_start(self, identity: AwsIdentity, request: Callable[[], Entry]) -> tuple[Future[Refreshed], bool]:
         """Return the refresh that is running, and whether this caller has started it.
 
         The calling thread may be interrupted at each line, by Airflow's task timeout for instance. A refresh that has
@@ -262,7 +263,7 @@ class TokenCache:
             raise
         return refresh, refresh is mine
 
-    def _run(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Callable[[], None]) -> None:
+    def _run(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Callable[[], Entry]) -> None:
         """Run a refresh, in a thread of its own, and hand its outcome to all callers that wait for it."""
         if not refresh.set_running_or_notify_cancel():
             return
@@ -278,7 +279,7 @@ class TokenCache:
             with suppress(OSError):
                 self._store.remove_expired()
 
-    def _refresh(self, identity: AwsIdentity, request: Callable[[], None]) -> Refreshed:
+    def _refresh(self, identity: AwsIdentity, request: Callable[[], Entry]) -> Refreshed:
         """Request a token if this process gets the host lock, else wait until another process has recorded one."""
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -293,7 +294,7 @@ class TokenCache:
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
-    def _request(self, identity: AwsIdentity, request: Callable[[], None], entry: Entry) -> Refreshed:
+    def _request(self, identity: AwsIdentity, request: Callable[[], Entry], entry: Entry) -> Refreshed:
         """Request a token within a bounded time, and record what comes of it.
 
         A token that arrives later is still recorded, by its own thread.
@@ -302,31 +303,33 @@ class TokenCache:
             entry = entry.with_renewal()
             self._record(entry)
         started_at = time.monotonic()
-        failure: MintFailure | None = None
         try:
-            within(REQUEST_TIMEOUT_SECONDS, request)
+            received = within(REQUEST_TIMEOUT_SECONDS, request)
         except MintError as error:
             failure = error.failure
         except TimeoutError:
             failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
-        seconds = time.monotonic() - started_at
+        else:
+            return Refreshed(received, time.monotonic() - started_at)
         newest = self._newest(identity.key)
-        if failure is not None and newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
+        if newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
             newest = entry.with_failure(failure)
             self._record(newest)
-        return Refreshed(newest, seconds)
+        return Refreshed(newest, time.monotonic() - started_at)
 
     def _request_token(
         self,
         identity: AwsIdentity,
         mint: Callable[[], EcrToken],
         on_token: Callable[[EcrToken, float], object],
-    ) -> None:
+    ) -> Entry:
         started_at = time.monotonic()
         token = mint()
-        self._record(Entry.of_token(identity.key, str(identity), token))
+        entry = Entry.of_token(identity.key, str(identity), token)
+        self._record(entry)
         with suppress(Exception):
             on_token(token, time.monotonic() - started_at)
+        return entry
 
     def _record(self, entry: Entry) -> None:
         self._memory.put(entry)
@@ -350,7 +353,8 @@ class TokenCache:
         if entry is None or entry.key != key:
             self._report_store("a file of the cache is damaged, or of another version")
             return None
-        return entry
+        # Recorded before the host started, by a later clock: how long ago cannot be known.
+        return entry if _age(entry) >= 0 else None
 
     @contextmanager
     def _host_lock(self, key: str) -> Iterator[bool]:

@@ -535,6 +535,27 @@ class TestClocks:
         assert [new_process()() for _ in range(3)] == ["token 1"] * 3
         assert aws.calls == 1
 
+    def test_what_was_recorded_in_the_future_and_cannot_be_replaced_costs_one_call_for_each_process(
+        self,
+        aws: Aws,
+        clock: FrozenDateTimeFactory,
+        store: HostStore,
+        new_process: Callable[[], Process],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As on a file system that has become read-only."""
+        write(store, build_entry(token=build_token(), key=IDENTITY.key, age=-HOUR))
+        clock.tick(timedelta(hours=-1))
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(HostStore, "write", fail)
+        lookup = new_process()
+
+        assert [lookup() for _ in range(3)] == ["token 1"] * 3
+        assert aws.calls == 1
+
 
 class TestOneRefresh:
     @pytest.mark.parametrize("age", [0, 11 * HOUR])
