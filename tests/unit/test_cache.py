@@ -806,6 +806,21 @@ class TestOneRefresh:
         assert aws.calls == 2
 
 
+_earlier_threads: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _forget_earlier_threads() -> None:
+    """What other tests have left running is not waited for."""
+    _earlier_threads.clear()
+    _earlier_threads.update(threading.enumerate())
+
+
+def background_threads() -> int:
+    """Count the threads of this test that refresh or request."""
+    return sum(thread.name == "ecr-secrets-backend" for thread in {*threading.enumerate()} - _earlier_threads)
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(2000):
         if condition():
@@ -842,7 +857,7 @@ class TestHangs:
         """It ends the back-off, for all processes of the host."""
         with pytest.raises(MintError):
             new_cache().get(IDENTITY, slow_aws.mint)
-        wait_until(lambda: threading.active_count() == 2)  # but for the request, the refresh has ended
+        wait_until(lambda: background_threads() == 1)  # but for the request, the refresh has ended
         slow_aws.may_answer.set()
         other = new_cache()
 
@@ -1023,7 +1038,7 @@ def test_an_interruption_at_any_line_leaks_nothing(
         return len(list(Path("/proc/self/fd").iterdir()))
 
     prepare().get(IDENTITY, aws.mint)
-    wait_until(lambda: threading.active_count() == 1)
+    wait_until(lambda: background_threads() == 0)
     before = descriptors()
     for line in range(1000):
         cache = prepare()
@@ -1061,7 +1076,7 @@ class TestStore:
     ) -> None:
         """The lookup succeeds by a request, and the next process finds a sound file."""
         new_process()()
-        wait_until(lambda: threading.active_count() == 1)  # the refresh has cleaned up
+        wait_until(lambda: background_threads() == 0)  # the refresh has cleaned up
         (file,) = tmp_path.rglob("*.json")
         damage(file)
         os.utime(file, (NOW + HOUR, NOW + HOUR))  # not expired, by the frozen clock
@@ -1080,7 +1095,7 @@ class TestStore:
     ) -> None:
         """One does not hide another."""
         new_process()()
-        wait_until(lambda: threading.active_count() == 1)  # the refresh has cleaned up
+        wait_until(lambda: background_threads() == 0)  # the refresh has cleaned up
         (file,) = tmp_path.rglob("*.json")
         file.write_bytes(b"garbage")
         os.utime(file, (NOW + HOUR, NOW + HOUR))
