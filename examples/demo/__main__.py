@@ -37,7 +37,7 @@ CONFIGURATION = f"""\
 backend = ecr_secrets_backend.EcrSecretsBackend
 backend_kwargs = {{"connections": {json.dumps(HOSTS, indent=4)[:-2]}}}}}
 """
-MINTED = re.compile(r"Minted an ECR token for connection '(.+?)'.* valid until (\S+),")
+RECEIVED = re.compile(r"Received an ECR token for connection '(.+?)'.* valid until (\S+),")
 ROW = "  {:<12} {:<13} {:>7}  {:<15} {:<13} {:>7}  {}"
 LAST_LINES_SECONDS = 1.0  # a task's log may end a little later than the task
 TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
@@ -136,7 +136,7 @@ def show(what: str, moments: Iterable[None]) -> None:
 def read_lookups(airflow: AirflowSite) -> Iterator[Lookup]:
     minted: dict[tuple[str, str], datetime] = {}
     for task, entry in airflow.logged():
-        if mint := MINTED.match(entry["event"]):
+        if mint := RECEIVED.match(entry["event"]):
             minted[task, mint[1]] = datetime.fromisoformat(mint[2])
         elif entry["event"] == "Looked up":
             facts = {name: entry[name] for name in Lookup.__annotations__ if name in entry}

@@ -116,7 +116,7 @@ def test_a_failure_costs_one_call(run: Run, conn_id: str) -> None:
 def test_a_mint_has_one_line_in_a_tasks_log_and_what_talks_to_aws_none(run: Run) -> None:
     """In that of the task that minted: boto3 would tell there, at INFO, where it found credentials."""
     lines = [line for name in ("first", "second") for line in run.logs[name]]
-    minted = [line for line in lines if "Minted an ECR token for connection 'docker_default'" in line]
+    minted = [line for line in lines if "Received an ECR token for connection 'docker_default'" in line]
 
     assert len(minted) == 1
     assert host_of("docker_default") in minted[0]
