@@ -109,7 +109,7 @@ class Entry:
         else:
             return 0.0
         if self.token is not None:
-            seconds = min(seconds, self.token.lifetime * BACK_OFF_PART)
+            seconds = min(seconds, max(0.0, self.token.lifetime * BACK_OFF_PART))
         jitter = crc32(f"{self.key} {self.recorded_at}".encode()) / 0xFFFFFFFF
         return seconds * (1 - jitter * BACK_OFF_JITTER_PART)
 

@@ -45,6 +45,11 @@ def test_a_renewal_that_is_running_is_left_alone_while_its_token_is_served() -> 
         assert replace(renewing, recorded_at=NOW + 12 * HOUR).back_off_left() == 0
 
 
+def test_a_token_without_a_lifetime_has_no_negative_back_off() -> None:
+    """As a damaged file may tell."""
+    assert build_entry(token=build_token(lifetime=-1), failure=build_failure(), failures=1).back_off == 0
+
+
 def test_there_is_no_back_off_without_a_failure() -> None:
     """The last call returned a token."""
     assert build_entry(token=build_token()).back_off == 0
