@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)  # whichever is first waits for the whole 
 ONE_CALL = ["GetAuthorizationToken"]
 CAUSE = "has no ECR token. AccessDeniedException: User: u is not authorized"
 AT_ERROR = re.compile(r'"level":\s?"error"| ERROR - ')
-GOES_ON = "Airflow may now go on to an older connection of that name"
+GOES_ON = "Airflow may now use an older connection with that ID"
 
 
 def test_tasks_and_commands_are_served_at_the_price_of_one_call(run: Run) -> None:
