@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class PermissionsIgnoredError(UnsafeFileError):
 class Descriptor:
     """An open file or folder.
 
-    An exception may come between any two lines: Airflow's task timeout raises one from a signal handler. So an object
-    holds the number from the start, and closes it at the latest when nothing refers to the object.
+    A signal handler may raise an exception at any moment, as that of Airflow's task timeout does. So the object holds
+    the number from the start, and closes it at the latest when nothing refers to the object.
 
     :param path: the path, relative to ``folder`` if that is given
     :param flags: how to open it, as for ``os.open``
@@ -52,18 +53,21 @@ class Descriptor:
     _numbers: list[int] = []  # noqa: RUF012 - empty until it is open, and never changed
 
     def __init__(self, path: str, flags: int, folder: Descriptor | None = None) -> None:
+        self._numbers: list[int] = []
         self.path = path
-        dir_fd = None if folder is None else folder.fileno()
-        self._numbers = [os.open(path, flags | _OPEN_SAFELY, _FILE_MODE, dir_fd=dir_fd)]
+        open_there = partial(os.open, dir_fd=None if folder is None else folder.fileno())
+        # Open and store, and pop and close below, are one step of the interpreter: no signal handler runs in between.
+        self._numbers.extend(map(open_there, [path], [flags | _OPEN_SAFELY], [_FILE_MODE]))
 
     def fileno(self) -> int:
         """Return the number, for the functions of ``os``."""
         return self._numbers[0]
 
     def close(self) -> None:
-        """Close it; a second call does nothing."""
+        """Close it. Of several calls, also from several threads, the first one does."""
         if self._numbers:
-            os.close(self._numbers.pop())
+            with suppress(IndexError):  # there is none left
+                list(map(os.close, iter(self._numbers.pop, None)))
 
     def __enter__(self) -> Self:
         return self

@@ -142,22 +142,27 @@ def test_the_lock_of_a_killed_process_is_free(store: HostStore) -> None:
 
 def test_a_child_does_not_inherit_a_lock(store: HostStore) -> None:
     """Otherwise the lock of a killed parent is held for as long as its children run."""
-    reading, writing = os.pipe()
+    started, say_started = os.pipe()
+    end, say_end = os.pipe()
 
     def fork_with_lock() -> object:
         lock = store.take_lock(NAME)
         if os.fork() == 0:
-            os.read(reading, 1)
+            os.write(say_started, b"!")
+            os.read(end, 1)
             os._exit(0)
+        os.read(started, 1)
         return lock
 
-    with child(fork_with_lock):
-        assert not is_free(store)
+    try:
+        with child(fork_with_lock):
+            assert not is_free(store)
 
-    assert is_free(store)
-    os.write(writing, b"!")
-    os.close(reading)
-    os.close(writing)
+        assert is_free(store)
+    finally:
+        os.write(say_end, b"!")
+        for descriptor in (started, say_started, end, say_end):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("fork", [os.fork, c_fork])
@@ -380,14 +385,14 @@ def test_another_process_may_remove_what_stands_in_the_place_of_a_lock_file(
 def test_a_lock_file_that_cannot_be_opened_is_not_removed(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may hold it; this one has no descriptors left, for example."""
+    """Another process may hold it; this one had no descriptors left, for example."""
     (folder / LOCK).touch(0o600)
     open_file = os.open
 
-    def fail(path: str, *arguments: Any, **options: Any) -> int:
-        if path == LOCK:
+    def fail(path: str, flags: int, *arguments: Any, **options: Any) -> int:
+        if path == LOCK and not flags & os.O_CREAT:
             raise OSError(errno.EMFILE, "Too many open files")
-        return open_file(path, *arguments, **options)
+        return open_file(path, flags, *arguments, **options)
 
     monkeypatch.setattr("os.open", fail)
     with pytest.raises(OSError, match="Too many"):
@@ -424,8 +429,8 @@ class Interruption(BaseException):
 class Interrupter:
     """Interrupts a call at one of the lines that it executes in the store's modules.
 
-    It calls in a thread of its own: where an ``except`` block is interrupted, Python may not note that the block is
-    left, and would go on to give every exception of the thread the wrong context.
+    It calls in a thread of its own: if an ``except`` block is interrupted, Python may not notice that the block has
+    ended, and gives each later exception of the thread the wrong context.
     """
 
     def __init__(self, line: int) -> None:
@@ -502,3 +507,48 @@ def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
             break
 
     assert line > 200
+
+
+def interrupt_often(store: HostStore) -> tuple[int, int, bool]:
+    """Use the store while a signal handler interrupts it.
+
+    :return: how often it was interrupted, how many descriptors that has left open, and whether the lock is free
+    """
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    signal.signal(signal.SIGALRM, interrupt)
+    sys.unraisablehook = lambda _: None
+    before, interruptions = len(open_descriptors()), 0
+    for number in range(3_000):
+        with suppress(Interruption):
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 + number % 300 * 1e-6)
+            interruptions += 1
+            write_read_and_lock(store)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            interruptions -= 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.collect()
+    return interruptions, len(open_descriptors()) - before, is_free(store)
+
+
+def write_read_and_lock(store: HostStore) -> None:
+    store.write(f"{NAME}.json", b"content", time.time() + 60)
+    store.read(f"{NAME}.json")
+    lock = store.take_lock(NAME)
+    assert lock is not None
+    lock.release()
+
+
+def test_a_signal_handler_that_raises_leaks_no_descriptor_and_no_lock(store: HostStore) -> None:
+    """Between two lines, or within one: most signals come while a file is being opened."""
+    fork = get_context("fork")
+    results = fork.SimpleQueue()
+    process = fork.Process(target=lambda: results.put(interrupt_often(store)))
+    process.start()
+    interruptions, leaks, is_lock_free = results.get()
+    process.join()
+
+    assert interruptions > 1_000
+    assert (leaks, is_lock_free) == (0, True)
