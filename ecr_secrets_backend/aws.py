@@ -145,7 +145,7 @@ def _prepare(identity: AwsIdentity, connection: AwsConnection | None) -> MintFai
     except ImportError as error:
         reason = f"aws_conn_id needs Airflow's amazon provider, which cannot be imported: {error}"
         fix = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
-        return MintFailure(str(identity), identity.region or "none", type(error).__name__, reason, fix)
+        return identity.failure(type(error).__name__, reason, fix)
     return None
 
 
@@ -215,7 +215,7 @@ def _source(identity: AwsIdentity, connection: AwsConnection | None) -> _Source:
     from botocore.config import Config
 
     from ecr_secrets_backend.credential_reasons import refuse_mfa
-    from ecr_secrets_backend.credential_sources import explained, load
+    from ecr_secrets_backend.credential_sources import explain_failure, load
 
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -243,14 +243,14 @@ def _source(identity: AwsIdentity, connection: AwsConnection | None) -> _Source:
         session: Session = factory.create_session()
         return session
 
-    session = explained(chain, create_session)
+    session = explain_failure(chain, create_session)
     endpoint_url = identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service)
     return _Source(
         session,
         replace(identity, endpoint_url=endpoint_url, verify=wrapper.verify),
         config,
         wrapper.get_service_endpoint_url("sts", sts_connection_assume=True),
-        lambda: explained(chain, partial(_load, session)),
+        lambda: explain_failure(chain, partial(_load, session)),
     )
 
 

@@ -25,17 +25,17 @@ class CredentialsError(Exception):
     """No credentials could be loaded.
 
     :param cause: what was raised
-    :param sources: what each source of credentials said
-    :param said: the reason and how to fix it; None: those of the cause
+    :param sources: what each source of credentials reported
+    :param explanation: the reason and how to fix it; None: those of the cause
     """
 
     def __init__(
-        self, cause: Exception, sources: tuple[Source, ...], said: tuple[str, str | None] | None = None
+        self, cause: Exception, sources: tuple[Source, ...], explanation: tuple[str, str | None] | None = None
     ) -> None:
-        super().__init__(cause, sources, said)
+        super().__init__(cause, sources, explanation)
         self.cause = cause
         self.sources = sources
-        self.said = said
+        self.explanation = explanation
 
 
 NO_CREDENTIALS_FIX: Final = (
@@ -100,7 +100,7 @@ def describe(identity: AwsIdentity, region: str | None, error: Exception) -> Min
 
     if isinstance(error, CredentialsError):
         failure = describe(identity, region, error.cause)
-        reason, fix = error.said or (failure.reason, None)
+        reason, fix = error.explanation or (failure.reason, None)
         return replace(failure, reason=reason, remedy=fix or failure.remedy)
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"

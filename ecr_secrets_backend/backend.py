@@ -154,8 +154,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
             )
         except Exception as error:  # noqa: BLE001 - whatever Airflow raises, its frames hold the token
             reason = "Airflow cannot build its Connection"
-            region = mapped.identity.region or "none"
-            return MintFailure(str(mapped.identity), region, type(error).__name__, reason, _BUILD_FIX)
+            return mapped.identity.failure(type(error).__name__, reason, _BUILD_FIX)
 
     def _aws_connection(self, aws_conn_id: str) -> AwsConnection:
         """Look up an AWS connection, as Airflow does in this process."""

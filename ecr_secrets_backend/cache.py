@@ -78,7 +78,7 @@ class Refreshed(NamedTuple):
 class Memory:
     """What one process knows, guarded by one lock that is only held for moments.
 
-    There is one for all backends of a process, because Airflow builds the backend anew for many lookups.
+    There is one for all backends of a process, because Airflow builds a backend for many lookups.
     """
 
     def __init__(self) -> None:
@@ -201,9 +201,9 @@ class TokenCache:
         """
         refresh, is_ours = self._join_or_start(identity, request)
         is_servable = entry.servable_token() is not None
-        patience = RENEWAL_TIMEOUT_SECONDS if is_ours else 0
+        timeout = (RENEWAL_TIMEOUT_SECONDS if is_ours else 0) if is_servable else max(0, deadline - time.monotonic())
         try:
-            refreshed = refresh.result(patience if is_servable else max(0, deadline - time.monotonic()))
+            refreshed = refresh.result(timeout)
         except CancelledError:  # the thread that was to start it has been interrupted: try again
             return Refreshed(Entry(identity.key))
         except FutureTimeoutError:
@@ -241,7 +241,7 @@ class TokenCache:
     def _newest(self, key: str) -> Entry:
         """Return what the process or the host knows, whichever is newer."""
         known, found = self._memory.get(key), self._read(key)
-        if found is None or (known is not None and _age(known) <= _age(found)):
+        if found is None or (known is not None and known.age() <= found.age()):
             return known or Entry(key)
         self._memory.put(found)
         return found
@@ -354,7 +354,7 @@ class TokenCache:
             self._report_store("a file of the cache is damaged, or of another version")
             return None
         # Recorded before the host started, by a later clock: how long ago cannot be known.
-        return entry if _age(entry) >= 0 else None
+        return entry if entry.age() >= 0 else None
 
     @contextmanager
     def _host_lock(self, key: str) -> Iterator[bool]:
@@ -388,13 +388,8 @@ class TokenCache:
             )
 
 
-def _age(entry: Entry) -> float:
-    return entry.now() - entry.recorded_at
-
-
 _TIMEOUT_FIX: Final = "Check what hangs: the network, a name server or proxy, or a source of credentials."
 
 
 def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
-    reason = f"there was no answer within {seconds:.0f} s"
-    return MintFailure(str(identity), identity.region or "none", "TimedOut", reason, _TIMEOUT_FIX)
+    return identity.failure("TimedOut", f"there was no answer within {seconds:.0f} s", _TIMEOUT_FIX)

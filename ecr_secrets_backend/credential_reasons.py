@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 #: What a source says, and what to do about it; None: the source need not apply here.
-Said = tuple[str, "str | None"]
+Reason = tuple[str, "str | None"]
 
 #: By botocore's name for a source: its name in words, and the variable or the option of a profile that it needs.
 #: Source: ``METHOD`` of the providers in botocore's ``credentials.py``.
@@ -95,7 +95,7 @@ def _last_profile(session: Session) -> tuple[str, dict[str, Any], str | None]:
         return name, options, None
 
 
-def absence(session: Session, method: str, seconds: float) -> Said:
+def absence(session: Session, method: str, seconds: float) -> Reason:
     """Return why a source has no credentials: botocore does not say.
 
     :param seconds: how long it took to find that out
@@ -114,7 +114,7 @@ def absence(session: Session, method: str, seconds: float) -> Said:
     return f"profile {name}: {f'not in {path}' if options is None else f'no {need}'}", None
 
 
-def hanging(session: Session, method: str, seconds: float) -> Said:
+def hanging(session: Session, method: str, seconds: float) -> Reason:
     """Return what a source that has not answered in time is reported with."""
     name, _, program = _last_profile(session)
     if program and method in {"custom-process", "assume-role"}:
@@ -122,8 +122,8 @@ def hanging(session: Session, method: str, seconds: float) -> Said:
     return f"no answer within {seconds:.0f} s", "Look for what hangs: the network, a name server or a proxy."
 
 
-def explanation(session: Session, method: str, error: Exception, seconds: float, exit_code: int | None) -> Said | None:
-    """Return what a source that failed said, and how to fix it; None: its own words are all there is.
+def explain(session: Session, method: str, error: Exception, seconds: float, exit_code: int | None) -> Reason | None:
+    """Return why a source failed, and how to fix it; None: its own words are all there is.
 
     :param exit_code: of the credential program; None: it is not known, or none was started
     """
@@ -131,27 +131,27 @@ def explanation(session: Session, method: str, error: Exception, seconds: float,
 
     name, options, program = _last_profile(session)
     method = _inner(method, error, options, program)
-    said: Said | None = None
+    found: Reason | None = None
     if isinstance(error, MfaRequiredError):
-        said = f"profile {error} requires an MFA code, which no task can enter", "Use a role or temporary keys."
+        found = f"profile {error} requires an MFA code, which no task can enter", "Use a role or temporary keys."
     elif isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError)):
         problem = "was not found" if isinstance(error, exceptions.SSOTokenLoadError) else "has expired"
         fix = (
             f"Run aws sso login --profile {name} as this user. A service needs another source than SSO, such as a role."
         )
-        said = f"the SSO login of profile {name} {problem}", fix
+        found = f"the SSO login of profile {name} {problem}", fix
     elif method == "custom-process":
-        said = _of_program(name, program, _problem(error, exit_code))
+        found = _of_program(name, program, _problem(error, exit_code))
     elif method == "container-role":
-        said = _container(error)
+        found = _container(error)
     elif method == "iam-role":
-        said = _instance_metadata(session, seconds)
+        found = _instance_metadata(session, seconds)
     elif method == "assume-role-with-web-identity" and isinstance(error, OSError):
         fix = "Check the pod: the annotation eks.amazonaws.com/role-arn of its service account, the mount, fsGroup."
-        said = f"this user (uid {os.geteuid()}) cannot read the token {error.filename}: {error.strerror}", fix
+        found = f"this user (uid {os.geteuid()}) cannot read the token {error.filename}: {error.strerror}", fix
     elif isinstance(error, (exceptions.InvalidConfigError, exceptions.PartialCredentialsError)) and method != "env":
-        said = words_of(error), f"Correct profile {name} in {session.get_config_variable('config_file')}."
-    return said
+        found = words_of(error), f"Correct profile {name} in {session.get_config_variable('config_file')}."
+    return found
 
 
 def _inner(method: str, error: Exception, options: Mapping[str, Any], program: str | None) -> str:
@@ -182,13 +182,13 @@ def _problem(error: Exception, exit_code: int | None) -> str:
     return "did not print the JSON that AWS documents"
 
 
-def _of_program(profile: str, program: str | None, problem: str) -> Said:
+def _of_program(profile: str, program: str | None, problem: str) -> Reason:
     """Report on a credential program without a word of its output."""
     fix = "as this user to see what it prints: that may hold a secret, so it is not repeated."
     return f"{program} {problem}", f"Run the credential_process of profile {profile} {fix}"
 
 
-def _container(error: Exception) -> Said:
+def _container(error: Exception) -> Reason:
     full_uri = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
     url = urlsplit("http://169.254.170.2" if "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in os.environ else full_uri)
     fix = "Give this task or pod a role: a task role of ECS, or an EKS Pod Identity association."
@@ -205,7 +205,7 @@ def _container(error: Exception) -> Said:
     return f"{url.hostname} gives no credentials", fix
 
 
-def _instance_metadata(session: Session, seconds: float) -> Said:
+def _instance_metadata(session: Session, seconds: float) -> Reason:
     from botocore import utils
 
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":

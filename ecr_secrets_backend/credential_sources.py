@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ecr_secrets_backend.aws_errors import NO_CREDENTIALS_FIX, CredentialsError, words_of
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.credential_reasons import absence, explanation, hanging, name_of, profile_of, refuse_mfa
+from ecr_secrets_backend.credential_reasons import absence, explain, hanging, name_of, profile_of, refuse_mfa
 from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
     from botocore.session import Session
 
-    from ecr_secrets_backend.credential_reasons import Said
+    from ecr_secrets_backend.credential_reasons import Reason
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ SECONDS: Final = 18.0
 
 @dataclass(frozen=True)
 class Source:
-    """A source of credentials, and what it said.
+    """A source of credentials, and what it reported.
 
     :param source: its name, such as ``instance metadata``
     :param message: why it gave no credentials, or that it gave them
@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
     """Credentials, and where they come from.
 
     :param source: the name of the source that gave them
-    :param sources: what each source said, down to that one
+    :param sources: what each source reported, down to that one
     """
 
     keys: ReadOnlyCredentials
@@ -81,19 +81,19 @@ def load(session: Session) -> Loaded:
                 keys = credentials.get_frozen_credentials() if credentials else None
             except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
                 exit_code = programs[-1].returncode if programs else None
-                said = explanation(session, method, error, time.monotonic() - started_at, exit_code)
-                sources[-1] = _source(method, said or (words_of(error), None))
-                raise CredentialsError(error, tuple(sources), said) from None
+                explanation = explain(session, method, error, time.monotonic() - started_at, exit_code)
+                sources[-1] = _source(method, explanation or (words_of(error), None))
+                raise CredentialsError(error, tuple(sources), explanation) from None
             if keys and keys.access_key:
                 sources[-1] = _source(method, ("has credentials", None))
                 return Loaded(keys, sources[-1].source, tuple(sources))
             sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
-        raise _none(sources)
+        raise _no_source(sources)
 
     return _bounded(walk, sources)
 
 
-def explained(session: Session, work: Callable[[], Result]) -> Result:
+def explain_failure(session: Session, work: Callable[[], Result]) -> Result:
     """Run what loads credentials in a way of its own, as Airflow's amazon provider does, and explain its failure.
 
     :param session: whose configuration and profile count where that way ends at botocore's own chain
@@ -107,10 +107,10 @@ def explained(session: Session, work: Callable[[], Result]) -> Result:
             return work()
         except Exception as error:  # noqa: BLE001 - as above
             seconds = time.monotonic() - started_at
-            if isinstance(error, NoCredentialsError):  # what each source has said is known, so none is asked again
+            if isinstance(error, NoCredentialsError):  # what each source has reported is known, so none is asked again
                 methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
-                raise _none([_source(method, absence(session, method, seconds)) for method in methods]) from None
-            raise CredentialsError(error, (), explanation(session, "", error, seconds, None)) from None
+                raise _no_source([_source(method, absence(session, method, seconds)) for method in methods]) from None
+            raise CredentialsError(error, (), explain(session, "", error, seconds, None)) from None
 
     return _bounded(run, [])
 
@@ -123,7 +123,7 @@ def _bounded(work: Callable[[], Result], sources: list[Source]) -> Result:
         raise CredentialsError(error, tuple(sources), (f"{last.source}: {last.message}", last.fix)) from None
 
 
-def _none(sources: list[Source]) -> CredentialsError:
+def _no_source(sources: list[Source]) -> CredentialsError:
     """Report that no source has credentials, with the first of those that should have them here."""
     from botocore.exceptions import NoCredentialsError
 
@@ -136,6 +136,6 @@ def _none(sources: list[Source]) -> CredentialsError:
     return CredentialsError(NoCredentialsError(), tuple(sources), (reason, fix))
 
 
-def _source(method: str, said: Said) -> Source:
-    message, fix = said
+def _source(method: str, explanation: Reason) -> Source:
+    message, fix = explanation
     return Source(name_of(method), one_line(message), fix)

@@ -85,6 +85,10 @@ class Entry:
         """
         return max(time.time(), self.recorded_at + uptime() - self.uptime)
 
+    def age(self) -> float:
+        """Return for how many seconds it has been recorded; negative if by a later clock, before the host started."""
+        return self.now() - self.recorded_at
+
     def fresh_token(self, refresh_before: float) -> EcrToken | None:
         """Return the token if it may be served and is not due for renewal."""
         token = self.token
@@ -117,7 +121,7 @@ class Entry:
         """Return for how many seconds more AWS is not called; 0.0 if it may be called now."""
         if self.is_renewing and self.servable_token() is None:  # the renewal is late, so it is not waited for
             return 0.0
-        age, back_off = self.now() - self.recorded_at, self.back_off
+        age, back_off = self.age(), self.back_off
         return back_off - age if 0 <= age < back_off else 0.0
 
     @property

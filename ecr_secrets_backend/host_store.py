@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from ecr_secrets_backend import host_lock
+from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.private_files import (
     LARGEST_FILE_BYTES,
     Descriptor,
@@ -211,14 +212,15 @@ class HostStore:
 
 def _warn_once(cache_dir: str, problem: OSError, path: str) -> None:
     if _warned.setdefault(cache_dir, mark := object()) is mark:
-        with suppress(Exception):  # a logging filter that raises fails no lookup
-            logger.warning(
-                "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
-                "Make cache_dir with mode 1777, on a file system that keeps permissions.",
-                cache_dir,
-                problem.strerror,
-                path,
-            )
+        log(
+            logger,
+            logging.WARNING,
+            "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
+            "Make cache_dir with mode 1777, on a file system that keeps permissions.",
+            cache_dir,
+            problem.strerror,
+            path,
+        )
 
 
 def _replace_file(name: str, content: bytes, useful_until: float, folder: Descriptor) -> None:

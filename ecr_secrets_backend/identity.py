@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from ecr_secrets_backend.errors import MintFailure
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
@@ -96,6 +98,10 @@ class AwsIdentity:
     def key(self) -> str:
         """The name of a cache entry: a digest, which reveals no credentials."""
         return _digest(vars(self))  # asdict would copy each value, and takes as long as reading the cache
+
+    def failure(self, code: str, reason: str, fix: str) -> MintFailure:
+        """Return why this identity has no token, as a value."""
+        return MintFailure(str(self), self.region or "none", code, reason, fix)
 
     def __str__(self) -> str:
         """Describe it as far as it is known without asking AWS."""

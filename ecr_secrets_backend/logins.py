@@ -82,7 +82,7 @@ class Logins:
         host = mapped.host or token.registry
         if host is None:
             fix = "Set the connection's registry in backend_kwargs."
-            failure = _failure(request.identity, "UnusableAnswer", "the answer names no registry", fix)
+            failure = request.identity.failure("UnusableAnswer", "the answer names no registry", fix)
             raise MintError(failure, seconds)
         return Login(host, token, source, seconds)
 
@@ -132,7 +132,7 @@ class Logins:
         # Nothing is quoted: it may hold the credentials.
         reason = "Airflow does not give that connection to this process"
         fix = f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
-        return _failure(identity, code, reason, fix)
+        return identity.failure(code, reason, fix)
 
 
 class _Request(NamedTuple):
@@ -141,10 +141,6 @@ class _Request(NamedTuple):
     identity: AwsIdentity
     mint: Callable[[], EcrToken]
     until: float
-
-
-def _failure(identity: AwsIdentity, code: str, reason: str, fix: str) -> MintFailure:
-    return MintFailure(str(identity), identity.region or "none", code, reason, fix)
 
 
 def _minter(identity: AwsIdentity, connection: AwsConnection | None) -> Callable[[], EcrToken]:

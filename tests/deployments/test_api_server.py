@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ecr_secrets_backend.entry import BACK_OFF_JITTER_PART, BACK_OFF_SECONDS
 from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, living_tokens
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Error
@@ -74,7 +76,10 @@ def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow
     denial = "Access denied for connection 'docker_refused' by Execution API"
     failures = airflow.told("refused", "Task failed with exception")
     assert [failure["error_detail"][0]["exc_value"].partition(";")[0] for failure in failures] == [denial] * 3
-    assert len(world.inside(lambda: cloud.calls(region=REGIONS["docker_refused"]))) <= 3
+    calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_refused"]))
+    assert 1 <= len(calls) <= 3
+    shortest = BACK_OFF_SECONDS * (1 - BACK_OFF_JITTER_PART)
+    assert all(later.time - call.time >= shortest for call, later in pairwise(calls))
     log = airflow.component_log("api-server")
     assert log.count(f"Connection 'docker_refused' has no ECR token. AccessDeniedException: {CAUSE}") == 3
     assert "Traceback" not in log

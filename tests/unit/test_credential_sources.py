@@ -13,7 +13,7 @@ from botocore.exceptions import NoCredentialsError
 from ecr_secrets_backend import credential_sources
 from ecr_secrets_backend.aws_errors import CredentialsError
 from ecr_secrets_backend.credential_reasons import MfaRequiredError, refuse_mfa
-from ecr_secrets_backend.credential_sources import explained, load
+from ecr_secrets_backend.credential_sources import explain_failure, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_what_fails_in_a_way_of_its_own_is_explained_alike() -> None:
         raise NoCredentialsError
 
     with pytest.raises(CredentialsError) as caught:
-        explained(build_session(("env", pytest.fail)), fail)
+        explain_failure(build_session(("env", pytest.fail)), fail)
 
     assert [source.message for source in caught.value.sources] == ["no AWS_ACCESS_KEY_ID"]
 
