@@ -85,7 +85,8 @@ class AwsIdentity:
             upper = name.upper()  # Python takes proxies in either case
             if upper.startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME":
                 found.append((name, environ[name]))
-        found += filter(None, (_version(environ.get(variable, default)) for variable, default in _FILES))
+        paths = (environ.get(variable, default) for variable, default in _FILES)
+        found += filter(None, map(_version, filter(None, paths)))
         for path in filter(None, map(environ.get, _TOKEN_FILES)):
             if version := _version(path):
                 found.append(_service_account(path) or version)

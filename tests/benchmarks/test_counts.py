@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: The folder and the file in it are opened, checked and closed, and AWS's two shared files are looked for.
-FROM_HOST = Counter(openat=2, newfstatat=4, geteuid=3, read=1, close=2)
+#: The folder and the file in it are opened, checked and closed, and the four files in which boto3 looks for credentials
+#: are looked for.
+FROM_HOST = Counter(openat=2, newfstatat=6, geteuid=3, read=1, close=2)
 
 
 @pytest.fixture

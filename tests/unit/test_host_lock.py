@@ -20,6 +20,7 @@ import pytest
 
 from ecr_secrets_backend import host_lock, host_store, private_files
 from ecr_secrets_backend.private_files import UnsafeFileError
+from tests.unit.descriptors import cache_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,10 +41,6 @@ def is_free(store: HostStore) -> bool:
         return False
     lock.release()
     return True
-
-
-def open_descriptors() -> list[str]:
-    return sorted(file.name for file in Path("/proc/self/fd").iterdir())
 
 
 @contextmanager
@@ -412,13 +409,12 @@ def test_a_lock_that_fails_is_not_held(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(function, fail)
         with pytest.raises(OSError, match=os.strerror(code)) as caught:
             store.take_lock(NAME)
     assert caught.value.errno == code
-    assert open_descriptors() == before
+    assert cache_descriptors() == []
     assert is_free(store)
 
 
@@ -493,14 +489,13 @@ def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
     """Airflow's task timeout may come at any of them."""
     monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # one in __del__ goes no further
     use_everything(store)
-    before = open_descriptors()
     line = 0
     while True:
         line += 1
         interrupter = Interrupter(line)
         interrupter(lambda: use_everything(store))
         gc.collect()
-        assert open_descriptors() == before, f"line {line}"
+        assert cache_descriptors() == [], f"line {line}"
         assert is_free(store), f"line {line}"
         shutil.rmtree(folder)  # with the temporary files, which cost the next round lines
         if interrupter.is_due:
@@ -520,7 +515,7 @@ def interrupt_often(store: HostStore) -> tuple[int, int, bool]:
 
     signal.signal(signal.SIGALRM, interrupt)
     sys.unraisablehook = lambda _: None
-    before, interruptions = len(open_descriptors()), 0
+    interruptions = 0
     for number in range(3_000):
         with suppress(Interruption):
             signal.setitimer(signal.ITIMER_REAL, 1e-6 + number % 300 * 1e-6)
@@ -530,7 +525,7 @@ def interrupt_often(store: HostStore) -> tuple[int, int, bool]:
             interruptions -= 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     gc.collect()
-    return interruptions, len(open_descriptors()) - before, is_free(store)
+    return interruptions, len(cache_descriptors()), is_free(store)
 
 
 def write_read_and_lock(store: HostStore) -> None:
