@@ -301,7 +301,8 @@ def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog:
     aws.script(DENIED)
     assert look_up(11.5) == first
     assert len(aws.calls()) == 2
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    (warning,) = [record.getMessage() for record in warnings if record.name.startswith("ecr_secrets_backend")]
     assert "AccessDeniedException" in warning
 
     with pytest.raises(ConnectionUnavailableError, match=r"'docker_default' .*AccessDeniedException"):
