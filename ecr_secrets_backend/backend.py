@@ -118,7 +118,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         if self._fallback is not None:
             self._fallback.set_connection_class(conn_class)
 
-    def _serve(self, mapped: MappedConnection, build: Callable[[dict[str, str | None]], Any]) -> Any:  # noqa: ANN401
+    def _serve(self, mapped: MappedConnection, build: Callable[[dict[str, Any]], Any]) -> Any:  # noqa: ANN401
         """Return what is built of a connection's fields, or fail as ``on_error`` says.
 
         :raises ConnectionUnavailableError: there is no token for it, and ``on_error`` is ``"raise"``
@@ -135,18 +135,20 @@ class EcrSecretsBackend(BaseSecretsBackend):
             raise error
         return None
 
-    def _built(self, mapped: MappedConnection, build: Callable[[dict[str, str | None]], Any]) -> Any | MintFailure:  # noqa: ANN401
+    def _built(self, mapped: MappedConnection, build: Callable[[dict[str, Any]], Any]) -> Any | MintFailure:  # noqa: ANN401
         try:
             login = self._logins.get(mapped)
         except MintError as error:
             metrics.report(mapped, "error", error.request_seconds, None)
             return error.failure
         metrics.report(mapped, login.source, login.request_seconds, login.token)
+        host, _, port = login.host.partition(":")  # DockerHook joins them again, to the name that a pull looks up
         try:
             return build(
                 {
                     "conn_type": "docker",
-                    "host": login.host,
+                    "host": host,
+                    "port": int(port) if port else None,
                     "login": login.token.username,
                     "password": login.token.password,
                     "extra": mapped.extra,

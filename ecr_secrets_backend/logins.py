@@ -81,7 +81,7 @@ class Logins:
             )
         host = mapped.host or token.registry
         if host is None:
-            fix = "Set the connection's registry in backend_kwargs."
+            fix = "Set the connection's registry and region_name in backend_kwargs."
             failure = request.identity.failure("UnusableAnswer", "the answer names no registry", fix)
             raise MintError(failure, seconds)
         return Login(host, token, source, seconds)

@@ -1,18 +1,23 @@
-"""A registry's host name: what it says of account, region and partition, and how it is built from them."""
+"""Host names of ECR: what a registry's and an API endpoint's name say of account, region, partition and service."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from ecr_secrets_backend.errors import InvalidRegistryError
 
 Service = Literal["ecr", "ecr-public"]
 
-#: Where ECR Public's tokens are minted. Source: AWS General Reference, "Amazon ECR Public endpoints and quotas".
+#: Where ECR Public's tokens are requested. Source: AWS General Reference, "Amazon ECR Public endpoints and quotas".
 PUBLIC_REGION: Final = "us-east-1"
 
 _EXAMPLE: Final = "write a host such as 123456789012.dkr.ecr.us-east-1.amazonaws.com or public.ecr.aws"
+#: What to do where ECR is reached under another name.
+_OTHER_NAME: Final = (
+    'for a proxy in front of ECR or an emulator, write {{"registry": "{host}", "region_name": "us-east-1"}}'
+)
 
 
 class Partition(NamedTuple):
@@ -22,6 +27,11 @@ class Partition(NamedTuple):
     region_pattern: str
     domain: str
     dual_stack_domain: str
+
+    @property
+    def dual_stack_registry_domain(self) -> str:
+        """The domain of dual-stack registries: ``on.aws`` where that of the APIs is ``api.aws``."""
+        return "on." + self.dual_stack_domain.removeprefix("api.")
 
 
 #: A copy of botocore's ``data/partitions.json``: nothing is read while the backend is built.
@@ -40,16 +50,29 @@ PARTITIONS: Final = (
 _PRIVATE_HOST: Final = re.compile(
     r"(?P<account_id>[0-9]{12})\.dkr(?P<separator>[.-])ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<domain>[a-z0-9.-]+)"
 )
+#: Under AWS's own domains, what resembles a registry is one, or a mistake.
+_OWN_NAME: Final = re.compile(r"[0-9]+\.dkr[.-]ecr")
+_OWN_DOMAINS: Final = tuple(
+    f".{domain}" for each in PARTITIONS for domain in (each.domain, each.dual_stack_registry_domain)
+)
 _PUBLIC_HOSTS: Final = {"public.ecr.aws": False, "ecr-public.aws.com": True}
-_HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+")
+_HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?")
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+#: What Docker takes for a registry. Without a dot, a port or this name, it is a part of a repository's name.
+_REGISTRY_HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+(:[1-9]\d{{0,4}})?|{_LABEL}:[1-9]\d{{0,4}}|localhost")
+_HIGHEST_PORT: Final = 65535
 _REGION_CHARACTERS: Final = re.compile(r"[a-z0-9-]+")
+#: Source: AWS General Reference, "Amazon ECR endpoints and quotas"; VPC endpoints have a name of their own before it.
+_API_HOST: Final = re.compile(
+    r"(vpce-[a-z0-9-]+\.(?=api\.))?(api\.)?(?P<service>[a-z0-9-]+?)(-fips)?\.(?P<region>[a-z0-9-]+)\.(vpce\.)?(?P<domain>[a-z0-9.-]+)"
+)
 
 
 def partition_of(region: str) -> Partition | None:
-    """Tell which partition a region belongs to.
+    """Return the partition of a region, by patterns, so that a region that opens tomorrow is known today.
 
     :param region: a region's name, such as ``eu-central-1``
-    :return: its partition, by patterns, so that a region that opens tomorrow is known today; None if it is no region
+    :return: its partition; None if it is not a region
     """
     if _REGION_CHARACTERS.fullmatch(region):
         for partition in PARTITIONS:
@@ -58,10 +81,21 @@ def partition_of(region: str) -> Partition | None:
     return None
 
 
+def parse_endpoint(url: str) -> tuple[str | None, str | None]:
+    """Return the service and the region that the URL of an endpoint names; None twice if it is not one of AWS's own."""
+    match = _API_HOST.fullmatch(urlsplit(url).hostname or "")
+    partition = partition_of(match["region"]) if match else None
+    if match is None or partition is None or match["domain"] not in (partition.domain, partition.dual_stack_domain):
+        return None, None
+    return match["service"], match["region"]
+
+
 class Registry(NamedTuple):
-    """A registry of Amazon ECR or Amazon ECR Public, as its host name tells it.
+    """A registry of Amazon ECR or Amazon ECR Public.
 
     The forms of a host: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
+
+    :param host: the name that images have, with the port if there is one
     """
 
     host: str
@@ -74,7 +108,7 @@ class Registry(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Registry:
-        """Read a registry's host name; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
+        """Read one of ECR's own names; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
 
         :param text: the host as a user writes it
         :return: the registry; parsing its ``host`` again gives an equal one
@@ -83,20 +117,23 @@ class Registry(NamedTuple):
         host = _bare_host(text)
         if host in _PUBLIC_HOSTS:
             return cls(host, "ecr-public", None, PUBLIC_REGION, "aws", fips=False, dual_stack=_PUBLIC_HOSTS[host])
+        other = _OTHER_NAME.format(host=host)
+        if ":" in host:
+            remedy = f"leave it off: Docker would look the login up under another name; {other}"
+            raise InvalidRegistryError("has a port after the host", remedy)
         match = _PRIVATE_HOST.fullmatch(host)
         if match is None:
-            raise InvalidRegistryError(f"is {host!r}, which is not the host of an ECR registry", _EXAMPLE)
+            raise InvalidRegistryError(f"is {host!r}, which is not the host of an ECR registry", f"{_EXAMPLE}; {other}")
         region, domain = match["region"], match["domain"]
         partition = partition_of(region)
         if partition is None:
-            raise InvalidRegistryError(f"names the region {region!r}, which AWS does not have", _EXAMPLE)
-        dual_stack_domain = _registry_domain(partition)
-        separators = {partition.domain: ".", dual_stack_domain: "-"}
+            raise InvalidRegistryError(f"names the region {region!r}, which AWS does not have", f"{_EXAMPLE}; {other}")
+        separators = {partition.domain: ".", partition.dual_stack_registry_domain: "-"}
         if partition.name == "aws-cn":  # China's dual-stack hosts are written in both ways
-            separators[dual_stack_domain] = ".-"
+            separators[partition.dual_stack_registry_domain] = ".-"
         if match["separator"] not in separators.get(domain, ""):
-            problem = f"is {host!r}, which is not how a registry in {region} is called"
-            remedy = f"its host is {_private_host(match['account_id'], region, partition)}"
+            problem = f"is {host!r}, which is not the name of a registry in {region}"
+            remedy = f"its host is {_private_host(match['account_id'], region, partition)}; {other}"
             raise InvalidRegistryError(problem, remedy)
         return cls(
             host=host,
@@ -105,7 +142,7 @@ class Registry(NamedTuple):
             region=region,
             partition=partition.name,
             fips=match["fips"] is not None,
-            dual_stack=domain == dual_stack_domain,
+            dual_stack=domain == partition.dual_stack_registry_domain,
         )
 
     @classmethod
@@ -113,29 +150,43 @@ class Registry(NamedTuple):
         """Build the default private registry of an account.
 
         :param account_id: twelve digits
-        :param region: the registry's region
+        :param region: the registry's region, of a partition
         :return: the registry, under its IPv4 name
-        :raises InvalidRegistryError: there is no such region
         """
         partition = partition_of(region)
         if partition is None:
             raise InvalidRegistryError(f"names the region {region!r}, which AWS does not have", _EXAMPLE)
         return cls.parse(_private_host(account_id, region, partition))
 
+    @classmethod
+    def parse_other(cls, text: str, region: str) -> Registry:
+        """Read any name of a registry: one of ECR's own, or that of a proxy in front of ECR, an emulator, a port.
+
+        :param text: ``host`` or ``host:port``; the same is forgiven as by :meth:`parse`
+        :param region: the region, of a partition, whose tokens the registry accepts
+        :raises InvalidRegistryError: the text is not a registry to Docker, or resembles one of ECR's own names
+        """
+        host = _bare_host(text)
+        name, _, port = host.partition(":")
+        if name in _PUBLIC_HOSTS or (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
+            return cls.parse(name)._replace(host=host)
+        partition = partition_of(region)
+        if partition is None or not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
+            remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
+            raise InvalidRegistryError(f"is {host!r}, which is not the host of a registry", remedy)
+        return cls(host, "ecr", None, region, partition.name, fips=False, dual_stack=False)
+
 
 def _private_host(account_id: str, region: str, partition: Partition) -> str:
     return f"{account_id}.dkr.ecr.{region}.{partition.domain}"
 
 
-def _registry_domain(partition: Partition) -> str:
-    """Where a partition's dual-stack registries live: ``on.aws`` where its dual-stack APIs live in ``api.aws``."""
-    return "on." + partition.dual_stack_domain.removeprefix("api.")
-
-
 def _bare_host(text: str) -> str:
-    """Strip what is forgiven, and name what is not.
+    """Return a host, with its port if it has one, in lower case and without what is forgiven.
 
     A character that no host name has is refused before the case is folded: the Kelvin sign folds to ``k``.
+
+    :raises InvalidRegistryError: there is more than that in it
     """
     host = text[len("https://") :] if text[: len("https://")].lower() == "https://" else text
     host = host.removesuffix("/")
@@ -150,9 +201,6 @@ def _bare_host(text: str) -> str:
     elif "/" in host:
         remedy = "leave the repository to the image's name"
         raise InvalidRegistryError("has a path after the host", remedy)
-    elif ":" in host:
-        remedy = "leave it off: Docker would look the login up under another name"
-        raise InvalidRegistryError("has a port after the host", remedy)
     elif any(character.isspace() for character in host):
         problem = "has white space in it"
     else:

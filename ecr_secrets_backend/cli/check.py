@@ -117,13 +117,16 @@ class Way:
                 problem, code = f"no name server can be reached to look up {name}", "no-name-server"
             else:
                 problem, code = f"there is no such name as {name}", "name-not-found"
-        remedy = (
-            "Give this host a network and a name server; in a VPC without internet, interface endpoints for"
-            f" {self._endpoint('api')} and {self._endpoint('dkr')}, with private DNS."
-        )
+        remedy = "Give this host a network and a name server"
+        if self._is_ecr:
+            remedy += (
+                f"; in a VPC without internet, interface endpoints for {self._endpoint('api')} and"
+                f" {self._endpoint('dkr')}, with private DNS"
+            )
         if code == "name-not-found":
-            remedy = f"Correct the registry's account and region in backend_kwargs. {remedy}"
-        raise Fault(code, problem, remedy)
+            part = "account and region" if self._is_ecr else "host"
+            remedy = f"Correct the registry's {part} in backend_kwargs. {remedy}"
+        raise Fault(code, problem, f"{remedy}.")
 
     def _connect(self) -> Told:
         way = self._client.way
@@ -136,11 +139,12 @@ class Way:
                 errno.EHOSTUNREACH: "no-network",
             }
             reason = error.strerror or str(error) or "nobody answers"
+            endpoint = f", and the security group of the VPC endpoint {self._endpoint('dkr')}" if self._is_ecr else ""
             raise Fault(
                 codes.get(error.errno or 0, "port-silent"),
                 f"{way} cannot be connected to: {reason}",
-                "Allow this host TCP port 443 to the registry: its route, firewall, security group and network ACL, and"
-                f" the security group of the VPC endpoint {self._endpoint('dkr')}. Or set HTTPS_PROXY.",
+                f"Allow this host TCP port {self._client.port} to the registry: its route, firewall, security group and"
+                f" network ACL{endpoint}. Or set HTTPS_PROXY.",
             ) from None
         return Told(f"{way} accepts connections")
 
@@ -183,6 +187,10 @@ class Way:
     def _endpoint(self, part: str) -> str:
         """Name the VPC endpoint for a part of ECR in the registry's region."""
         return f"com.amazonaws.{Registry.parse(self._login.host).region}.ecr.{part}"
+
+    @property
+    def _is_ecr(self) -> bool:
+        return is_ecr(self._login.host)
 
     @property
     def _credentials(self) -> tuple[str, str]:
@@ -249,8 +257,10 @@ def _chosen(configured: Configuration, options: argparse.Namespace) -> tuple[lis
     registry = image.registry if image else None
     serving = [mapped for mapped in connections if mapped.host == registry]
     undecided = [mapped for mapped in connections if mapped.host is None]  # AWS will tell whose registry it is
-    if registry and is_ecr(registry) and (serving or undecided):
-        return (serving or undecided), None
+    if registry and serving:
+        return serving, None
+    if registry and is_ecr(registry) and undecided:
+        return undecided, None
     by_host = conn_ids_by_host(configured)
     return [], lambda: Told(str(read_image(options.image, None, by_host)))
 

@@ -156,7 +156,7 @@ class Engine:
         if any(
             sign in reason for sign in ("timeout", "connection refused", "unreachable", "deadline", "Client.Timeout")
         ):
-            remedy = "Let the engine's host reach the registry's port 443, or give the engine a proxy."
+            remedy = "Let the engine's host reach the registry's port, or give the engine a proxy."
             return Fault("engine-no-network", f"the engine does not reach the registry: {reason}", remedy)
         remedy = "This process's token is good: look for a proxy that changes what the engine sends, and at its clock."
         return Fault("engine-login-refused", f"the engine's login is refused: {reason}", remedy)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -41,7 +41,14 @@ def read_image(text: str, host: str | None, conn_ids: Mapping[str, str]) -> Imag
         )
     if image.registry == host:
         return image
-    if not is_ecr(image.registry):
+    if host is not None and image.registry.partition(":")[0] == host.partition(":")[0]:
+        raise Fault(
+            "image-of-other-registry",
+            f"the image is of {image.registry}, and this connection logs in to {host}: to Docker, a port makes another"
+            " registry",
+            f"Write {dataclasses.replace(image, registry=host)}, or correct the registry in backend_kwargs.",
+        )
+    if not is_ecr(image.registry) and image.registry not in conn_ids:
         kind = operator_of(image.registry)
         at = "https://index.docker.io/v1/" if kind == operator_of(DOCKER_HUB) else image.registry
         raise Fault(
@@ -72,7 +79,7 @@ def is_ecr(registry: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Platform:
     """An operating system and a processor, in Docker's words."""
 
@@ -163,7 +170,8 @@ class Pull:
     def _deny(self, answer: Answer) -> NoReturn:
         _, message = answer.error
         missing = re.search(r"perform: ([\w-]+:\w+)", message)
-        account = self._client.host.partition(".")[0]
+        host = self._client.host
+        account = host.partition(".")[0] if is_ecr(host) else "the repository's"
         raise Fault(
             "permission-missing",
             f"the identity may log in, but not pull {self._image.repository!r}: {message or answer.status}",

@@ -73,18 +73,25 @@ class Answer:
 class RegistryClient:
     """A client that goes the engine's way, one part after the other.
 
-    :param host: the registry
+    :param host: the registry, as images name it: with a port if it has one
     """
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self.proxy = _proxy_for(host)
+        name, _, port = host.partition(":")
+        self._address = name, int(port or PORT)
+        self.proxy = _proxy_for(name)
+
+    @property
+    def port(self) -> int:
+        """The registry's port."""
+        return self._address[1]
 
     @property
     def first_hop(self) -> tuple[str, int]:
         """The host and port that this process itself connects to: the registry's, or its proxy's."""
         if self.proxy is None:
-            return self.host, PORT
+            return self._address
         return self.proxy.hostname or "", self.proxy.port or PROXY_PORT
 
     @property
@@ -115,7 +122,7 @@ class RegistryClient:
         :return: TLS's version
         :raises OSError: it cannot be begun; :class:`ssl.SSLCertVerificationError`: the certificate is not trusted
         """
-        with closing(self._connection(self.host)) as connection:
+        with closing(self._connection(*self._address)) as connection:
             connection.connect()
             encrypted: ssl.SSLSocket = connection.sock
             return encrypted.version() or "TLS"
@@ -129,7 +136,7 @@ class RegistryClient:
         """
         user = base64.b64encode(":".join(login).encode()).decode()
         headers = {"Authorization": f"Basic {user}", **({"Accept": ", ".join(accept)} if accept else {})}
-        return _ask(self._connection(self.host), path, headers)
+        return _ask(self._connection(*self._address), path, headers)
 
     def follow(self, location: str) -> Answer:
         """Get what the registry has redirected to, without the login: the storage of its layers.
@@ -140,7 +147,7 @@ class RegistryClient:
         connection = self._connection(url.hostname or "", url.port or PORT)
         return _ask(connection, f"{url.path}?{url.query}" if url.query else url.path, {})
 
-    def _connection(self, host: str, port: int = PORT) -> HTTPSConnection:
+    def _connection(self, host: str, port: int) -> HTTPSConnection:
         trust = ssl.create_default_context()
         for certificate in _certificates(self.host):
             with suppress(OSError):  # not ours to read, or none

@@ -20,7 +20,7 @@ from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.fixtures import PROXY, PROXY_HOST, REGISTRIES, TOKEN_LIFE_SECONDS
 from tests.sites.world import ADDRESS, World
 from tests.stand_ins.aws import Error
 from tests.unit.builders import build_token
@@ -124,6 +124,27 @@ def test_a_good_way_is_walked_to_its_end(site: Site) -> None:
 
     assert [finding["step"] for finding in findings] == GOOD_STEPS
     assert {finding["state"] for finding in findings} == {"good"}
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_registry_under_another_name_is_checked_at_its_host_and_port(site: Site) -> None:
+    """Each step goes there, and an image is compared with both."""
+    trusted = site.world.root / "etc/docker/certs.d" / PROXY / "ca.crt"
+    proxied = site.with_kwargs(connections={"docker_default": {"registry": PROXY, "region_name": "us-east-1"}})
+    proxied = proxied.with_(SSL_CERT_FILE=f"/{trusted.relative_to(site.world.root)}")
+
+    findings = proxied.check("--image", f"{PROXY}/app:1", exit_code=0)
+    assert [finding["step"] for finding in findings] == GOOD_STEPS
+    assert f"{PROXY} accepts connections" in [finding["message"] for finding in findings]
+    assert f"DockerHook logs in to {PROXY} by unix:///var/run/docker.sock" in [each["message"] for each in findings]
+
+    step, code, told = fault(proxied.check("docker_default", "--image", f"{PROXY_HOST}/app:1"))
+    assert (step, code) == ("image: registry", "image-of-other-registry")
+    assert f"Write {PROXY}/app:1" in told
+
+    other = {"docker_default": US_HOST, "docker_proxy": {"registry": PROXY, "region_name": "us-east-1"}}
+    _, code, told = fault(proxied.with_kwargs(connections=other).check("docker_default", "--image", f"{PROXY}/app:1"))
+    assert (code, "docker_conn_id to 'docker_proxy'" in told) == ("image-of-other-registry", True)
 
 
 def test_a_person_reads_the_same(site: Site) -> None:

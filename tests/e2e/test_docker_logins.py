@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sites.fixtures import REGISTRIES
+from tests.sites.fixtures import PROXY, REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
+    from tests.stand_ins.registry import RegistryStandIn
 
 US_HOST, EU_HOST = REGISTRIES
+PROXIED = {"registry": PROXY, "region_name": "us-east-1"}
 
 pytestmark = pytest.mark.usefixtures("registries")
 
@@ -77,6 +79,56 @@ def test_while_docker_config_watches_pulls_succeed_for_ever(site: Site, aws: Aws
             site.pull(EU_HOST)
             site.world.wait("a renewal", partial(has_been_called, site.world, aws, before))
         site.pull(EU_HOST)
+
+
+def test_docker_config_logs_in_to_a_registry_under_another_name(site: Site, proxy: RegistryStandIn) -> None:
+    """With its port, which is a part of the name that Docker looks a login up by."""
+    site.kwargs.write_text(json.dumps({"connections": {"docker_proxy": PROXIED}, "cache": "process"}))
+
+    site.world.run(
+        *("ecr-secrets-backend", "docker-config", "--config", site.docker, "--backend-kwargs", site.kwargs),
+        environment=site.environment,
+    )
+
+    site.pull(PROXY)
+    assert proxy.requests()[-1].verdict == "served"
+
+
+#: A program that pulls by an operator, with the connection that Airflow finds.
+OPERATOR = """
+from airflow.providers.docker.operators.docker import DockerOperator
+import sys
+operator = DockerOperator(
+    task_id="greet",
+    image=sys.argv[1],
+    docker_conn_id="docker_proxy",
+    network_mode="none",
+    mount_tmp_dir=False,
+    auto_remove="success",
+)
+print(operator.execute({}))
+"""
+
+
+def test_docker_operator_pulls_from_a_registry_under_another_name(
+    world: World, aws: AwsStandIn, proxy: RegistryStandIn, tmp_path: Path
+) -> None:
+    """An unchanged operator and a real engine: the login is sent under the name that the image has."""
+    world.inside(aws.reset)
+    kwargs = {"connections": {"docker_proxy": PROXIED}, "cache_dir": str(tmp_path / "cache")}
+    environment = {
+        **aws.environment(),
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
+    }
+    program = ("python", "-c", OPERATOR, f"{PROXY}/app:1")
+
+    done = world.run(*program, environment={**environment, "DOCKER_CONFIG": str(tmp_path)})
+
+    assert f"hello from {US_HOST}" in done.stdout
+    assert proxy.requests()[-1].verdict == "served"
+    world.run("docker", "image", "rm", f"{PROXY}/app:1")
 
 
 def has_been_called(world: World, aws: AwsStandIn, times: int) -> bool:

@@ -179,6 +179,18 @@ def test_a_failure_is_one_that_airflow_passes_on(aws: AwsStandIn, build: Any, ca
     assert record.getMessage() == str(caught.value) + ("" if DENIAL else GOES_ON)
 
 
+@pytest.mark.usefixtures("aws")
+def test_a_registry_under_another_name_is_served_by_host_and_port(build: Any) -> None:
+    """DockerHook joins them again; both forms of a lookup say the same."""
+    shape = {"registry": "ecr.example.com:8443", "region_name": "us-east-1"}
+    backend = build(connections={"docker_default": shape})
+
+    connection = backend.get_connection("docker_default")
+    fields = json.loads(backend.get_conn_value("docker_default"))
+    assert (connection.host, connection.port) == ("ecr.example.com", 8443)
+    assert (fields["host"], fields["port"], fields["password"]) == ("ecr.example.com", 8443, connection.password)
+
+
 #: What an API server has imported: nothing of the kind before Airflow 3.
 SERVERS = [import_module("fastapi")] if find_spec("fastapi") else []
 

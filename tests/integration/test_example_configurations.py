@@ -47,18 +47,30 @@ PROMISED = {
     "workers_mint": US,
     "api_server_mints": US,
     "beside_secrets_manager": US,
+    "emulator": {
+        "docker_default": (
+            "000000000000.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
+            "ecr",
+            "us-east-1",
+            OURS,
+        )
+    },
 }
+EMULATOR_URL = "http://localhost.localstack.cloud:4566"
 PROFILES = {"china": "AKIAFORTHEPARTCHINAS", "govcloud": "AKIAFORTHEPARTGOVCLD"}
 PULLS = "arn:aws:iam::123456789012:role/pull-images"
 
 
 @pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BaseSecretsBackend | None]:
-    """Have Airflow read an example as its configuration, and build what a server, or a worker, asks."""
+def build(monkeypatch: pytest.MonkeyPatch, aws: AwsStandIn) -> Callable[..., BaseSecretsBackend | None]:
+    """Have Airflow read an example as its configuration, and build what a server, or a worker, asks.
+
+    The emulator is moto's server, on a port of its own.
+    """
 
     def build(name: str, *, worker: bool = False) -> BaseSecretsBackend | None:
         conf = configuration.AirflowConfigParser()
-        conf.read(FOLDER / f"{name}.cfg")
+        conf.read_string((FOLDER / f"{name}.cfg").read_text().replace(EMULATOR_URL, aws.url))
         monkeypatch.setattr(configuration, "conf", conf)
         backend: BaseSecretsBackend | None = configuration.get_custom_secret_backend(worker_mode=worker)
         return backend
@@ -96,7 +108,9 @@ def test_an_example_serves_what_it_maps(name: str, aws: AwsStandIn, build: Calla
     for conn_id, (host, service, region, account) in PROMISED[name].items():
         served = backend.get_connection(conn_id)
         assert served is not None
-        assert (served.conn_type, served.host, served.login, served.port) == ("docker", host, "AWS", None)
+        name, _, port = host.partition(":")
+        assert (served.conn_type, served.host, served.login) == ("docker", name, "AWS")
+        assert served.port == (int(port) if port else None)
         assert aws.authorise("AWS", str(served.password), region=region, service=service).alive
         minted = aws.calls(operation="GetAuthorizationToken", service=service, region=region)
         assert account in {call.account for call in minted}

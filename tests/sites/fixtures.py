@@ -27,6 +27,8 @@ REGISTRIES = {
 }
 PARTNER_HOST = "210987654321.dkr.ecr.us-east-1.amazonaws.com"  # of another account
 UPSTREAMS = {**REGISTRIES, PARTNER_HOST: 5002}
+PROXY_HOST, PROXY_PORT = "ecr.example.com", 8443
+PROXY = f"{PROXY_HOST}:{PROXY_PORT}"  # another name of the first of them, and its region
 GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the port that GitLab's own packages give its registry
 DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
 # What htpasswd -B makes of it; the registry reads no other form.
@@ -39,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose Docker engine trusts the registries' certificates."""
     if reason := missing():
         give_up(reason)
-    with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, GITLAB_HOST]) as world:
+    with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
         world.start(
             "dockerd",
             "dockerd",
@@ -74,6 +76,18 @@ def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
     log = world.folder / "registries.jsonl"
     with ExitStack() as stack:
         running = RegistryStandIn.running(ADDRESS, UPSTREAMS, certificate, aws, log)
+        yield world.inside(lambda: stack.enter_context(running))
+
+
+@pytest.fixture(scope="session")
+def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterator[RegistryStandIn]:
+    """A proxy in front of a registry of ECR, under a name and on a port of its own."""
+    authority = trustme.CA()
+    trust(world, PROXY, authority)
+    upstreams = {PROXY: registries.upstreams[next(iter(REGISTRIES))]}
+    certificate, log = authority.issue_cert(PROXY_HOST), world.folder / "proxy.jsonl"
+    with ExitStack() as stack:
+        running = RegistryStandIn.running(ADDRESS, upstreams, certificate, aws, log, PROXY_PORT)
         yield world.inside(lambda: stack.enter_context(running))
 
 

@@ -69,6 +69,7 @@ class RegistryStandIn(ThreadingHTTPServer):
     :param certificate: a certificate for these hosts
     :param aws: who knows which tokens are alive
     :param log: a file that gets a line of JSON for each request
+    :param port: where they listen
 
     What IAM allows is in ``denied``: for each repository that may not be pulled, the action that is missing.
     """
@@ -76,7 +77,13 @@ class RegistryStandIn(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, address: str, upstreams: Mapping[str, int], certificate: trustme.LeafCert, aws: AwsStandIn, log: Path
+        self,
+        address: str,
+        upstreams: Mapping[str, int],
+        certificate: trustme.LeafCert,
+        aws: AwsStandIn,
+        log: Path,
+        port: int = HTTPS_PORT,
     ) -> None:
         self.upstreams = upstreams
         self.aws = aws
@@ -86,15 +93,21 @@ class RegistryStandIn(ThreadingHTTPServer):
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(self._tls)
         log.touch()
-        super().__init__((address, HTTPS_PORT), Handler)
+        super().__init__((address, port), Handler)
 
     @classmethod
     @contextmanager
     def running(
-        cls, address: str, upstreams: Mapping[str, int], certificate: trustme.LeafCert, aws: AwsStandIn, log: Path
+        cls,
+        address: str,
+        upstreams: Mapping[str, int],
+        certificate: trustme.LeafCert,
+        aws: AwsStandIn,
+        log: Path,
+        port: int = HTTPS_PORT,
     ) -> Iterator[RegistryStandIn]:
         """Serve in threads of this process until the block ends; the parameters are the class's."""
-        with cls(address, upstreams, certificate, aws, log) as server:
+        with cls(address, upstreams, certificate, aws, log, port) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
             try:
@@ -119,6 +132,11 @@ class RegistryStandIn(ThreadingHTTPServer):
         return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
 
+def region_of(host: str) -> str:
+    """Return the region that one of ECR's own names has; a proxy under another name is of us-east-1."""
+    return host.split(".")[3] if ".dkr." in host else "us-east-1"
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection of a client that pulls; nobody pushes this way."""
 
@@ -133,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse("challenged", HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "Not Authorized")
             return
         username, _, password = base64.b64decode(login).decode().partition(":")
-        region = self._host.split(".")[3]
+        region = region_of(self._host)
         match self.server.aws.authorise(username, password, region=region, service="ecr").reason:
             case "unknown":
                 self._refuse("unknown", HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "Not Authorized")
@@ -164,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         _, _, repository, kind, *_ = (*self.path.split("/"), "", "")
         missing = self.server.denied.get(repository)
         if missing == {"manifests": "ecr:BatchGetImage", "blobs": "ecr:GetDownloadUrlForLayer"}.get(kind, ""):
-            region = self._host.split(".")[3]
+            region = region_of(self._host)
             message = (
                 f"User: arn:aws:iam::123456789012:user/tester is not authorized to perform: {missing} on resource:"
                 f" arn:aws:ecr:{region}:123456789012:repository/{repository} because no identity-based policy allows"

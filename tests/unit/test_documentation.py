@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend import credential_reasons, settings
-from ecr_secrets_backend.settings import Setting, Settings
+from ecr_secrets_backend.settings import Settings
 from tests.documentation.pages import PAGES, PROJECT, blocks, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
@@ -99,21 +99,20 @@ def test_the_readme_names_every_kwarg() -> None:
 @pytest.mark.parametrize(
     ("heading", "known"),
     [
-        ("The backend", {name: it for name, it in settings.SETTINGS.items() if name not in settings.AWS_SETTINGS}),
+        ("The backend", [name for name in settings.SETTINGS if name not in settings.AWS_SETTINGS]),
         ("AWS settings", settings.AWS_SETTINGS),
         (
             "A connection",
-            {name: it for name, it in settings.CONNECTION_SETTINGS.items() if name not in settings.AWS_SETTINGS},
+            [name for name in settings.CONNECTION_SETTINGS if name not in settings.AWS_SETTINGS],
         ),
         ("`assume_role_kwargs`", settings.ASSUME_ROLE_ARGUMENTS),
         ("`fallback_backends`", settings.FALLBACK_SETTINGS),
     ],
 )
-def test_every_setting_is_told(heading: str, known: Mapping[str, Setting | str]) -> None:
-    """By its name and its meaning, in the order of the code; and none that there is not."""
-    meanings = {name: it if isinstance(it, str) else it.meaning for name, it in known.items()}
-
-    assert [row[:2] for row in rows(heading)] == [[f"`{name}`", meaning] for name, meaning in meanings.items()]
+def test_every_setting_is_documented(heading: str, known: Iterable[str]) -> None:
+    """By its name, in the order of the code; and no other."""
+    assert [row[0] for row in rows(heading)] == [f"`{name}`" for name in known]
+    assert all(row[1] for row in rows(heading))
 
 
 def test_every_default_is_told() -> None:

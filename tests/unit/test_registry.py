@@ -7,7 +7,7 @@ import botocore
 import pytest
 
 from ecr_secrets_backend.errors import InvalidRegistryError
-from ecr_secrets_backend.registry import PARTITIONS, Partition, Registry, partition_of
+from ecr_secrets_backend.registry import PARTITIONS, Partition, Registry, parse_endpoint, partition_of
 
 A = "123456789012"
 
@@ -175,3 +175,109 @@ def test_partitions_are_those_of_botocore() -> None:
         )
         for partition in data["partitions"]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("ecr.example.com", "ecr.example.com"),
+        ("https://ECR.example.com:8443/", "ecr.example.com:8443"),
+        ("localhost", "localhost"),
+        ("localhost:5000", "localhost:5000"),
+        ("registry:5000", "registry:5000"),
+        ("127.0.0.1:5000", "127.0.0.1:5000"),
+        (
+            f"{A}.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
+            f"{A}.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
+        ),
+        ("vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com"),
+    ],
+)
+def test_a_registry_may_have_any_name_if_its_region_is_known(text: str, host: str) -> None:
+    """A proxy in front of ECR, an emulator, a registry on a port; the name comes out as images have it."""
+    assert Registry.parse_other(text, "eu-west-1") == Registry(
+        host, "ecr", None, "eu-west-1", "aws", fips=False, dual_stack=False
+    )
+
+
+@pytest.mark.parametrize("port", ["", ":443", ":8443"])
+def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
+    """Also with a port, where a tunnel leads to it."""
+    host = f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com"
+
+    assert Registry.parse_other(host + port, "eu-west-1") == Registry.parse(host)._replace(host=host + port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "registry",
+        "http://ecr.example.com",
+        "me@ecr.example.com",
+        "ecr.example.com/app",
+        "ecr.example.com:",
+        "ecr.example.com:0",
+        "ecr.example.com:65536",
+        "ecr.example.com:5000:5000",
+        "ecr..example.com",
+        "-ecr.example.com",
+        "ecr_proxy.example.com",
+        " ecr.example.com",
+        "ecr.example.com\n",
+        f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn:8443",
+        f"{A}.dkr.ecr.eu-west-1.on.aws",
+    ],
+)
+def test_what_is_no_registry_to_docker_is_refused_under_any_name(text: str) -> None:
+    """So is what resembles one of ECR's own names under AWS's own domains."""
+    with pytest.raises(InvalidRegistryError):
+        Registry.parse_other(text, "us-east-1")
+
+
+@pytest.mark.parametrize("text", ["ecr.example.com", "localhost:5000", f"{A}.dkr.ecr.us-east-1.example.com"])
+def test_a_refusal_says_how_another_name_is_written(text: str) -> None:
+    """A user who has a proxy or an emulator copies it from there."""
+    with pytest.raises(InvalidRegistryError) as caught:
+        Registry.parse(text)
+
+    assert f'{{"registry": "{text}", "region_name": "us-east-1"}}' in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("host", "service", "region"),
+    [
+        ("api.ecr.us-east-1.amazonaws.com", "ecr", "us-east-1"),
+        ("API.ECR.us-east-1.amazonaws.com", "ecr", "us-east-1"),
+        ("ecr.eu-west-1.api.aws", "ecr", "eu-west-1"),
+        ("ecr-fips.us-gov-west-1.amazonaws.com", "ecr", "us-gov-west-1"),
+        ("api.ecr.cn-north-1.amazonaws.com.cn", "ecr", "cn-north-1"),
+        ("api.ecr-public.us-east-1.amazonaws.com", "ecr-public", "us-east-1"),
+        ("vpce-0123-abcd.api.ecr.us-east-1.vpce.amazonaws.com", "ecr", "us-east-1"),
+        ("vpce-0123-abcd-us-east-1a.api.ecr.us-east-1.vpce.amazonaws.com", "ecr", "us-east-1"),
+        ("sts.us-east-1.amazonaws.com", "sts", "us-east-1"),
+    ],
+)
+def test_an_endpoint_of_aws_names_its_service_and_region(host: str, service: str, region: str) -> None:
+    """In each of the forms that AWS gives it."""
+    assert parse_endpoint(f"https://{host}:443/") == (service, region)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://localhost:4566",
+        "http://[::1]:4566/",
+        "https://ecr.us-east-1.example.com",
+        "https://api.ecr.us-east-1.amazonaws.com.example.com",
+        "https://proxy-123.elb.us-east-1.amazonaws.com",
+        "https://proxy-123.us-east-1.elb.amazonaws.com",
+        "https://vpce-0123.vpce-svc-0123.us-east-1.vpce.amazonaws.com",
+        "https://api.ecr.moon-base-1.amazonaws.com",
+    ],
+)
+def test_any_other_endpoint_names_neither(url: str) -> None:
+    """An emulator, a proxy, a load balancer: it may serve any region."""
+    assert parse_endpoint(url) == (None, None)

@@ -9,18 +9,11 @@ import pytest
 
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.identity import AwsIdentity
-from ecr_secrets_backend.settings import (
-    AWS_SETTINGS,
-    CONNECTION_SETTINGS,
-    FALLBACK_SETTINGS,
-    SETTINGS,
-    FallbackBackend,
-    MappedConnection,
-    Settings,
-)
+from ecr_secrets_backend.settings import SETTINGS, FallbackBackend, MappedConnection, Settings
 
 A = "123456789012"
 HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
+US_ENDPOINT = "https://vpce-0123-abcd.api.ecr.us-east-1.vpce.amazonaws.com"
 ROLE = "arn:aws:iam::210987654321:role/pull"
 
 
@@ -45,6 +38,12 @@ def parse_one(shape: object, **common: object) -> MappedConnection:
         ("public.ecr.aws", {}, "public.ecr.aws", "us-east-1"),
         (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", {}, f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
         (HOST, {"region_name": "eu-west-1"}, HOST, "us-east-1"),
+        (
+            {"registry": "https://ecr.example.com:8443/", "region_name": "eu-west-1"},
+            {"region_name": "us-east-1"},
+            "ecr.example.com:8443",
+            "eu-west-1",
+        ),
     ],
 )
 def test_every_shape_of_a_connection_is_understood(
@@ -170,6 +169,7 @@ def test_a_truth_value_may_be_text(value: object, truth: bool) -> None:
         {"role_arn": "arn:aws-us-gov:iam::210987654321:role/a/path/with+=,.@-signs"},
         {"endpoint_url": "http://localhost:4566"},
         {"endpoint_url": "http://[::1]:4566/"},
+        {"endpoint_url": US_ENDPOINT},
         {"profile_name": "a profile with spaces, é and {"},
     ],
     ids=str,
@@ -291,6 +291,48 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         {"connections": {"a": {"registry": "public.ecr.aws", "account_id": A}}},
         "connections.a.account_id",
         "contradicts",
+    ),
+    ({"connections": {"a": {"registry": "ecr.example.com"}}}, "connections.a.registry", '"region_name": "us-east-1"}'),
+    (
+        {"connections": {"a": {"registry": "ecr.example.com"}}, "region_name": "us-east-1"},
+        "connections.a.registry",
+        '{"registry": "ecr.example.com", "region_name": ',
+    ),
+    ({"connections": {"a": "localhost:5000"}}, "connections.a", '{"registry": "localhost:5000", "region_name": '),
+    (
+        {"connections": {"a": {"registry": "registry", "region_name": "us-east-1"}}},
+        "connections.a.registry",
+        "with a dot or a port",
+    ),
+    (
+        {"connections": {"a": {"registry": f"{HOST}:8443", "region_name": "eu-west-1"}}},
+        "connections.a.region_name",
+        "contradicts",
+    ),
+    (
+        {"connections": {"a": {"registry": "ecr.example.com", "region_name": "us-east-1", "account_id": A}}},
+        "connections.a.account_id",
+        "contradicts",
+    ),
+    (
+        {"connections": {"a": HOST, "b": {"region_name": "eu-west-1"}}, "endpoint_url": US_ENDPOINT},
+        "endpoint_url",
+        "is of ecr in us-east-1, and connections.b is of ecr in eu-west-1",
+    ),
+    (
+        {"connections": {"a": HOST, "b": "public.ecr.aws"}, "endpoint_url": US_ENDPOINT},
+        "endpoint_url",
+        "and connections.b is of ecr-public in us-east-1",
+    ),
+    (
+        {"connections": {"a": {"region_name": "eu-west-1", "endpoint_url": US_ENDPOINT}}},
+        "connections.a.endpoint_url",
+        "and connections.a is of ecr in eu-west-1",
+    ),
+    (
+        {"connections": {"a": {"endpoint_url": "https://sts.us-east-1.amazonaws.com"}}},
+        "connections.a.endpoint_url",
+        "is of sts in us-east-1, and connections.a is of ecr in any region",
     ),
     ({"connections": {"a": {"account_id": A}}}, "connections.a.account_id", "set region_name as well"),
     (
@@ -452,9 +494,3 @@ def test_nothing_is_read_opened_or_called() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert run.stdout == "[]\n"
-
-
-@pytest.mark.parametrize("table", [SETTINGS, CONNECTION_SETTINGS, AWS_SETTINGS, FALLBACK_SETTINGS])
-def test_every_setting_has_a_meaning(table: dict[str, Any]) -> None:
-    """The reference of the configuration is made from these."""
-    assert all(setting.meaning for setting in table.values())
