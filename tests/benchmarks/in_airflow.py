@@ -52,7 +52,7 @@ def _run(airflow: AirflowSite) -> dict[str, list[list[float]]]:
         airflow.start(component, *options)
     _wait(airflow, lambda: airflow.ask(ENDED))
     assert airflow.ask(ENDED) == [("success",)]
-    samples: dict[str, list[list[float]]] = {"docker_default": [], "stored": [], "mask": []}
+    samples: dict[str, list[list[float]]] = {"docker_default": [], "stored": [], "mask": [], "share": []}
     for task, line in airflow.logged():
         if line["event"] == "Looked up" and task != "warm":
             samples[line["conn_id"]].append(line["seconds"])
@@ -67,13 +67,19 @@ def _wait(airflow: AirflowSite, is_done: Callable[[], Any]) -> None:
 def _rows(samples: dict[str, list[list[float]]]) -> list[Row]:
     where = f"in a task of Airflow {version('apache-airflow')}"
     peer = "a connection of the metadata database, through the Execution API"
-    ours, theirs, mask = medians([[seconds[0] for seconds in tasks] for tasks in samples.values()])
-    ours_again, theirs_again, mask_again = medians(
+    ours, theirs, mask, share = medians([[seconds[0] for seconds in tasks] for tasks in samples.values()])
+    ours_again, theirs_again, mask_again, share_again = medians(
         [[statistics.median(seconds[1:]) for seconds in tasks] for tasks in samples.values()]
     )
-    again = (Goal("ratio", ours_again / theirs_again, 1 / 15),)
     return [
         Row(f"first lookup {where}", shown(ours), peer, shown(theirs), (Goal("ratio", ours / theirs, 1 / 3),)),
-        Row(f"repeated lookup {where}", shown(ours_again), peer, shown(theirs_again), again),
+        Row(f"repeated lookup {where}", shown(ours_again), peer, shown(theirs_again)),
         Row("of these, Airflow's masking of the password: at first", shown(mask), "again", shown(mask_again)),
+        Row(
+            "of these, the backend's share: at first",
+            shown(share),
+            "again",
+            shown(share_again),
+            (Goal("ms", share * 1e3, 0.3), Goal("µs again", share_again * 1e6, 20)),
+        ),
     ]
