@@ -108,7 +108,7 @@ def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsSta
     done = run("token", "docker_own", "--backend-kwargs", "-", exit_code=1, given=json.dumps(kwargs))
 
     assert "UnusableAnswer: the answer names no registry" in done.stderr
-    assert "Set the connection's registry in backend_kwargs" in done.stderr
+    assert "Set the connection's registry and region_name in backend_kwargs" in done.stderr
 
 
 @pytest.mark.parametrize("service", ["ecr", "ecr-public"])
