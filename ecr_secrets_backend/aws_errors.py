@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from ecr_secrets_backend.errors import MintFailure
 
@@ -33,9 +32,7 @@ class CredentialsError(Exception):
         self, cause: Exception, sources: tuple[Source, ...], explanation: tuple[str, str | None] | None = None
     ) -> None:
         super().__init__(cause, sources, explanation)
-        self.cause = cause
-        self.sources = sources
-        self.explanation = explanation
+        self.cause, self.sources, self.explanation = cause, sources, explanation
 
 
 NO_CREDENTIALS_FIX: Final = (
@@ -52,7 +49,7 @@ _FIXES: Final[Mapping[str, str]] = {
     "InvalidClientTokenId": "Replace the access key of this process: AWS does not know it.",
     "SignatureDoesNotMatch": "Check the secret key of this process, and set the clock of this host.",
     "RequestExpired": "Set the clock of this host: AWS rejects requests signed more than 5 minutes off.",
-    "ThrottlingException": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
+    "Throttling": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
     "HTTPClientError": "Check the credentials of this process for a line break, and the URL of its proxy.",
     "SSLError": "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
     "LoginTokenLoadError": "Run aws login as this user. A service needs another source than a login, such as a role.",
@@ -60,15 +57,13 @@ _FIXES: Final[Mapping[str, str]] = {
     "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
     "UnusableAnswer": "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
-#: Other names that AWS's services give to the same cause.
+#: Other names that AWS's services give to the same cause, all without "Exception", with which some of them end.
 _ALIASES: Final[Mapping[str, str]] = {
-    "ExpiredTokenException": "ExpiredToken",
-    "UnrecognizedClientException": "InvalidClientTokenId",
-    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "UnrecognizedClient": "InvalidClientTokenId",
+    "InvalidSignature": "SignatureDoesNotMatch",
     "RequestInTheFuture": "RequestExpired",
     "RequestTimeTooSkewed": "RequestExpired",
-    "Throttling": "ThrottlingException",
-    "TooManyRequestsException": "ThrottlingException",
+    "TooManyRequests": "Throttling",
     "ConfigNotFound": "ProfileNotFound",
     "LoginRefreshRequired": "LoginTokenLoadError",
 }
@@ -78,71 +73,55 @@ _CONNECTION_FIX: Final = (
 )
 _SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the way; AWS is called again after a pause."
 _SETTINGS_FIX: Final = "Correct the AWS settings of this process."
-#: What botocore says, in a plain RuntimeError, of credentials that it has just fetched and that seem to have expired.
-_STILL_EXPIRED: Final = "still expired"
 #: Sources whose words may hold what a program printed, or what an agent answered.
 _SECRETIVE_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
 def describe(identity: AwsIdentity, region: str | None, error: Exception) -> MintFailure:
-    """Return an exception of the AWS libraries as a value: its code, AWS's reason, and how to fix it.
-
-    :param identity: whose request failed
-    :param region: where; None if it is not known
-    :param error: what was raised while credentials were loaded, or AWS was called
-    """
-    from botocore.exceptions import (
-        ClientError,
-        ConnectionError,  # noqa: A004
-        EndpointConnectionError,
-        HTTPClientError,
-    )
+    """Return an exception of the AWS libraries as a value: its code, AWS's reason, and how to fix it."""
+    from botocore import exceptions
 
     if isinstance(error, CredentialsError):
         failure = describe(identity, region, error.cause)
         reason, fix = error.explanation or (failure.reason, None)
         return replace(failure, reason=reason, remedy=fix or failure.remedy)
+    default = _SETTINGS_FIX
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"
-        fix = _FIXES[code]
-    elif isinstance(error, ClientError):
-        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
-        fix = _FIXES.get(_ALIASES.get(code, code), _SERVICE_FIX)
+    elif isinstance(error, exceptions.ClientError):
+        code, default = str(error.response.get("Error", {}).get("Code", "Unknown")), _SERVICE_FIX
         if code.startswith("AccessDenied"):
-            fix = _permission_fix(identity, error.operation_name)
+            default = _permission_fix(identity, error.operation_name)
+    elif "still expired" in str(error):  # a plain RuntimeError of botocore, about what it has just fetched
+        code = "ExpiredCredentials"
     else:
         code = "TimedOut" if isinstance(error, TimeoutError) else type(error).__name__
-        code = "ExpiredCredentials" if _STILL_EXPIRED in str(error) else code
-        is_unreachable = isinstance(error, (ConnectionError, HTTPClientError))
-        fix = _FIXES.get(_ALIASES.get(code, code), _CONNECTION_FIX if is_unreachable else _SETTINGS_FIX)
-        if isinstance(error, EndpointConnectionError):
-            fix = _unreachable_fix(identity, region, str(error.kwargs.get("endpoint_url")))
+        if isinstance(error, exceptions.EndpointConnectionError):
+            default = _unreachable_fix(identity, region, str(error.kwargs.get("endpoint_url")))
+        elif isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
+            default = _CONNECTION_FIX
+    cause = code.removesuffix("Exception")
+    fix = _FIXES.get(_ALIASES.get(cause, cause), default)
     return MintFailure(str(identity), region or "none", code, words_of(error), fix)
 
 
 def words_of(error: Exception) -> str:
     """Return what may be repeated of an exception's own words: a line without a full stop."""
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        CredentialRetrievalError,
-        HTTPClientError,
-        ParamValidationError,
-    )
+    from botocore import exceptions
 
     words = str(error)
-    if isinstance(error, ClientError):
+    if isinstance(error, exceptions.ClientError):
         answer = error.response.get("Error", {})
         words = str(answer.get("Message") or words)
         if str(answer.get("Code")).isdigit():  # an HTTP status: a proxy's page, for instance, may quote what was sent
             words = "the answer is not AWS's"
-    elif isinstance(error, ParamValidationError):  # botocore's words quote the value
+    elif isinstance(error, exceptions.ParamValidationError):  # botocore's words quote the value
         names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", words)
         words = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"
     elif (
-        type(error) is HTTPClientError
-        or (isinstance(error, CredentialRetrievalError) and error.kwargs.get("provider") in _SECRETIVE_SOURCES)
-        or not isinstance(error, (BotoCoreError, OSError, RuntimeError, UnusableAnswerError))
+        type(error) is exceptions.HTTPClientError
+        or (isinstance(error, exceptions.CredentialRetrievalError) and error.kwargs["provider"] in _SECRETIVE_SOURCES)
+        or not isinstance(error, (exceptions.BotoCoreError, OSError, RuntimeError, UnusableAnswerError))
     ):
         words = "the message is not repeated, because it may quote what was sent"
     # AWS's longer messages repeat what was signed, session token included, from the second line on.
@@ -151,10 +130,10 @@ def words_of(error: Exception) -> str:
 
 def _unreachable_fix(identity: AwsIdentity, region: str | None, endpoint_url: str) -> str:
     """Return what to do about an endpoint that cannot be reached: many regions have none for FIPS."""
-    label = next((label for label in (urlsplit(endpoint_url).hostname or "").split(".") if label.endswith("-fips")), "")
-    if not label:
+    host = re.search(r"([\w-]+)-fips\.", endpoint_url)
+    if host is None:
         return _CONNECTION_FIX
-    service = label.removesuffix("-fips").upper()
+    service = host[1].upper()
     asker, fix = "use_fips_endpoint in the profile, or an endpoint URL", "Remove it"
     if identity.use_fips and service == "ECR":
         asker, fix = "the host of the registry", "Write the host without -fips"

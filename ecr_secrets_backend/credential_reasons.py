@@ -8,6 +8,9 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from botocore import exceptions, utils
+from botocore.compat import compat_shell_split
+
 from ecr_secrets_backend.aws_errors import words_of
 
 if TYPE_CHECKING:
@@ -37,6 +40,14 @@ _SOURCES: Final[Mapping[str, tuple[str, str]]] = {
 #: What ``credential_source`` in a profile calls them.
 _CANONICAL: Final = {"Environment": "env", "EcsContainer": "container-role", "Ec2InstanceMetadata": "iam-role"}
 
+_PROGRAM_FIX: Final = (
+    "Run the credential_process of profile {} as this user to see what it prints: that may hold a secret, so it is not"
+    " repeated."
+)
+_LOGIN_FIX: Final = (
+    "Run aws sso login --profile {} as this user. A service needs another source than SSO, such as a role."
+)
+
 
 class MfaRequiredError(Exception):
     """A profile has a role that botocore assumes with a code from a terminal; the argument is the profile's name."""
@@ -53,12 +64,8 @@ def refuse_mfa(session: Session) -> None:
 
 
 def name_of(method: str) -> str:
-    """Return a source's name in words.
-
-    :param method: botocore's name for it
-    """
-    name, _ = _SOURCES.get(method, (method, ""))
-    return name
+    """Return the name in words of a source, given botocore's."""
+    return _SOURCES.get(method, (method, ""))[0]
 
 
 def profile_of(session: Session) -> str:
@@ -68,26 +75,20 @@ def profile_of(session: Session) -> str:
 
 def _profiles(session: Session) -> list[tuple[str, dict[str, Any], bool]]:
     """Return the session's profile and those behind it, each with its options, and whether it assumes a role."""
-    known = session.full_config.get("profiles", {})
+    unseen = {**session.full_config.get("profiles", {})}
     found: list[tuple[str, dict[str, Any], bool]] = []
-    name, goes_on = profile_of(session), True
-    while goes_on and name in known and name not in (each for each, *_ in found):
-        options = known[name]
-        goes_on = "role_arn" in options and "web_identity_token_file" not in options
-        if found and "aws_access_key_id" in options:  # behind another profile, its keys win over its role
-            goes_on = False
-        found.append((name, options, goes_on))
+    name, assumes_role = profile_of(session), True
+    while assumes_role and name in unseen:
+        options = unseen.pop(name)
+        uses_keys = bool(found) and "aws_access_key_id" in options  # behind another profile, they win over the role
+        assumes_role = "role_arn" in options and "web_identity_token_file" not in options and not uses_keys
+        found.append((name, options, assumes_role))
         name = options.get("source_profile", "")
     return found
 
 
 def _last_profile(session: Session) -> tuple[str, dict[str, Any], str | None]:
-    """Return the profile behind all roles: its name, its options, and its credential program.
-
-    The program comes without its arguments, which may be secret.
-    """
-    from botocore.compat import compat_shell_split
-
+    """Return the profile behind all roles, its options, and its program without the arguments, which may be secret."""
     name, options, _ = (_profiles(session) or [(profile_of(session), {}, False)])[-1]
     try:
         return name, options, str(compat_shell_split(options["credential_process"])[0])
@@ -96,14 +97,11 @@ def _last_profile(session: Session) -> tuple[str, dict[str, Any], str | None]:
 
 
 def absence(session: Session, method: str, seconds: float) -> Reason:
-    """Return why a source has no credentials: botocore does not say.
-
-    :param seconds: how long it took to find that out
-    """
-    _, need = _SOURCES.get(method, ("", "credentials"))
+    """Return why a source, asked for some seconds, has no credentials: botocore does not say."""
     if method == "iam-role":
         return _instance_metadata(session, seconds)
-    if not need.islower() or method not in _SOURCES:
+    _, need = _SOURCES.get(method, ("", "credentials"))
+    if method not in _SOURCES or not need.islower():  # it is no option of a profile
         return f"no {need}", None
     path = session.get_config_variable("credentials_file" if method == "shared-credentials-file" else "config_file")
     file = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
@@ -115,33 +113,28 @@ def absence(session: Session, method: str, seconds: float) -> Reason:
 
 
 def hanging(session: Session, method: str, seconds: float) -> Reason:
-    """Return what a source that has not answered in time is reported with."""
+    """Return how a source is reported that does not answer in time."""
     name, _, program = _last_profile(session)
     if program and method in {"custom-process", "assume-role"}:
-        return _of_program(name, program, f"did not end within {seconds:.0f} s")
+        return f"{program} did not end within {seconds:.0f} s", _PROGRAM_FIX.format(name)
     return f"no answer within {seconds:.0f} s", "Look for what hangs: the network, a name server or a proxy."
 
 
-def explain(session: Session, method: str, error: Exception, seconds: float, exit_code: int | None) -> Reason | None:
-    """Return why a source failed, and how to fix it; None: its own words are all there is.
+def explain(session: Session, method: str, error: Exception, seconds: float, exit_code: int | None) -> Reason:
+    """Return why a source failed, and how to fix it.
 
     :param exit_code: of the credential program; None: it is not known, or none was started
     """
-    from botocore import exceptions
-
     name, options, program = _last_profile(session)
     method = _inner(method, error, options, program)
-    found: Reason | None = None
+    found: Reason = words_of(error), None  # all there is
     if isinstance(error, MfaRequiredError):
         found = f"profile {error} requires an MFA code, which no task can enter", "Use a role or temporary keys."
     elif isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError)):
         problem = "was not found" if isinstance(error, exceptions.SSOTokenLoadError) else "has expired"
-        fix = (
-            f"Run aws sso login --profile {name} as this user. A service needs another source than SSO, such as a role."
-        )
-        found = f"the SSO login of profile {name} {problem}", fix
+        found = f"the SSO login of profile {name} {problem}", _LOGIN_FIX.format(name)
     elif method == "custom-process":
-        found = _of_program(name, program, _problem(error, exit_code))
+        found = _of_program(name, program, error, exit_code)
     elif method == "container-role":
         found = _container(error)
     elif method == "iam-role":
@@ -150,42 +143,33 @@ def explain(session: Session, method: str, error: Exception, seconds: float, exi
         fix = "Check the pod: the annotation eks.amazonaws.com/role-arn of its service account, the mount, fsGroup."
         found = f"this user (uid {os.geteuid()}) cannot read the token {error.filename}: {error.strerror}", fix
     elif isinstance(error, (exceptions.InvalidConfigError, exceptions.PartialCredentialsError)) and method != "env":
-        found = words_of(error), f"Correct profile {name} in {session.get_config_variable('config_file')}."
+        found = found[0], f"Correct profile {name} in {session.get_config_variable('config_file')}."
     return found
 
 
 def _inner(method: str, error: Exception, options: Mapping[str, Any], program: str | None) -> str:
     """Return the source that failed: the role of a profile rests on another source."""
-    from botocore.exceptions import BotoCoreError
-
-    if isinstance(error, BotoCoreError) and (named := error.kwargs.get("provider")):
-        return _CANONICAL.get(named, str(named))
+    if isinstance(error, exceptions.BotoCoreError):
+        named = str(error.kwargs.get("provider", method))
+        return _CANONICAL.get(named, named)
     if isinstance(error, OSError) and error.filename:
-        web_identity = (os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"), options.get("web_identity_token_file"))
-        if error.filename in web_identity:
-            return "assume-role-with-web-identity"
-        return "custom-process" if error.filename == program else method
+        tokens = (os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"), options.get("web_identity_token_file"))
+        by_file = {program: "custom-process", **dict.fromkeys(tokens, "assume-role-with-web-identity")}
+        return by_file.get(error.filename, method)
     is_program = method in {"assume-role", ""} and program and isinstance(error, (ValueError, AttributeError))
     return "custom-process" if is_program else method
 
 
-def _problem(error: Exception, exit_code: int | None) -> str:
-    """Return what is wrong with a credential program."""
-    from botocore.exceptions import CredentialRetrievalError
-
-    if isinstance(error, OSError):
-        return f"cannot be started: {error.strerror}"
-    if exit_code:
-        return f"ended with exit code {exit_code}"
-    if exit_code is None and isinstance(error, CredentialRetrievalError):  # botocore started it itself
-        return "failed"
-    return "did not print the JSON that AWS documents"
-
-
-def _of_program(profile: str, program: str | None, problem: str) -> Reason:
+def _of_program(profile: str, program: str | None, error: Exception, exit_code: int | None) -> Reason:
     """Report on a credential program without a word of its output."""
-    fix = "as this user to see what it prints: that may hold a secret, so it is not repeated."
-    return f"{program} {problem}", f"Run the credential_process of profile {profile} {fix}"
+    problem = "did not print the JSON that AWS documents"
+    if isinstance(error, OSError):
+        problem = f"cannot be started: {error.strerror}"
+    elif exit_code:
+        problem = f"ended with exit code {exit_code}"
+    elif exit_code is None and isinstance(error, exceptions.CredentialRetrievalError):  # botocore started it itself
+        problem = "failed"
+    return f"{program} {problem}", _PROGRAM_FIX.format(profile)
 
 
 def _container(error: Exception) -> Reason:
@@ -206,8 +190,6 @@ def _container(error: Exception) -> Reason:
 
 
 def _instance_metadata(session: Session, seconds: float) -> Reason:
-    from botocore import utils
-
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return "disabled by AWS_EC2_METADATA_DISABLED", "Unset AWS_EC2_METADATA_DISABLED to use the role of this host."
     is_ipv6 = utils.resolve_imds_endpoint_mode(session) == "ipv6"
@@ -229,9 +211,7 @@ def _instance_metadata(session: Session, seconds: float) -> Reason:
 
 def _proxy_variable(url: SplitResult) -> str | None:
     """Return the variable by which requests to a URL go to a proxy; None: they do not."""
-    from botocore.utils import get_environ_proxies
-
-    if url.scheme not in get_environ_proxies(url.geturl()):
+    if url.scheme not in utils.get_environ_proxies(url.geturl()):
         return None
     name = f"{url.scheme}_proxy"
     return name if os.environ.get(name) else name.upper()

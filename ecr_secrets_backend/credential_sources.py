@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ecr_secrets_backend.aws_errors import NO_CREDENTIALS_FIX, CredentialsError, words_of
+from botocore.credentials import Credentials, ProcessProvider, ReadOnlyCredentials
+from botocore.exceptions import NoCredentialsError
+
+from ecr_secrets_backend.aws_errors import NO_CREDENTIALS_FIX, CredentialsError
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.credential_reasons import absence, explain, hanging, name_of, profile_of, refuse_mfa
 from ecr_secrets_backend.errors import one_line
@@ -15,12 +18,10 @@ from ecr_secrets_backend.errors import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from botocore.credentials import ReadOnlyCredentials
+    import boto3.session
     from botocore.session import Session
 
     from ecr_secrets_backend.credential_reasons import Reason
-
-Result = TypeVar("Result")
 
 #: A request to AWS has 20 s, the loading of credentials included. A source that hangs is reported before they are over.
 SECONDS: Final = 18.0
@@ -28,9 +29,8 @@ SECONDS: Final = 18.0
 
 @dataclass(frozen=True)
 class Source:
-    """A source of credentials, and what it reported.
+    """A source of credentials, by its name in words, and what it reported.
 
-    :param source: its name, such as ``instance metadata``
     :param message: why it gave no credentials, or that it gave them
     :param fix: what to do about it; None: it need not apply here
     """
@@ -55,11 +55,8 @@ class Loaded(NamedTuple):
 def load(session: Session) -> Loaded:
     """Ask the sources of botocore's own chain, in their order, for credentials.
 
-    :param session: whose configuration and profile count
     :raises CredentialsError: no source has any, or one fails or hangs
     """
-    from botocore.credentials import ProcessProvider
-
     sources: list[Source] = []
     programs: list[subprocess.Popen[bytes]] = []
 
@@ -68,23 +65,22 @@ def load(session: Session) -> Loaded:
         return programs[-1]
 
     def walk() -> Loaded:
-        for each in session.get_component("credential_provider").providers:
-            method, provider = each.METHOD, each
+        for provider in session.get_component("credential_provider").providers:
+            method, ask = provider.METHOD, provider.load
             if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
-                provider = ProcessProvider(profile_of(session), lambda: session.full_config, start)
+                ask = ProcessProvider(profile_of(session), lambda: session.full_config, start).load
             sources.append(_source(method, hanging(session, method, SECONDS)))  # until there is an answer
             started_at = time.monotonic()
             try:
                 if method == "assume-role":
                     refuse_mfa(session)
-                credentials = provider.load()
-                keys = credentials.get_frozen_credentials() if credentials else None
+                keys = _keys_of(ask())
             except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
                 exit_code = programs[-1].returncode if programs else None
                 explanation = explain(session, method, error, time.monotonic() - started_at, exit_code)
-                sources[-1] = _source(method, explanation or (words_of(error), None))
+                sources[-1] = _source(method, explanation)
                 raise CredentialsError(error, tuple(sources), explanation) from None
-            if keys and keys.access_key:
+            if keys:
                 sources[-1] = _source(method, ("has credentials", None))
                 return Loaded(keys, sources[-1].source, tuple(sources))
             sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
@@ -93,29 +89,40 @@ def load(session: Session) -> Loaded:
     return _bounded(walk, sources)
 
 
-def explain_failure(session: Session, work: Callable[[], Result]) -> Result:
-    """Run what loads credentials in a way of its own, as Airflow's amazon provider does, and explain its failure.
+def load_from(create_session: Callable[[], boto3.session.Session], session: Session, *, has_keys: bool) -> Loaded:
+    """Load credentials in a way of its own, as Airflow's amazon provider does, and explain its failure.
 
     :param session: whose configuration and profile count where that way ends at botocore's own chain
+    :param has_keys: whether it never ends there
     :raises CredentialsError: as :func:`load`
     """
-    from botocore.exceptions import NoCredentialsError
 
-    def run() -> Result:
+    def run() -> Loaded:
         started_at = time.monotonic()
         try:
-            return work()
+            if not has_keys:
+                refuse_mfa(session)
+            credentials = create_session().get_credentials()
+            if credentials and (keys := _keys_of(credentials)):
+                return Loaded(keys, name_of(credentials.method))
+        except NoCredentialsError:
+            pass
         except Exception as error:  # noqa: BLE001 - as above
-            seconds = time.monotonic() - started_at
-            if isinstance(error, NoCredentialsError):  # what each source has reported is known, so none is asked again
-                methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
-                raise _no_source([_source(method, absence(session, method, seconds)) for method in methods]) from None
-            raise CredentialsError(error, (), explain(session, "", error, seconds, None)) from None
+            explanation = explain(session, "", error, time.monotonic() - started_at, None)
+            raise CredentialsError(error, (), explanation) from None
+        seconds = time.monotonic() - started_at  # each source has been asked, so none is asked again
+        methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
+        raise _no_source([_source(method, absence(session, method, seconds)) for method in methods])
 
     return _bounded(run, [])
 
 
-def _bounded(work: Callable[[], Result], sources: list[Source]) -> Result:
+def _keys_of(credentials: Credentials | None) -> ReadOnlyCredentials | None:
+    keys = credentials.get_frozen_credentials() if credentials else None
+    return keys if keys and keys.access_key else None
+
+
+def _bounded(work: Callable[[], Loaded], sources: list[Source]) -> Loaded:
     try:
         return within(SECONDS, work)
     except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
@@ -125,14 +132,11 @@ def _bounded(work: Callable[[], Result], sources: list[Source]) -> Result:
 
 def _no_source(sources: list[Source]) -> CredentialsError:
     """Report that no source has credentials, with the first of those that should have them here."""
-    from botocore.exceptions import NoCredentialsError
-
     reason, fix = "no source has credentials", NO_CREDENTIALS_FIX
-    for source in sources:
-        if source.fix:
-            reason = f"{reason}; {source.source}: {source.message}"
-            fix = f"{source.fix} Otherwise {fix[0].lower()}{fix[1:]}"
-            break
+    first = next((source for source in sources if source.fix), None)
+    if first is not None:
+        reason = f"{reason}; {first.source}: {first.message}"
+        fix = f"{first.fix} Otherwise {fix[0].lower()}{fix[1:]}"
     return CredentialsError(NoCredentialsError(), tuple(sources), (reason, fix))
 
 

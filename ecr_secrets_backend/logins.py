@@ -93,27 +93,22 @@ class Logins:
         """
         return self._request(mapped).identity
 
-    def caller(self, mapped: MappedConnection) -> aws.Caller:
-        """Load the credentials of a connection's identity, and ask STS for their ARN.
-
-        :raises MintError: there are none
-        """
-        return aws.caller(*self._identity(mapped))
-
     def _request(self, mapped: MappedConnection) -> _Request:
         """Return how a connection's token is requested; what decides that is read again every few seconds."""
         request = self._requests.get(mapped.conn_id)
         if request is None or time.monotonic() >= request.until:
-            identity, connection = self._identity(mapped)
+            identity, connection = self.resolve(mapped)
             mint = _minter(identity, connection)
             request = self._requests[mapped.conn_id] = _Request(identity, mint, time.monotonic() + IDENTITY_SECONDS)
         return request
 
-    def _identity(self, mapped: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
+    def resolve(self, mapped: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
         """Return a connection's identity in this process, and the Airflow connection that holds its credentials.
 
         That connection is looked up before any lock is taken: in Airflow's triggerer, an event loop that waits for this
         lookup may be what answers.
+
+        :raises MintError: it cannot be looked up
         """
         found = self._looked_up(mapped.identity)
         if isinstance(found, MintFailure):  # raised here, where no exception of Airflow's is its context

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli import configuration, leftovers
+from ecr_secrets_backend.cli.caller import caller
 from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
 from ecr_secrets_backend.cli.engine import Engine
 from ecr_secrets_backend.cli.finding import Fault, Finding, Told
@@ -78,7 +79,7 @@ class Way:
 
     def _find_identity(self) -> Told:
         try:
-            caller = within(IDENTITY_SECONDS, lambda: self._configured.logins.caller(self._mapped))
+            found = within(IDENTITY_SECONDS, lambda: caller(*self._configured.logins.resolve(self._mapped)))
         except MintError as error:
             failure = error.failure
             message = f"{failure.code}: {failure.reason} ({failure.identity})"
@@ -86,8 +87,8 @@ class Way:
         except TimeoutError:
             remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
             raise Fault("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", remedy) from None
-        arn = caller.arn or "whose ARN STS does not tell (a pull does not need it)"
-        return Told(f"{self._mapped.identity}: {caller.source}, {arn}", sources=caller.sources)
+        arn = found.arn or "whose ARN STS does not tell (a pull does not need it)"
+        return Told(f"{self._mapped.identity}: {found.source}, {arn}", sources=found.sources)
 
     def _get_token(self) -> Told:
         asked_at = time.time()

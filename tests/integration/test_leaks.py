@@ -22,6 +22,7 @@ import pytest
 from ecr_secrets_backend import aws as mint_room
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
+from ecr_secrets_backend.sdk import suppress_sdk_logs
 from tests.integration.exposed import OUT_OF_TIME, SIGN_OF_DEBUG
 from tests.integration.faults import FAULTS, PRIVATE_TOKEN, basic, look_up, private_answer, serving
 from tests.stand_ins.aws import PROJECT, Delay, Error, Reply
@@ -219,7 +220,7 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     has_begun, may_end = threading.Event(), threading.Event()
 
     def talk() -> None:
-        with mint_room.suppress_sdk_logs():
+        with suppress_sdk_logs():
             has_begun.set()
             assert may_end.wait(10)
 
@@ -235,7 +236,7 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     record = logging.makeLogRecord({"msg": "a token"})
     logger.addFilter(let_the_other_end)
     try:
-        with mint_room.suppress_sdk_logs():
+        with suppress_sdk_logs():
             logger.handle(record)  # the other may end while logging goes through the filters for this line ...
             let_the_other_end(record)  # ... or before the next
             logger.handle(record)
@@ -251,7 +252,7 @@ def test_a_request_that_ends_does_not_bare_another_greenlet(caplog: pytest.LogCa
     logger = logging.getLogger("botocore.parsers")
 
     def request() -> None:
-        with mint_room.suppress_sdk_logs():
+        with suppress_sdk_logs():
             greenlet.getcurrent().parent.switch()
             logger.debug("a token")
 
@@ -273,7 +274,8 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
     program = f"""if True:
         import boto3, http.client
         http.client.HTTPConnection.debuglevel = 1
-        from ecr_secrets_backend.aws import caller, mint
+        from ecr_secrets_backend.aws import mint
+        from ecr_secrets_backend.cli.caller import caller
         from ecr_secrets_backend.identity import AwsIdentity
         identity = AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})
         print(caller(identity), mint(identity), "END")

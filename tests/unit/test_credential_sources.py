@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from botocore.credentials import Credentials
@@ -13,7 +13,7 @@ from botocore.exceptions import NoCredentialsError
 from ecr_secrets_backend import credential_sources
 from ecr_secrets_backend.aws_errors import CredentialsError
 from ecr_secrets_backend.credential_reasons import MfaRequiredError, refuse_mfa
-from ecr_secrets_backend.credential_sources import explain_failure, load
+from ecr_secrets_backend.credential_sources import load, load_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,11 +104,11 @@ def test_a_timeout_of_a_source_is_its_own() -> None:
 def test_what_fails_in_a_way_of_its_own_is_explained_alike() -> None:
     """As Airflow's amazon provider, whose session is not asked for its chain."""
 
-    def fail() -> None:
+    def fail() -> NoReturn:
         raise NoCredentialsError
 
     with pytest.raises(CredentialsError) as caught:
-        explain_failure(build_session(("env", pytest.fail)), fail)
+        load_from(fail, build_session(("env", pytest.fail)), has_keys=False)
 
     assert [source.message for source in caught.value.sources] == ["no AWS_ACCESS_KEY_ID"]
 
