@@ -135,7 +135,7 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
     import botocore.session
     from botocore.config import Config
 
-    from ecr_secrets_backend.credential_sources import load, load_from
+    from ecr_secrets_backend.credential_sources import ask_airflow, ask_chain, load
 
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -143,7 +143,7 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         user_agent_extra=USER_AGENT,
     )
-    find: Callable[[botocore.session.Session], Loaded] = load
+    ask: Callable[..., Loaded] = ask_chain
     sts_url = None
     if connection is not None:
         from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
@@ -153,7 +153,7 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
         wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
         config = config.merge(wrapper.botocore_config or Config())
         factory = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
-        find = partial(load_from, factory.create_session, has_keys=bool(wrapper.aws_access_key_id))
+        ask = partial(ask_airflow, factory.create_session, has_keys=bool(wrapper.aws_access_key_id))
         sts_url = wrapper.get_service_endpoint_url("sts", sts_connection_assume=True)
         identity = replace(
             identity,
@@ -165,7 +165,7 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
     chain = botocore.session.Session(profile=identity.profile_name)
     chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
     session = boto3.session.Session(botocore_session=chain, region_name=identity.region)
-    return AwsSession(session, replace(identity, region=session.region_name), sts_url, partial(find, chain))
+    return AwsSession(session, replace(identity, region=session.region_name), sts_url, partial(load, chain, ask))
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def absence(session: Session, method: str, seconds: float) -> Reason:
 def hanging(session: Session, method: str, seconds: float) -> Reason:
     """Return how a source is reported that does not answer in time."""
     name, _, program = _last_profile(session)
-    if program and method in {"custom-process", "assume-role"}:
+    if program and method in {"custom-process", "assume-role", ""}:
         return f"{program} did not end within {seconds:.0f} s", _PROGRAM_FIX.format(name)
     return f"no answer within {seconds:.0f} s", "Look for what hangs: the network, a name server or a proxy."
 

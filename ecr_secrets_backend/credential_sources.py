@@ -52,82 +52,78 @@ class Loaded(NamedTuple):
     sources: tuple[Source, ...] = ()
 
 
-def load(session: Session) -> Loaded:
-    """Ask the sources of botocore's own chain, in their order, for credentials.
-
-    :raises CredentialsError: no source has any, or one fails or hangs
-    """
-    sources: list[Source] = []
+def ask_chain(session: Session, sources: list[Source]) -> Loaded:
+    """Ask the sources of botocore's own chain, in their order, for credentials."""
     programs: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - those of Popen
         programs.append(subprocess.Popen(*arguments, **options))  # noqa: S603 - as the profile has it
         return programs[-1]
 
-    def walk() -> Loaded:
-        for provider in session.get_component("credential_provider").providers:
-            method, ask = provider.METHOD, provider.load
-            if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
-                ask = ProcessProvider(profile_of(session), lambda: session.full_config, start).load
-            sources.append(_source(method, hanging(session, method, SECONDS)))  # until there is an answer
-            started_at = time.monotonic()
-            try:
-                if method == "assume-role":
-                    refuse_mfa(session)
-                keys = _keys_of(ask())
-            except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
-                exit_code = programs[-1].returncode if programs else None
-                explanation = explain(session, method, error, time.monotonic() - started_at, exit_code)
-                sources[-1] = _source(method, explanation)
-                raise CredentialsError(error, tuple(sources), explanation) from None
-            if keys:
-                sources[-1] = _source(method, ("has credentials", None))
-                return Loaded(keys, sources[-1].source, tuple(sources))
-            sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
-        raise _no_source(sources)
-
-    return _bounded(walk, sources)
-
-
-def load_from(create_session: Callable[[], boto3.session.Session], session: Session, *, has_keys: bool) -> Loaded:
-    """Load credentials in a way of its own, as Airflow's amazon provider does, and explain its failure.
-
-    :param session: whose configuration and profile count where that way ends at botocore's own chain
-    :param has_keys: whether it never ends there
-    :raises CredentialsError: as :func:`load`
-    """
-
-    def run() -> Loaded:
+    for provider in session.get_component("credential_provider").providers:
+        method, ask = provider.METHOD, provider.load
+        if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
+            ask = ProcessProvider(profile_of(session), lambda: session.full_config, start).load
+        sources.append(_source(method, hanging(session, method, SECONDS)))  # until there is an answer
         started_at = time.monotonic()
         try:
-            if not has_keys:
+            if method == "assume-role":
                 refuse_mfa(session)
-            credentials = create_session().get_credentials()
-            if credentials and (keys := _keys_of(credentials)):
-                return Loaded(keys, name_of(credentials.method))
-        except NoCredentialsError:
-            pass
-        except Exception as error:  # noqa: BLE001 - as above
-            explanation = explain(session, "", error, time.monotonic() - started_at, None)
-            raise CredentialsError(error, (), explanation) from None
-        seconds = time.monotonic() - started_at  # each source has been asked, so none is asked again
-        methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
-        raise _no_source([_source(method, absence(session, method, seconds)) for method in methods])
+            keys = _keys_of(ask())
+        except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
+            exit_code = programs[-1].returncode if programs else None
+            explanation = explain(session, method, error, time.monotonic() - started_at, exit_code)
+            sources[-1] = _source(method, explanation)
+            raise CredentialsError(error, tuple(sources), explanation) from None
+        if keys:
+            sources[-1] = _source(method, ("has credentials", None))
+            return Loaded(keys, sources[-1].source, tuple(sources))
+        sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
+    raise _no_source(sources)
 
-    return _bounded(run, [])
+
+def ask_airflow(
+    create_session: Callable[[], boto3.session.Session], session: Session, sources: list[Source], *, has_keys: bool
+) -> Loaded:
+    """Have Airflow's amazon provider load the credentials of a connection.
+
+    :param has_keys: whether the connection has keys; else the provider asks a chain like that of ``session``
+    """
+    sources.append(_source("Airflow connection", hanging(session, "", SECONDS)))  # until there is an answer
+    started_at = time.monotonic()
+    try:
+        if not has_keys:
+            refuse_mfa(session)
+        credentials = create_session().get_credentials()
+        if credentials and (keys := _keys_of(credentials)):
+            return Loaded(keys, name_of(credentials.method))
+    except NoCredentialsError:
+        pass
+    except Exception as error:  # noqa: BLE001 - as above
+        explanation = explain(session, "", error, time.monotonic() - started_at, None)
+        raise CredentialsError(error, (), explanation) from None
+    seconds = time.monotonic() - started_at  # each source has been asked, so none is asked again
+    methods = [provider.METHOD for provider in session.get_component("credential_provider").providers]
+    raise _no_source([_source(method, absence(session, method, seconds)) for method in methods])
+
+
+def load(session: Session, ask: Callable[[Session, list[Source]], Loaded] = ask_chain) -> Loaded:
+    """Load credentials in bounded time.
+
+    :param ask: adds to a list what each source reports
+    :raises CredentialsError: no source has any, or one fails or hangs
+    """
+    sources: list[Source] = []
+    try:
+        return within(SECONDS, lambda: ask(session, sources))
+    except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
+        last = sources[-1] if sources else Source("AWS's files", "not read in time", "Look for what hangs.")
+        raise CredentialsError(error, tuple(sources), (f"{last.source}: {last.message}", last.fix)) from None
 
 
 def _keys_of(credentials: Credentials | None) -> ReadOnlyCredentials | None:
     keys = credentials.get_frozen_credentials() if credentials else None
     return keys if keys and keys.access_key else None
-
-
-def _bounded(work: Callable[[], Loaded], sources: list[Source]) -> Loaded:
-    try:
-        return within(SECONDS, work)
-    except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
-        last = sources[-1] if sources else Source("AWS's files", "not read in time", "Look for what hangs.")
-        raise CredentialsError(error, tuple(sources), (f"{last.source}: {last.message}", last.fix)) from None
 
 
 def _no_source(sources: list[Source]) -> CredentialsError:

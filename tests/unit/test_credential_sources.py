@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +14,7 @@ from botocore.exceptions import NoCredentialsError
 from ecr_secrets_backend import credential_sources
 from ecr_secrets_backend.aws_errors import CredentialsError
 from ecr_secrets_backend.credential_reasons import MfaRequiredError, refuse_mfa
-from ecr_secrets_backend.credential_sources import load, load_from
+from ecr_secrets_backend.credential_sources import ask_airflow, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,9 +109,26 @@ def test_what_fails_in_a_way_of_its_own_is_explained_alike() -> None:
         raise NoCredentialsError
 
     with pytest.raises(CredentialsError) as caught:
-        load_from(fail, build_session(("env", pytest.fail)), has_keys=False)
+        load(build_session(("env", pytest.fail)), partial(ask_airflow, fail, has_keys=False))
 
     assert [source.message for source in caught.value.sources] == ["no AWS_ACCESS_KEY_ID"]
+
+
+def test_an_airflow_connection_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a file that cannot be read."""
+    monkeypatch.setattr(credential_sources, "SECONDS", 0.05)
+    may_end = threading.Event()
+
+    def hang() -> NoReturn:
+        may_end.wait()
+        raise NoCredentialsError
+
+    with pytest.raises(CredentialsError) as caught:
+        load(build_session(), partial(ask_airflow, hang, has_keys=True))
+    may_end.set()
+
+    assert caught.value.explanation is not None
+    assert caught.value.explanation[0] == "Airflow connection: no answer within 0 s"
 
 
 @pytest.mark.parametrize(
