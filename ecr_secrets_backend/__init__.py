@@ -1,11 +1,4 @@
-"""Live Amazon ECR logins for Airflow's Docker connections, with nothing stored and nothing to refresh.
-
-.. code-block:: ini
-
-    [secrets]
-    backend = ecr_secrets_backend.EcrSecretsBackend
-    backend_kwargs = {"connections": {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}}
-"""
+"""Live Amazon ECR logins for Airflow's Docker connections, with nothing stored and nothing to refresh."""
 
 from __future__ import annotations
 
@@ -20,10 +13,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the backend when it is first asked for.
+    """Import the backend when it is first needed, and Airflow before it.
 
-    Airflow imports the configured backend while ``airflow.configuration`` is itself being imported. Whoever asks for it
-    before Airflow was imported must let Airflow begin: only then is there one order of imports, Airflow's own.
+    Airflow imports its backend while ``airflow.configuration`` is itself being imported: no other order works.
     """
     if name != "EcrSecretsBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

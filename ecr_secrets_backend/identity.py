@@ -48,14 +48,11 @@ _LONGEST_TOKEN_BYTES: Final = 64 * 1024  # Kubernetes projects tokens of 1 to 2 
 
 @dataclass(frozen=True)
 class AwsIdentity:
-    """Who asks AWS for a token, and where.
+    """The AWS settings of a token request, named as in Airflow's AWS connection.
 
-    The AWS settings are named as in Airflow's AWS connection. ``assume_role_kwargs`` is JSON text with sorted keys, so
-    that the whole is hashable.
-
-    :param service: ``ecr`` or ``ecr-public``
-    :param region: where the token is to be valid; None: wherever boto3's configuration says
-    :param aws_conn_id: the Airflow connection that holds the credentials; None: boto3's own chain finds them
+    :param region: where the token is to be valid; None: the region of boto3's own configuration
+    :param assume_role_kwargs: JSON text with sorted keys, so that the whole is hashable
+    :param aws_conn_id: the Airflow connection that holds the credentials; None: boto3 finds them
     :param environment: a digest of what else decides in this process; see :meth:`in_environment`
     """
 
@@ -72,12 +69,11 @@ class AwsIdentity:
     environment: str = ""
 
     def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
-        """Return the identity with the environment's region, if it had none, and with a digest of what else decides.
+        """Return the identity with the environment's region, if it has none, and a digest of all else that decides.
 
         That is what boto3 takes from variables, files and the Airflow connection, secrets included. Of a file, path,
         times and size count: a file that is replaced costs a call. A pod's token is read, as it is replaced each hour.
 
-        :param environ: such as ``os.environ``
         :param connection: the Airflow connection that ``aws_conn_id`` names
         """
         found: list[object] = []
@@ -85,11 +81,8 @@ class AwsIdentity:
             upper = name.upper()  # Python takes proxies in either case
             if upper.startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME":
                 found.append((name, environ[name]))
-        paths = (environ.get(variable, default) for variable, default in _FILES)
-        found += filter(None, map(_version, filter(None, paths)))
-        for path in filter(None, map(environ.get, _TOKEN_FILES)):
-            if version := _version(path):
-                found.append(_service_account(path) or version)
+        found += [_version(environ.get(variable, default)) for variable, default in _FILES]
+        found += [_service_account(environ.get(variable, "")) for variable in _TOKEN_FILES]
         if connection is not None:
             found.append((connection.login, connection.password, connection.host, connection.extra))
         region = self.region or environ.get("AWS_DEFAULT_REGION")  # boto3 reads no other
@@ -125,8 +118,11 @@ def _version(path: str) -> tuple[str, int, int, int] | None:
     return (path, it.st_mtime_ns, it.st_ctime_ns, it.st_size) if stat.S_ISREG(it.st_mode) else None
 
 
-def _service_account(path: str) -> tuple[str, str] | None:
-    """Return the issuer and subject of a projected token of Kubernetes; None for anything else."""
+def _service_account(path: str) -> tuple[object, ...] | None:
+    """Return the issuer and subject of a projected token of Kubernetes, or the version of any other file."""
+    version = _version(path)
+    if version is None:
+        return None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that has just taken the file's place
         try:
@@ -136,7 +132,7 @@ def _service_account(path: str) -> tuple[str, str] | None:
         payload = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
         return str(payload["iss"]), str(payload["sub"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
+        return version
 
 
 def _digest(value: object) -> str:
