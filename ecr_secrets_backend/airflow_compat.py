@@ -2,79 +2,72 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from ecr_secrets_backend.errors import ConnectionUnavailableError, EcrSecretsBackendError
+from ecr_secrets_backend.errors import ConnectionUnavailableError
 
 if TYPE_CHECKING:
     from ecr_secrets_backend.errors import MintFailure
 
 
 def denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:
-    """Return the exception for a failed lookup of a connection.
-
-    On an API server it is an HTTP answer as well. FastAPI is imported wherever there is one, even within the process.
-    Where Airflow passes no exception on to the task, none becomes an answer.
-    """
-    is_answer = passes_denial_on() and "fastapi" in sys.modules
-    return (_answering_class() if is_answer else denial_class())(conn_id, failure)
+    """Return the exception for a failed lookup. A pickled one becomes that of the process which reads it."""
+    return denial_class()(conn_id, failure)
 
 
-def passes_denial_on() -> bool:
-    """Return whether Airflow passes a denial on to the task: always from 3.2.2 on."""
-    return issubclass(denial_class(), PermissionError)
-
-
-@cache
 def denial_class() -> type[ConnectionUnavailableError]:
     """Return the class of a failed lookup: the one kind of exception that Airflow passes on, if it knows such a kind.
 
     After any other, Airflow goes on to the next backend, and perhaps to an expired token in its database.
     """
-    passed_on: Any = EcrSecretsBackendError
-    with suppress(ImportError):  # can go with Airflow 3.2.2, whose task SDK is the first that has it
-        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
-
-        passed_on = AirflowSecretsBackendAccessDenied
-
-    class LookupDeniedError(ConnectionUnavailableError, passed_on):  # type: ignore[misc]
-        def __reduce__(self) -> tuple[Any, tuple[str, MintFailure]]:
-            return _denial, (self.conn_id, self.failure)
-
-    LookupDeniedError.__qualname__ = LookupDeniedError.__name__
-    return LookupDeniedError
-
-
-def _denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:
-    """Return what a failed lookup is unpickled as: in another process it is not an answer."""
-    return denial_class()(conn_id, failure)
+    # FastAPI is imported wherever there is an API server, even within the process of a task.
+    return _denial_class(is_on_server="fastapi" in sys.modules)
 
 
 @cache
-def _answering_class() -> type[ConnectionUnavailableError]:
-    """Return the class whose instances the API server answers by 403.
+def _denial_class(*, is_on_server: bool) -> type[ConnectionUnavailableError]:
+    try:
+        from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
+    except ImportError:  # can go with Airflow 3.2.2, whose task SDK is the first that has it
+        return ConnectionUnavailableError
 
-    It answers any other exception by 500. A worker then retries for up to 18 s, and reports that the connection "isn't
-    defined". After 403 the task fails at once, with the reason that access was denied.
+    class LookupDeniedError(ConnectionUnavailableError, AirflowSecretsBackendAccessDenied):
+        __qualname__ = "LookupDeniedError"
 
-    It can go when Airflow itself answers 403 where a backend has denied access: 3.3.2 does not.
-    """
+        def __reduce__(self) -> tuple[Any, tuple[str, MintFailure]]:
+            return denial, (self.conn_id, self.failure)
+
+    if not is_on_server:
+        return LookupDeniedError
+
+    # The API server answers any other exception by 500. A worker then retries for up to 18 s, and reports that the
+    # connection "isn't defined". After 403 the task fails at once, with the reason that access was denied.
+    # It can go when Airflow itself answers 403 where a backend has denied access: 3.3.2 does not.
     from fastapi import HTTPException
 
-    base: Any = denial_class()
-
-    class AnsweringError(base, HTTPException):  # type: ignore[misc]
+    class AnsweringError(LookupDeniedError, HTTPException):
         def __init__(self, conn_id: str, failure: MintFailure) -> None:
-            base.__init__(self, conn_id, failure)
+            super().__init__(conn_id, failure)
             HTTPException.__init__(self, HTTPStatus.FORBIDDEN, {"reason": "access_denied", "message": str(self)})
 
-    AnsweringError.__name__ = AnsweringError.__qualname__ = base.__name__
+    # Tasks inherit FastAPI from the process that starts them, and their logs name the class.
+    AnsweringError.__name__ = AnsweringError.__qualname__ = LookupDeniedError.__name__
     return AnsweringError
+
+
+def passes_denial_on() -> bool:
+    """Return whether Airflow passes a denial on to the task: always from 3.2.2 on."""
+    return denial_class() is not ConnectionUnavailableError
+
+
+def is_denial(error: Exception) -> bool:
+    """Return whether an exception of another backend is one that Airflow passes on to the task."""
+    # Not imported here: a backend that raises it has imported it.
+    denied = getattr(sys.modules.get("airflow.sdk.exceptions"), "AirflowSecretsBackendAccessDenied", ())
+    return issubclass(type(error), denied)  # isinstance would read the exception's own __class__, which may raise
 
 
 def connection_class(backend: object) -> type:
@@ -95,14 +88,10 @@ def connection_class(backend: object) -> type:
     return ServerConnection
 
 
-def look_up_connection(wanted: Any, conn_id: str) -> Any:  # noqa: ANN401 - each of Airflow's classes
-    """Look up a connection as Airflow does in this process.
-
-    The server's class and the task SDK's name the method differently in 3.3.2 still.
-
-    :param wanted: the class of Connection
-    :raises Exception: whatever Airflow raises
-    """
+def look_up_connection(backend: object, conn_id: str) -> Any:  # noqa: ANN401 - of one of Airflow's classes
+    """Look up a connection as Airflow does in this process, and raise whatever Airflow raises."""
+    wanted: Any = connection_class(backend)
+    # The server's class and the task SDK's name the method differently: 3.3.2 still does.
     look_up = getattr(wanted, "get_connection_from_secrets", None) or wanted.get
     return look_up(conn_id)
 
@@ -112,36 +101,17 @@ METRICS_SWITCHES: Final = ("statsd_on", "otel_on", "statsd_datadog_enabled")
 
 
 @cache
-def sends_metrics() -> bool:
-    """Return whether Airflow sends metrics from this process; read once, at the first lookup."""
+def stats() -> Any:  # noqa: ANN401 - a class of its own in each version
+    """Return what Airflow sends its metrics by; None if it sends none. It is decided once, at the first lookup."""
     from airflow.configuration import conf
 
     try:
-        return any(conf.getboolean("metrics", switch, fallback=False) for switch in METRICS_SWITCHES)
+        if not any(conf.getboolean("metrics", switch, fallback=False) for switch in METRICS_SWITCHES):
+            return None
     except Exception:  # noqa: BLE001 - a value that is not a truth value stops Airflow's own metrics, which report it
-        return False
-
-
-def stats() -> Any:  # noqa: ANN401 - a class of its own in each version
-    """Return what Airflow sends its metrics by: one of two, or every count doubles."""
-    try:
+        return None
+    try:  # one of the two, or every count doubles
         from airflow.sdk.observability.stats import Stats
     except ImportError:  # can go with Airflow 3.2
         from airflow.stats import Stats
     return Stats
-
-
-#: What Airflow 3 leaves to its tasks, and to all that they start, in place of its database's URL. SQLAlchemy cannot
-#: read it, so that no other process can import Airflow there. Source: ``block_orm_access`` of its supervisor; 3.3.2
-#: needs it still.
-_FORBIDDEN_DATABASE: Final = "airflow-db-not-allowed:///"
-_DATABASE_VARIABLES: Final = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
-_EMPTY_DATABASE: Final = "sqlite://"  # in memory
-
-
-def allow_import_in_task_child() -> None:
-    """Let a process that a task has started, as a BashOperator does, import Airflow."""
-    if "airflow" not in sys.modules:
-        for name in _DATABASE_VARIABLES:
-            if os.environ.get(name) == _FORBIDDEN_DATABASE:
-                os.environ[name] = _EMPTY_DATABASE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,6 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ecr_secrets_backend.airflow_compat import allow_import_in_task_child
 from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.cli.command import CommandError, argument, quiet
 from ecr_secrets_backend.errors import (
@@ -52,6 +52,13 @@ BACKEND_KWARGS: Final = argument(
     help="read the backend's kwargs, as JSON, from this file (-: from standard input) and not from Airflow",
 )
 ARGUMENTS: Final = (SECTION, BACKEND_KWARGS)
+
+#: What Airflow 3 leaves to its tasks, and to all that they start, in place of its database's URL. SQLAlchemy cannot
+#: read it, so that no other process can import Airflow there. Source: ``block_orm_access`` of its supervisor; 3.3.2
+#: needs it still.
+_FORBIDDEN_DATABASE: Final = "airflow-db-not-allowed:///"
+_DATABASE_VARIABLES: Final = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
+_EMPTY_DATABASE: Final = "sqlite://"  # in memory
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def read(options: argparse.Namespace) -> Configuration:
 
 def _aws_connection(aws_conn_id: str) -> AwsConnection:
     """Look up an AWS connection as ``airflow connections get`` does."""
-    allow_import_in_task_child()
+    _allow_import_in_task_child()
     from airflow.models.connection import Connection
 
     with quiet():
@@ -161,7 +168,7 @@ def _of_file(name: str) -> Configuration:
 
 def _airflow_s(section: str | None) -> Configuration:
     """Have Airflow read its configuration and build the backend, as it would for a task."""
-    allow_import_in_task_child()
+    _allow_import_in_task_child()
     try:
         from airflow import configuration
     except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported
@@ -197,6 +204,14 @@ def _airflow_s(section: str | None) -> Configuration:
         remedy = "Set it there as well; or, where tasks ask the API server, check its way by --section secrets."
         raise CommandError(told, remedy)
     raise CommandError(told, _REMEDY)
+
+
+def _allow_import_in_task_child() -> None:
+    """Let a process that a task has started, as a BashOperator does, import Airflow."""
+    if "airflow" not in sys.modules:
+        for name in _DATABASE_VARIABLES:
+            if os.environ.get(name) == _FORBIDDEN_DATABASE:
+                os.environ[name] = _EMPTY_DATABASE
 
 
 def _unreadable(error: Exception) -> CommandError:

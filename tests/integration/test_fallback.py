@@ -205,8 +205,8 @@ def test_a_trigger_asks_the_other_backends_in_a_thread(tmp_path: Path) -> None:
 
         with suppress(AirflowNotFoundException):
             asyncio.run(BaseHook.aget_connection("warehouse"))
-        (member,) = ensure_secrets_backend_loaded()[0]._fallback._members
-        print(json.dumps(member.backend._asked))
+        (backend,) = ensure_secrets_backend_loaded()[0]._fallback._backends.values()
+        print(json.dumps(backend._asked))
     """
     environment = {
         **os.environ,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ecr_secrets_backend.metrics import METRICS
+from tests.metrics_page import METRICS
 from tests.process_helpers import PROJECT
 from tests.stand_ins.aws import AwsStandIn, Error
 from tests.stand_ins.statsd import StatsD

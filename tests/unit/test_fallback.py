@@ -87,7 +87,7 @@ def test_the_class_of_connections_is_told_to_those_who_know_of_it() -> None:
     chain = build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []}), ("Recording", {}))
     chain.set_connection_class(dict)
 
-    assert [getattr(member.backend, "_connection_class", None) for member in chain._members] == [dict, None, dict]
+    assert [getattr(backend, "_connection_class", None) for backend in chain._backends.values()] == [dict, None, dict]
 
 
 @every_lookup

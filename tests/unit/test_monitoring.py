@@ -12,11 +12,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ecr_secrets_backend.cache import Source
-from ecr_secrets_backend.metrics import METRICS
+from tests.metrics_page import METRICS, PAGE
 
 PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "examples/monitoring"
-PAGE = (PROJECT / "docs/metrics.md").read_text()
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "statsd_mapping.yaml").read_text())["mappings"]
 RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
