@@ -13,12 +13,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the backend when it is first needed, and Airflow before it.
-
-    Airflow imports its backend while ``airflow.configuration`` is itself being imported: no other order works.
-    """
+    """Import the backend when it is first needed, and Airflow before it."""
     if name != "EcrSecretsBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Airflow imports its backend while this module is itself being imported, and no other order works.
     import airflow.configuration  # noqa: F401
 
     from ecr_secrets_backend.backend import EcrSecretsBackend

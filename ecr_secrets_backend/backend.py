@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
 _GOES_ON: Final = " Airflow may now use an older connection with that ID, from its environment or its database."
 _BUILD_FIX: Final = "Check [core] fernet_key, and Airflow's own log, of this process: the token itself was received."
 
@@ -58,10 +57,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
-        """Return a mapped connection, or what the fallback backends have.
+        """Return a mapped connection, or what the fallback backends have; None if there is none.
 
         :param team_name: for the fallback backends: a mapped connection is the same for all teams
-        :return: the connection, of the class that Airflow wants; None if there is none
         :raises ConnectionUnavailableError: there is no valid token for it, and ``on_error`` is ``"raise"``
         """
         mapped = self._connections.get(conn_id)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
 #: What Airflow calls in every version. A class that has it is a backend: Airflow itself has two base classes.
 _METHODS: Final = ("get_connection", "get_variable", "get_config")
 _LONGEST_CHAIN: Final = 5  # from what a client library raises down to what the system has reported
@@ -62,8 +61,7 @@ class FallbackChain:
     def get_config(self, key: str) -> str | None:
         """Return an option of Airflow's configuration; None if no backend has it.
 
-        :raises Exception: a backend failed, and no later one has the option. For None, Airflow would start with its
-            default, such as a database of its own.
+        :raises Exception: a backend failed, and no later one has it. For None, Airflow would start with its default.
         """
         failures: list[Exception] = []
         value: str | None = self._first("option", key, lambda it: it.get_config(key), failures)
@@ -74,11 +72,7 @@ class FallbackChain:
     def _first(
         self, kind: str, key: str, ask: Callable[[Any], T | None], failures: list[Exception] | None = None
     ) -> T | None:
-        """Return the first answer. If a backend fails, log it, and ask the next one.
-
-        :param failures: receives what was raised
-        :raises Exception: a denial, because it is an answer
-        """
+        """Return the first answer, or raise it if it is a denial. Log other failures, and add them to ``failures``."""
         for name, backend in self._backends.items():
             try:
                 answer = ask(backend)

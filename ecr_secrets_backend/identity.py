@@ -73,8 +73,6 @@ class AwsIdentity:
 
         That is what boto3 takes from variables, files and the Airflow connection, secrets included. Of a file, path,
         times and size count: a file that is replaced costs a call. A pod's token is read, as it is replaced each hour.
-
-        :param connection: the Airflow connection that ``aws_conn_id`` names
         """
         found: list[object] = []
         for name in sorted(environ):
