@@ -20,8 +20,7 @@ from ecr_secrets_backend.token import EcrToken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from boto3.session import Session
-    from botocore.credentials import ReadOnlyCredentials
+    from botocore.config import Config
 
     from ecr_secrets_backend.credential_sources import Loaded
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
@@ -81,13 +80,13 @@ def request(
 
 
 class AwsSession(NamedTuple):
-    """A boto3 session, what its clients are built with, and what loads its credentials.
+    """What clients are built with, and what loads their credentials.
 
     :param identity: with the region, the endpoint and the CA bundle that boto3 or the Airflow connection adds to it
     """
 
-    session: Session
     identity: AwsIdentity
+    config: Config
     sts_url: str | None
     load: Callable[[], Loaded]
 
@@ -99,25 +98,25 @@ class AwsSession(NamedTuple):
         if not self.identity.role_arn:
             return loaded
         arguments = {"RoleSessionName": ROLE_SESSION_NAME, **json.loads(self.identity.assume_role_kwargs or "{}")}
-        sts = self.client("sts", loaded.keys)
+        sts = self.client("sts", loaded)
         with check_answer():
             role = sts.assume_role(RoleArn=self.identity.role_arn, **arguments)["Credentials"]
             keys = ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
         return loaded._replace(keys=keys, source="a role that was assumed")
 
-    def client(self, service: str, keys: ReadOnlyCredentials) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
+    def client(self, service: str, loaded: Loaded) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
         """Return a client that never loads credentials by itself: whatever its calls raise came over the wire."""
         from botocore.config import Config
 
-        identity, config = self.identity, Config()
+        identity, config, keys = self.identity, self.config, loaded.keys
         region, endpoint_url = identity.region, identity.endpoint_url
         if service == "sts":
             region, endpoint_url = region or PUBLIC_REGION, self.sts_url
         else:  # None leaves AWS_USE_FIPS_ENDPOINT and its like in force. An explicit endpoint wins over both.
             fips, dual_stack = identity.use_fips or None, identity.use_dual_stack or None
-            config = Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack)
+            config = config.merge(Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack))
         any_service: Any = service
-        return self.session.client(
+        return loaded.session.client(
             any_service,
             region_name=region,
             endpoint_url=endpoint_url,
@@ -131,7 +130,6 @@ class AwsSession(NamedTuple):
 
 def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession:
     """Build the session of an identity, from boto3's own chain of sources or from an Airflow connection."""
-    import boto3.session
     import botocore.session
     from botocore.config import Config
 
@@ -164,8 +162,8 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
         )
     chain = botocore.session.Session(profile=identity.profile_name)
     chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
-    session = boto3.session.Session(botocore_session=chain, region_name=identity.region)
-    return AwsSession(session, replace(identity, region=session.region_name), sts_url, partial(load, chain, ask))
+    identity = replace(identity, region=identity.region or chain.get_config_variable("region"))
+    return AwsSession(identity, config, sts_url, partial(load, chain, ask))
 
 
 @contextmanager
@@ -186,7 +184,7 @@ def _token(session: AwsSession, credentials: Loaded) -> EcrToken:
 
     :raises UnusableAnswerError: it holds no token, or one that has expired
     """
-    client = session.client(session.identity.service, credentials.keys)
+    client = session.client(session.identity.service, credentials)
     with check_answer():
         data = client.get_authorization_token()["authorizationData"]
         received_at = time.time()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import boto3.session
 from botocore.credentials import Credentials, ProcessProvider, ReadOnlyCredentials
 from botocore.exceptions import NoCredentialsError
 
@@ -18,7 +19,6 @@ from ecr_secrets_backend.errors import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import boto3.session
     from botocore.session import Session
 
     from ecr_secrets_backend.credential_reasons import Reason
@@ -44,11 +44,13 @@ class Loaded(NamedTuple):
     """Credentials, and where they come from.
 
     :param source: the name of the source that gave them
+    :param session: the session that loaded them, which makes the clients
     :param sources: what each source reported, down to that one
     """
 
     keys: ReadOnlyCredentials
     source: str
+    session: boto3.session.Session
     sources: tuple[Source, ...] = ()
 
 
@@ -77,7 +79,7 @@ def ask_chain(session: Session, sources: list[Source]) -> Loaded:
             raise CredentialsError(error, tuple(sources), explanation) from None
         if keys:
             sources[-1] = _source(method, ("has credentials", None))
-            return Loaded(keys, sources[-1].source, tuple(sources))
+            return Loaded(keys, sources[-1].source, boto3.session.Session(botocore_session=session), tuple(sources))
         sources[-1] = _source(method, absence(session, method, time.monotonic() - started_at))
     raise _no_source(sources)
 
@@ -94,9 +96,10 @@ def ask_airflow(
     try:
         if not has_keys:
             refuse_mfa(session)
-        credentials = create_session().get_credentials()
+        created = create_session()
+        credentials = created.get_credentials()
         if credentials and (keys := _keys_of(credentials)):
-            return Loaded(keys, name_of(credentials.method))
+            return Loaded(keys, name_of(credentials.method), created)
     except NoCredentialsError:
         pass
     except Exception as error:  # noqa: BLE001 - as above

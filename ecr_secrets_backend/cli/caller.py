@@ -41,7 +41,7 @@ def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Ca
 def _caller(session: AwsSession, credentials: Loaded) -> Caller:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = session.client("sts", credentials.keys)
+    client = session.client("sts", credentials)
     try:
         arn = client.get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route

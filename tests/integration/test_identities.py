@@ -429,6 +429,17 @@ class TestAirflowConnection:
         assert (token.account, token.region) == ("210987654321", "eu-west-1")
         assert "the-connections" in token.user_agent
 
+    def test_the_session_of_airflows_provider_calls_aws(
+        self, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So what a session factory of one's own adds to its sessions holds for the request of the token as well."""
+        monkeypatch.setenv("AIRFLOW__AWS__SESSION_FACTORY", "tests.integration.session_factory.MarkingFactory")
+        add_connection(FIRST_KEY)
+
+        (call,) = look_up()
+
+        assert "the-company" in call.user_agent
+
     def test_without_keys_it_leads_to_boto3s_own(self, look_up: Any, add_connection: Any) -> None:
         """An AWS connection may be empty, or hold a role alone."""
         write_keys(SECOND_KEY)
