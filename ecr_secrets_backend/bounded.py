@@ -14,35 +14,31 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def start_thread(work: Callable[[], object]) -> None:
-    """Run work in a daemon thread: no process waits for it to end.
+def start_thread(work: Callable[[], Result], outcome: Future[Result]) -> None:
+    """Run work in a daemon thread, for which no process waits, unless its outcome has been cancelled.
 
     The thread has the caller's context, by which Airflow's triggerer knows whose log a line belongs to. A process that
     is about to exit, or may have no more threads, does the work here instead.
     """
-    thread = threading.Thread(target=copy_context().run, args=(work,), name="ecr-secrets-backend", daemon=True)
+
+    def run() -> None:
+        if outcome.set_running_or_notify_cancel():
+            try:
+                outcome.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                outcome.set_exception(error)
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="ecr-secrets-backend", daemon=True)
     try:
         thread.start()
     except RuntimeError:
-        work()
+        run()
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:
-    """Run work in a thread of its own, and wait for it for a bounded time.
-
-    :param seconds: how long to wait; the work then continues, and its outcome is dropped
-    :return: what the work returns; what it raises is raised
-    :raises TimeoutError: the work takes longer
-    """
+    """Run work in a thread of its own and return its result, or raise TimeoutError; the work then goes on."""
     outcome: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            outcome.set_exception(error)
-
-    start_thread(run)
+    start_thread(work, outcome)
     try:
         return outcome.result(seconds)
     except FutureTimeoutError:

@@ -10,9 +10,10 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TLRUCache
 
@@ -22,12 +23,16 @@ from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from ecr_secrets_backend.host_lock import HostLock
     from ecr_secrets_backend.host_store import HostStore
     from ecr_secrets_backend.identity import AwsIdentity
     from ecr_secrets_backend.token import EcrToken
+
+    Mint = Callable[[], EcrToken]
+    OnToken = Callable[[EcrToken, float], object]
+    Request = Callable[[], Entry]
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +45,7 @@ RENEWAL_TIMEOUT_SECONDS: Final = 1.0
 REQUEST_TIMEOUT_SECONDS: Final = RENEWAL_SECONDS
 #: How long one holder of a host lock is believed to be at work: longer than a request. Then it is stopped or hangs.
 LOCK_TIMEOUT_SECONDS: Final = 22.0
-#: How often a refresh that waits for another process reads the host's cache: soon at first, then seldom, because
-#: hundreds may wait.
+#: How often a refresh that waits for another process reads the host's file: then seldom, because hundreds may wait.
 FIRST_PAUSE_SECONDS: Final = 0.002
 LONGEST_PAUSE_SECONDS: Final = 0.1
 #: While AWS fails, a process warns once in this time.
@@ -55,98 +59,15 @@ Source = Literal["process_hit", "host_hit", "mint", "stale"]
 
 
 class Served(NamedTuple):
-    """A token that may be served.
-
-    :param request_seconds: how long this lookup's own request to AWS took, also if it failed; None: it made none
-    """
+    """A token that may be served."""
 
     token: EcrToken
     source: Source
-    request_seconds: float | None = None
+    request_seconds: float | None = None  #: of this lookup's own request to AWS, also if it failed; None: it made none
 
 
-class Refreshed(NamedTuple):
-    """What a refresh came to.
-
-    :param request_seconds: how long its request to AWS took; None: it made none
-    """
-
-    entry: Entry
-    request_seconds: float | None = None
-
-
-class Memory:
-    """What one process knows, guarded by one lock that is only held for moments.
-
-    There is one for all backends of a process, because Airflow builds a backend for many lookups.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: TLRUCache[str, Entry] = TLRUCache(
-            _MOST_ENTRIES,
-            ttu=lambda _key, entry, _now: entry.useful_until,
-            timer=lambda: time.time(),  # noqa: PLW0108 - looked up when it is needed
-        )
-        self._refreshes: dict[str, Future[Refreshed]] = {}
-        self._holders: LRUCache[str, tuple[str, float]] = LRUCache(_MOST_ENTRIES)
-        self._warned_at: LRUCache[str, float] = LRUCache(_MOST_ENTRIES)
-
-    def get(self, key: str) -> Entry | None:
-        """Return what is known under a key."""
-        try:
-            with self._lock:
-                return self._entries[key]  # takes a third of the time of get()
-        except KeyError:
-            return None
-
-    def put(self, entry: Entry) -> None:
-        """Replace what is known under the entry's key."""
-        with self._lock:
-            self._entries[entry.key] = entry
-
-    def join(self, key: str, refresh: Future[Refreshed]) -> Future[Refreshed]:
-        """Return the refresh that is running for a key: the given one if there was none."""
-        with self._lock:
-            return self._refreshes.setdefault(key, refresh)
-
-    def leave(self, key: str, refresh: Future[Refreshed]) -> None:
-        """Forget a refresh: it has ended, or never started."""
-        with self._lock:
-            if self._refreshes.get(key) is refresh:
-                del self._refreshes[key]
-
-    def seconds_held(self, key: str, holder: str) -> float:
-        """Return for how long this process has seen the same holder of a host lock."""
-        now = time.monotonic()
-        with self._lock:
-            seen, since = self._holders.get(key, ("", now))
-            if seen != holder:
-                self._holders[key] = holder, now
-            return now - since if seen == holder else 0.0
-
-    def should_warn(self, subject: str, every: float) -> bool:
-        """Return whether a warning is due: once in ``every`` seconds for each subject."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._warned_at.get(subject, -math.inf) + every:
-                return False
-            self._warned_at[subject] = now
-            return True
-
-    def survive_forks(self) -> None:
-        """Let a child that is forked while other threads are at work begin with a free lock and no refresh."""
-        os.register_at_fork(
-            before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._reset_in_child
-        )
-
-    def _reset_in_child(self) -> None:
-        self._lock.release()
-        self._refreshes.clear()
-
-
-_memory: Final = Memory()
-_memory.survive_forks()
+#: What a refresh came to, and for how many seconds it called AWS; None: it did not.
+Refreshed = tuple[Entry, float | None]
 
 
 class TokenCache:
@@ -154,26 +75,19 @@ class TokenCache:
 
     :param store: the host's folder; None: each process caches for itself
     :param refresh_before: seconds before it expires at which a token is renewed
-    :param memory: the process's memory
+    :param memory: None: the memory that all backends of the process share
     """
 
-    def __init__(self, store: HostStore | None, refresh_before: float, memory: Memory = _memory) -> None:
+    def __init__(self, store: HostStore | None, refresh_before: float, memory: Memory | None = None) -> None:
         self._store = store
         self._refresh_before = refresh_before
-        self._memory = memory
+        self._memory = memory or _memory
 
-    def get(
-        self,
-        identity: AwsIdentity,
-        mint: Callable[[], EcrToken],
-        on_token: Callable[[EcrToken, float], object] = lambda _token, _seconds: None,
-    ) -> Served:
+    def get(self, identity: AwsIdentity, mint: Mint, on_token: OnToken = lambda *_: None) -> Served:
         """Return a token that may be served.
 
-        :param identity: whose token
         :param mint: requests a new one from AWS; raises MintError
         :param on_token: called with a new token, once it is recorded, and with the seconds that its request took
-        :return: the token, and where it comes from
         :raises MintError: there is none, and AWS returns none or returned none just now
         """
         known = self._memory.get(identity.key)
@@ -181,62 +95,12 @@ class TokenCache:
             return Served(token, "process_hit")
         request = partial(self._request_token, identity, mint, on_token)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
-            entry = self._newest(identity.key)
-            refreshed = self._refreshed(identity, request, entry, deadline) if self._is_due(entry) else Refreshed(entry)
-            if served := self._served(refreshed):
+        while True:
+            entry, seconds = self._newest(identity.key), None
+            if entry.is_due(self._refresh_before):
+                entry, seconds = self._refreshed(identity, request, entry, deadline)
+            if served := self._served(entry, seconds):
                 return served
-        raise MintError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS))
-
-    def _is_due(self, entry: Entry) -> bool:
-        """Return whether to call AWS: the token is not fresh, and neither a renewal nor a back-off is running."""
-        return entry.fresh_token(self._refresh_before) is None and not entry.back_off_left()
-
-    def _refreshed(
-        self, identity: AwsIdentity, request: Callable[[], Entry], entry: Entry, deadline: float
-    ) -> Refreshed:
-        """Return what a refresh comes to, or the entry as it was if the current token is served meanwhile.
-
-        :raises MintError: there is nothing to serve, and the refresh has not ended by the deadline
-        """
-        refresh, is_ours = self._join_or_start(identity, request)
-        is_servable = entry.servable_token() is not None
-        timeout = (RENEWAL_TIMEOUT_SECONDS if is_ours else 0) if is_servable else max(0, deadline - time.monotonic())
-        try:
-            refreshed = refresh.result(timeout)
-        except CancelledError:  # the thread that was to start it has been interrupted: try again
-            return Refreshed(Entry(identity.key))
-        except FutureTimeoutError:
-            if is_servable:
-                return Refreshed(entry)
-            raise MintError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS)) from None
-        return refreshed if is_ours else Refreshed(refreshed.entry)
-
-    def _served(self, refreshed: Refreshed) -> Served | None:
-        """Return what a lookup is served; None if its token has got too old meanwhile, so that it has to look again.
-
-        :raises MintError: no token can be served, because AWS failed
-        """
-        entry, seconds = refreshed
-        token = entry.servable_token()
-        if token is None:
-            if entry.failure is None:
-                return None
-            raise MintError(entry.failure, seconds)
-        if entry.failure is None and seconds is not None:
-            return Served(token, "mint", seconds)
-        if entry.fresh_token(self._refresh_before):
-            return Served(token, "host_hit", seconds)
-        if entry.failure is not None and self._memory.should_warn(f"stale {entry.key}", WARN_EVERY_SECONDS):
-            left = token.expires_at - entry.now()
-            log(
-                logger,
-                logging.WARNING,
-                "An ECR token was not renewed; it is valid for %.0f s more. %s",
-                left,
-                entry.failure,
-            )
-        return Served(token, "stale", seconds)
 
     def _newest(self, key: str) -> Entry:
         """Return what the process or the host knows, whichever is newer."""
@@ -245,99 +109,6 @@ class TokenCache:
             return known or Entry(key)
         self._memory.put(found)
         return found
-
-    def _join_or_start(self, identity: AwsIdentity, request: Callable[[], Entry]) -> tuple[Future[Refreshed], bool]:
-        """Return the refresh that is running, and whether this caller has started it.
-
-        The calling thread may be interrupted at each line, by Airflow's task timeout for instance. A refresh that has
-        not started then is cancelled, so that nobody waits for it; one that has started runs in a thread of its own.
-        """
-        mine: Future[Refreshed] = Future()
-        try:
-            refresh = self._memory.join(identity.key, mine)
-            if refresh is mine:
-                start_thread(partial(self._run, mine, identity, request))
-        except BaseException:
-            if mine.cancel():
-                self._memory.leave(identity.key, mine)
-            raise
-        return refresh, refresh is mine
-
-    def _run(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Callable[[], Entry]) -> None:
-        """Run a refresh, in a thread of its own, and hand its outcome to all callers that wait for it."""
-        if not refresh.set_running_or_notify_cancel():
-            return
-        try:
-            refreshed = self._refresh(identity, request)
-        except BaseException as error:  # noqa: BLE001 - it is the callers'
-            self._memory.leave(identity.key, refresh)
-            refresh.set_exception(error)
-            return
-        self._memory.leave(identity.key, refresh)
-        refresh.set_result(refreshed)
-        if refreshed.request_seconds is not None and self._store is not None:
-            with suppress(OSError):
-                self._store.remove_expired()
-
-    def _refresh(self, identity: AwsIdentity, request: Callable[[], Entry]) -> Refreshed:
-        """Request a token if this process gets the host lock, else wait until another process has recorded one."""
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            with self._host_lock(identity.key) as is_ours:
-                entry = self._newest(identity.key)
-                if not self._is_due(entry):
-                    return Refreshed(entry)
-                if is_ours:
-                    return self._request(identity, request, entry)
-            if entry.servable_token():
-                return Refreshed(entry)  # another process renews it, which is not waited for
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
-            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-
-    def _request(self, identity: AwsIdentity, request: Callable[[], Entry], entry: Entry) -> Refreshed:
-        """Request a token within a bounded time, and record what comes of it.
-
-        A token that arrives later is still recorded, by its own thread.
-        """
-        if entry.servable_token():
-            entry = entry.with_renewal()
-            self._record(entry)
-        started_at = time.monotonic()
-        try:
-            received = within(REQUEST_TIMEOUT_SECONDS, request)
-        except MintError as error:
-            failure = error.failure
-        except TimeoutError:
-            failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
-        else:
-            return Refreshed(received, time.monotonic() - started_at)
-        newest = self._newest(identity.key)
-        if newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
-            newest = entry.with_failure(failure)
-            self._record(newest)
-        return Refreshed(newest, time.monotonic() - started_at)
-
-    def _request_token(
-        self,
-        identity: AwsIdentity,
-        mint: Callable[[], EcrToken],
-        on_token: Callable[[EcrToken, float], object],
-    ) -> Entry:
-        started_at = time.monotonic()
-        token = mint()
-        entry = Entry.of_token(identity.key, str(identity), token)
-        self._record(entry)
-        with suppress(Exception):
-            on_token(token, time.monotonic() - started_at)
-        return entry
-
-    def _record(self, entry: Entry) -> None:
-        self._memory.put(entry)
-        if self._store is not None:
-            try:
-                self._store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until)
-            except OSError as error:
-                self._report_store(error.strerror)
 
     def _read(self, key: str) -> Entry | None:
         if self._store is None:
@@ -356,40 +127,205 @@ class TokenCache:
         # Recorded before the host started, by a later clock: how long ago cannot be known.
         return entry if entry.age() >= 0 else None
 
-    @contextmanager
-    def _host_lock(self, key: str) -> Iterator[bool]:
-        """Take the host's lock without waiting; if the folder cannot be used, each process is on its own."""
-        with ExitStack() as stack:
-            is_ours = True
-            if self._store is not None:
-                try:
-                    lock = self._store.take_lock(key) or self._replaced_lock(self._store, key)
-                    is_ours = lock is not None and stack.enter_context(lock) is not None
-                except OSError as error:
-                    self._report_store(error.strerror)
-            yield is_ours
-
-    def _replaced_lock(self, store: HostStore, key: str) -> HostLock | None:
-        """Replace the lock of a process that has held it for longer than a request may take."""
-        holder = store.lock_holder(key)
-        if holder is None or self._memory.seconds_held(key, holder) < LOCK_TIMEOUT_SECONDS:
-            return None
-        return store.replace_lock(key, holder)
-
     def _report_store(self, cause: str | None) -> None:
         if self._memory.should_warn(f"store {cause}", math.inf):
-            log(
-                logger,
-                logging.WARNING,
+            message = (
                 "The host's cache of ECR tokens (in %s) fails, so this process calls AWS more often: %s. "
-                "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder.",
-                self._store,
-                cause,
+                "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
             )
+            log(logger, logging.WARNING, message, self._store, cause)
 
+    def _refreshed(self, identity: AwsIdentity, request: Request, entry: Entry, deadline: float) -> Refreshed:
+        """Join the running refresh or start one, and wait for it, or for moments if the entry's token can be served.
 
-_TIMEOUT_FIX: Final = "Check what hangs: the network, a name server or proxy, or a source of credentials."
+        The calling thread may be interrupted at each line, by Airflow's task timeout for instance. A refresh that has
+        not started then is cancelled, and its callers try again; one that has started runs in a thread of its own.
+
+        :raises MintError: there is nothing to serve, and the refresh has not ended by the deadline
+        """
+        mine: Future[Refreshed] = Future()
+        is_servable = entry.servable_token() is not None
+        try:
+            refresh = self._memory.join(identity.key, mine)
+            if refresh is mine:
+                start_thread(partial(self._refresh, mine, identity, request), mine)
+            renewal_timeout = RENEWAL_TIMEOUT_SECONDS if refresh is mine else 0
+            refreshed = refresh.result(renewal_timeout if is_servable else max(0, deadline - time.monotonic()))
+        except CancelledError:
+            return Entry(identity.key), None
+        except FutureTimeoutError:
+            if is_servable:
+                return entry, None
+            raise MintError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS)) from None
+        except BaseException:
+            mine.cancel()
+            raise
+        return refreshed if refresh is mine else (refreshed[0], None)
+
+    def _refresh(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Request) -> Refreshed:
+        """Request a token if this process gets the host lock, else wait until another process has recorded one."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            lock = self._take_host_lock(identity.key)
+            with lock or nullcontext():
+                entry = self._newest(identity.key)
+                if not entry.is_due(self._refresh_before):
+                    return entry, None
+                if lock is not None:
+                    refresh.add_done_callback(self._remove_expired)  # when callers have their token
+                    return self._request(identity, request, entry)
+            if entry.servable_token():
+                return entry, None  # another process renews it, which is not waited for
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+    def _take_host_lock(self, key: str) -> AbstractContextManager[object] | None:
+        """Take the host's lock, if need be from a process that is stopped; None: another process is at work.
+
+        If the folder cannot be used, there is no lock, and each process is on its own.
+        """
+        if self._store is None:
+            return nullcontext()
+        try:
+            if lock := self._store.take_lock(key):
+                return lock
+            holder = self._store.lock_holder(key)
+            if holder is None or self._memory.seconds_seen(holder) < LOCK_TIMEOUT_SECONDS:
+                return None
+            return self._store.replace_lock(key, holder)
+        except OSError as error:
+            self._report_store(error.strerror)
+            return nullcontext()
+
+    def _remove_expired(self, _: object) -> None:
+        if self._store is not None:
+            with suppress(OSError):
+                self._store.remove_expired()
+
+    def _request(self, identity: AwsIdentity, request: Request, entry: Entry) -> Refreshed:
+        """Request a token within a bounded time; one that arrives later is still recorded, by its own thread."""
+        if entry.servable_token():
+            entry = entry.with_renewal()
+            self._record(entry)
+        started_at = time.monotonic()
+        try:
+            received = within(REQUEST_TIMEOUT_SECONDS, request)
+        except MintError as error:
+            failure = error.failure
+        except TimeoutError:
+            failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
+        else:
+            return received, time.monotonic() - started_at
+        newest = self._newest(identity.key)
+        if newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
+            newest = entry.with_failure(failure)
+            self._record(newest)
+        return newest, time.monotonic() - started_at
+
+    def _request_token(self, identity: AwsIdentity, mint: Mint, on_token: OnToken) -> Entry:
+        started_at = time.monotonic()
+        token = mint()
+        entry = Entry.of_token(identity.key, str(identity), token)
+        self._record(entry)
+        with suppress(Exception):
+            on_token(token, time.monotonic() - started_at)
+        return entry
+
+    def _record(self, entry: Entry) -> None:
+        self._memory.put(entry)
+        if self._store is not None:
+            try:
+                self._store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until)
+            except OSError as error:
+                self._report_store(error.strerror)
+
+    def _served(self, entry: Entry, seconds: float | None) -> Served | None:
+        """Return what a lookup is served; None if its token has got too old meanwhile, so that it has to look again.
+
+        :raises MintError: no token can be served, because AWS failed
+        """
+        token = entry.servable_token()
+        if token is None:
+            if entry.failure is None:
+                return None
+            raise MintError(entry.failure, seconds)
+        if entry.failure is None and seconds is not None:
+            return Served(token, "mint", seconds)
+        if entry.fresh_token(self._refresh_before):
+            return Served(token, "host_hit", seconds)
+        if entry.failure is not None and self._memory.should_warn(f"stale {entry.key}", WARN_EVERY_SECONDS):
+            message = "An ECR token was not renewed; it is valid for %.0f s more. %s"
+            log(logger, logging.WARNING, message, token.expires_at - entry.now(), entry.failure)
+        return Served(token, "stale", seconds)
 
 
 def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
-    return identity.failure("TimedOut", f"there was no answer within {seconds:.0f} s", _TIMEOUT_FIX)
+    fix = "Check what hangs: the network, a name server or proxy, or a source of credentials."
+    return identity.failure("TimedOut", f"there was no answer within {seconds:.0f} s", fix)
+
+
+class Memory:
+    """What one process knows, guarded by one lock that is only held for moments.
+
+    There is one for all backends of a process, because Airflow builds a backend for many lookups.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: TLRUCache[str, Entry] = TLRUCache(
+            _MOST_ENTRIES,
+            ttu=lambda _key, entry, _now: entry.useful_until,
+            timer=lambda: time.time(),  # noqa: PLW0108 - looked up when it is needed
+        )
+        #: A refresh is in it while its thread runs or a caller waits for it.
+        self._refreshes: WeakValueDictionary[str, Future[Refreshed]] = WeakValueDictionary()
+        self._seen_at: LRUCache[str, float] = LRUCache(_MOST_ENTRIES)
+        self._warned_at: LRUCache[str, float] = LRUCache(_MOST_ENTRIES)
+
+    def get(self, key: str) -> Entry | None:
+        """Return what is known under a key."""
+        try:
+            with self._lock:
+                return self._entries[key]  # takes a third of the time of get()
+        except KeyError:
+            return None
+
+    def put(self, entry: Entry) -> None:
+        """Replace what is known under the entry's key."""
+        with self._lock:
+            self._entries[entry.key] = entry
+
+    def join(self, key: str, refresh: Future[Refreshed]) -> Future[Refreshed]:
+        """Return the refresh that is running for a key: the given one if there was none."""
+        with self._lock:
+            running = self._refreshes.get(key)
+            if running is None or running.done():
+                running = self._refreshes[key] = refresh
+            return running
+
+    def seconds_seen(self, holder: str) -> float:
+        """Return for how long this process has seen a holder of a host lock, whose ID is random."""
+        now = time.monotonic()
+        with self._lock:
+            return now - self._seen_at.setdefault(holder, now)
+
+    def should_warn(self, subject: str, every: float) -> bool:
+        """Return whether a warning is due: once in ``every`` seconds for each subject."""
+        now = time.monotonic()
+        with self._lock:
+            is_due = now - self._warned_at.get(subject, -math.inf) >= every
+            if is_due:
+                self._warned_at[subject] = now
+            return is_due
+
+    def survive_forks(self) -> None:
+        """Let a child that is forked while other threads are at work begin with a free lock and no refresh."""
+        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._refreshes = WeakValueDictionary()
+        self._lock.release()
+
+
+_memory: Final = Memory()
+_memory.survive_forks()

@@ -13,13 +13,12 @@ from zlib import crc32
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.token import EcrToken
 
-#: While a renewal is running nobody else on the host starts one for this long, the time that a request may take: the
-#: process that requests may end before the request does, as tasks do.
+#: A renewal that was recorded is taken to be running for as long as a request may take: its process may have ended.
 RENEWAL_SECONDS: Final = 20.0
-#: After a failed call nobody on the host calls AWS for this long, ...
+#: After a failed call, no process of the host calls AWS for this long, ...
 BACK_OFF_SECONDS: Final = 5.0
-#: ... doubled with each further failure in a row, up to this: a fleet of ten thousand hosts then makes a fifth of the
-#: 500 calls a second that ECR allows, ...
+#: ... doubled with each further failure in a row, up to this: ten thousand hosts then make a fifth of the 500 calls a
+#: second that ECR allows, ...
 LONGEST_BACK_OFF_SECONDS: Final = 120.0
 #: ... and never more than this part of the last token's lifetime, so that short-lived tokens survive a failure.
 BACK_OFF_PART: Final = 0.1
@@ -35,12 +34,11 @@ _DECODER: Final = json.JSONDecoder(parse_int=float)  # built once, because a fir
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one call to AWS, or the last calls in a row, came to. It is never changed, only replaced.
+    """What one call to AWS, or the last calls in a row, came to.
 
     :param key: the identity's key, so that a file that was renamed is not another identity's
     :param identity: the identity in words, for people who look into the cache
-    :param token: the last token that AWS returned, if any
-    :param failure: why the last call returned none; None if it returned one
+    :param failure: why the last call returned no token; None if it returned one
     :param failures: how many calls in a row have failed
     :param is_renewing: whether the last call is still running, for all that is known
     :param recorded_at: when the last call ended or began, in seconds since the epoch, by the clock of the token's times
@@ -62,7 +60,7 @@ class Entry:
         return cls(key, identity, token, recorded_at=token.received_at, uptime=uptime())
 
     def with_renewal(self) -> Entry:
-        """Return the entry while its token, which may be served, is renewed."""
+        """Return the entry while its token is renewed."""
         return replace(self, is_renewing=True, recorded_at=self.now(), uptime=uptime())
 
     def with_failure(self, failure: MintFailure) -> Entry:
@@ -99,23 +97,9 @@ class Entry:
         token = self.token
         return token if token is not None and token.is_servable(self.now()) else None
 
-    @property
-    def back_off(self) -> float:
-        """Return for how many seconds after the last call AWS is not called again.
-
-        The jitter is derived from the entry, so that all processes of the host agree on it.
-        """
-        if self.is_renewing:
-            seconds = RENEWAL_SECONDS
-        elif self.failure is not None:
-            doublings = min(max(self.failures, 1) - 1, 10)  # far above the limit, far below an overflow
-            seconds = min(BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS)
-        else:
-            return 0.0
-        if self.token is not None:
-            seconds = min(seconds, max(0.0, self.token.lifetime * BACK_OFF_PART))
-        jitter = crc32(f"{self.key} {self.recorded_at}".encode()) / 0xFFFFFFFF
-        return seconds * (1 - jitter * BACK_OFF_JITTER_PART)
+    def is_due(self, refresh_before: float) -> bool:
+        """Return whether to call AWS: the token is not fresh, and neither a renewal nor a back-off is running."""
+        return self.fresh_token(refresh_before) is None and not self.back_off_left()
 
     def back_off_left(self) -> float:
         """Return for how many seconds more AWS is not called; 0.0 if it may be called now."""
@@ -125,12 +109,28 @@ class Entry:
         return back_off - age if 0 <= age < back_off else 0.0
 
     @property
+    def back_off(self) -> float:
+        """Return for how many seconds after the last call AWS is not called again.
+
+        The jitter is derived from the entry, so that all processes of the host agree on it.
+        """
+        if not self.is_renewing and self.failure is None:
+            return 0.0
+        doublings = min(max(self.failures, 1) - 1, 10)  # far above the limit, far below an overflow
+        back_off = min(BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS)
+        seconds = RENEWAL_SECONDS if self.is_renewing else back_off
+        if self.token is not None:
+            seconds = min(seconds, max(0.0, self.token.lifetime * BACK_OFF_PART))
+        jitter = crc32(f"{self.key} {self.recorded_at}".encode()) / 0xFFFFFFFF
+        return seconds * (1 - jitter * BACK_OFF_JITTER_PART)
+
+    @property
     def useful_until(self) -> float:
         """Return the moment from which it is of no use: the token is too old to serve, and no back-off is running.
 
         The count of failures is kept for one longest back-off more, so that the next failure is still one in a row.
         """
-        token_until = -math.inf if self.token is None else self.token.serve_until
+        token_until = -math.inf if self.token is None else self.token.expires_at - self.token.serve_margin
         if self.failure is None:
             return token_until
         return max(token_until, self.recorded_at + self.back_off + LONGEST_BACK_OFF_SECONDS)
@@ -162,17 +162,10 @@ class Entry:
             return None
 
     def _is_sound(self) -> bool:
-        """Return whether its times can be compared.
-
-        :raises TypeError: a text is not text, or a time is not a number
-        :raises ValueError: a text cannot be sent
-        """
+        """Return whether its times can be compared; raise if a text is not text. Its failure is, once it is built."""
         texts, times = [self.key, self.identity], [self.recorded_at, self.uptime]
         if self.token is not None:
-            texts += [self.token.username, self.token.password]
-            texts += [] if self.token.registry is None else [self.token.registry]
+            texts += [self.token.username, "" if self.token.registry is None else self.token.registry]
             times += [self.token.lifetime]  # finite only if both its ends are
-        if self.failure is not None:
-            texts += asdict(self.failure).values()
         "".join(texts).encode()
         return all(map(math.isfinite, times))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ecr_secrets_backend.credential_sources import Source
 
 #: What a caller may rely on; the others do not leave the package.
@@ -18,23 +17,22 @@ __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBacken
 class EcrSecretsBackendError(Exception):
     """Every exception that this package raises on purpose."""
 
+    def __post_init__(self) -> None:
+        self.args = tuple(vars(self).values())  # by which it is pickled, or made anew
 
+
+@dataclass(eq=False)
 class InvalidRegistryError(EcrSecretsBackendError, ValueError):
-    """A text that is not the host of an ECR registry.
+    """A text that is not the host of an ECR registry."""
 
-    :param problem: what is wrong with the host
-    :param remedy: what would be right
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+    problem: str
+    remedy: str
 
     def __str__(self) -> str:
         return one_line(f"The registry's host {self.problem}; {self.remedy}")
 
 
+@dataclass(eq=False)
 class ConfigurationError(EcrSecretsBackendError, ValueError):
     """A kwarg of the backend that cannot be right; raised while the backend is built.
 
@@ -43,18 +41,12 @@ class ConfigurationError(EcrSecretsBackendError, ValueError):
     :param remedy: what would be right
     """
 
-    def __init__(self, path: str, problem: str, remedy: str) -> None:
-        super().__init__(path, problem, remedy)
-        self.path = path
-        self.problem = problem
-        self.remedy = remedy
+    path: str
+    problem: str
+    remedy: str
 
     def __str__(self) -> str:
         return one_line(f"{self.path} {self.problem}; {self.remedy}")
-
-
-#: Characters that each text of a failure may have. It is logged, and stored for the other processes of the host.
-_LIMITS: Final[Mapping[str, int]] = {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +70,25 @@ class MintFailure:
     remedy: str
 
     def __post_init__(self) -> None:
-        for name, limit in _LIMITS.items():
+        limits = {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}
+        for name, limit in limits.items():
             object.__setattr__(self, name, one_line(getattr(self, name), limit))
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.remedy}"
 
 
+@dataclass(eq=False)
 class MintError(EcrSecretsBackendError):
     """AWS returned no token.
 
-    :param failure: why
     :param request_seconds: how long the caller's own request took; None: it made none
     :param sources: what each source of credentials said, where that is known
     """
 
-    def __init__(
-        self, failure: MintFailure, request_seconds: float | None = None, sources: tuple[Source, ...] = ()
-    ) -> None:
-        super().__init__(failure, request_seconds, sources)
-        self.failure = failure
-        self.request_seconds = request_seconds
-        self.sources = sources
+    failure: MintFailure
+    request_seconds: float | None = None
+    sources: tuple[Source, ...] = ()
 
     def __str__(self) -> str:
         return str(self.failure)
@@ -124,24 +113,15 @@ class ConnectionUnavailableError(EcrSecretsBackendError):
         return type(self), (self.conn_id, self.failure)
 
 
-_WORD: Final = re.compile(r"\S+")
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    """Return a text that others wrote as one printable line, without the logins in its URLs.
-
-    :param limit: the most characters that are returned; None: all
-    """
-    text = _WORD.sub(_without_login, text)
-    if limit is not None:
-        text = text[: limit + 1]
+def one_line(text: str, limit: int = sys.maxsize) -> str:
+    """Return at most so many characters of a text that others wrote, as a printable line without the logins of URLs."""
+    text = re.sub(r"\S+", _without_login, text)[: limit + 1]
     line = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
-    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _without_login(match: re.Match[str]) -> str:
-    word = match[0]
-    start, end = word.find("://") + len("://"), word.rfind("@")
-    return f"{word[:start]}***{word[end:]}" if len("://") <= start <= end else word
+def _without_login(word: re.Match[str]) -> str:
+    scheme, mark, rest = word[0].partition("://")
+    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if mark and "@" in rest else word[0]

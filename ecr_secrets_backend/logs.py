@@ -10,9 +10,6 @@ if TYPE_CHECKING:
 
 
 def log(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
-    """Log a line, and raise nothing.
-
-    :param level: such as ``logging.WARNING``
-    """
+    """Log a line, and raise nothing."""
     with suppress(Exception):
         logger.log(level, message, *arguments, stacklevel=2)

@@ -22,13 +22,9 @@ JITTER_PART: Final = 0.1
 class EcrToken:
     """A login for every registry that one AWS identity may reach in one region.
 
-    Times are seconds since the epoch.
+    Times are seconds since the epoch, by the clock of the host that received it.
 
-    :param username: the user name, ``AWS`` today
-    :param password: the token itself; in no repr
     :param registry: host of the default registry of the identity's account; None for ECR Public, which names none
-    :param received_at: when this host received it
-    :param expires_at: when AWS rejects it
     """
 
     username: str
@@ -52,33 +48,19 @@ class EcrToken:
         """Return for how many seconds before it expires it is not served."""
         return min(SERVE_MARGIN_SECONDS, self.lifetime * SERVE_MARGIN_PART)
 
-    @property
-    def serve_until(self) -> float:
-        """Return the moment from which it is not served."""
-        return self.expires_at - self.serve_margin
-
     def is_servable(self, now: float) -> bool:
         """Return whether it may be served.
 
         A token from the future was received before the host restarted and its clock was set back. How old it is cannot
-        be known, so it is not served.
-
-        :param now: seconds since the epoch
+        be known, so it is not served. Within the margin it is, because it cannot have expired.
         """
-        return self.received_at - self.serve_margin <= now < self.serve_until
+        return self.received_at <= now + self.serve_margin < self.expires_at
 
     def renewal_at(self, refresh_before: float) -> float:
-        """Return the moment from which it is due for renewal.
-
-        :param refresh_before: seconds before ``expires_at``; the jitter comes on top
-        """
+        """Return the moment from which it is due for renewal: so many seconds before it expires, and the jitter."""
         early = min(refresh_before * (1 + self.jitter * JITTER_PART), self.lifetime * EARLIEST_RENEWAL_PART)
         return self.expires_at - early
 
     def is_fresh(self, now: float, refresh_before: float) -> bool:
-        """Return whether it may be served and is not due for renewal.
-
-        :param now: seconds since the epoch
-        :param refresh_before: as for :meth:`renewal_at`
-        """
+        """Return whether it may be served and is not due for renewal."""
         return self.is_servable(now) and now < self.renewal_at(refresh_before)
