@@ -104,9 +104,10 @@ class TokenCache:
 
     def _newest(self, key: str) -> Entry:
         """Return what the process or the host knows, whichever is newer."""
-        known, found = self._memory.get(key), self._read(key)
-        if found is None or (known is not None and known.age() <= found.age()):
-            return known or Entry(key)
+        known, found = self._memory.get(key) or Entry(key), self._read(key)
+        # Below 0, it was recorded before the host started, by a later clock: how long ago cannot be known.
+        if found is None or not 0 <= found.age() < known.age():
+            return known
         self._memory.put(found)
         return found
 
@@ -121,11 +122,10 @@ class TokenCache:
         if text is None:
             return None
         entry = Entry.from_json(text)
-        if entry is None or entry.key != key:
-            self._report_store("a file of the cache is damaged, or of another version")
-            return None
-        # Recorded before the host started, by a later clock: how long ago cannot be known.
-        return entry if entry.age() >= 0 else None
+        if entry is not None and entry.key == key:
+            return entry
+        self._report_store("a file of the cache is damaged, or of another version")
+        return None
 
     def _report_store(self, cause: str | None) -> None:
         if self._memory.should_warn(f"store {cause}", math.inf):

@@ -114,11 +114,13 @@ class Entry:
 
         The jitter is derived from the entry, so that all processes of the host agree on it.
         """
-        if not self.is_renewing and self.failure is None:
+        if self.is_renewing:
+            seconds = RENEWAL_SECONDS
+        elif self.failure is not None:
+            doublings = min(self.failures - 1, 10)  # far above the limit, far below an overflow
+            seconds = min(BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS)
+        else:
             return 0.0
-        doublings = min(max(self.failures, 1) - 1, 10)  # far above the limit, far below an overflow
-        back_off = min(BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS)
-        seconds = RENEWAL_SECONDS if self.is_renewing else back_off
         if self.token is not None:
             seconds = min(seconds, max(0.0, self.token.lifetime * BACK_OFF_PART))
         jitter = crc32(f"{self.key} {self.recorded_at}".encode()) / 0xFFFFFFFF

@@ -969,6 +969,17 @@ class TestForksAndThreads:
         assert os.waitpid(child, 0) == (child, 0)
         assert memory.join("key", Future()) is running
 
+    def test_a_refresh_that_was_interrupted_before_it_started_is_not_joined(self) -> None:
+        """However it was interrupted: its callers, and the next ones, begin anew."""
+        memory = Memory()
+        interrupted: Future[Any] = Future()
+        memory.join("key", interrupted)
+        interrupted.cancel()
+        next_one: Future[Any] = Future()
+
+        assert memory.join("key", next_one) is next_one
+        assert memory.join("key", Future()) is next_one
+
     def test_a_process_that_may_have_no_more_threads_requests_without(
         self, aws: Aws, new_process: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
     ) -> None:
