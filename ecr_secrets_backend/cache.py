@@ -99,8 +99,11 @@ class TokenCache:
             entry, seconds = self._newest(identity.key), None
             if entry.is_due(self._refresh_before):
                 entry, seconds = self._refreshed(identity, request, entry, deadline)
-            if served := self._served(entry, seconds):
-                return served
+            if token := entry.servable_token():
+                return Served(token, self._source(token, entry, seconds), seconds)
+            if entry.failure is not None:
+                raise MintError(entry.failure, seconds)
+            # What there was has got too old meanwhile, or another caller was interrupted: look again.
 
     def _newest(self, key: str) -> Entry:
         """Return what the process or the host knows, whichever is newer."""
@@ -239,24 +242,16 @@ class TokenCache:
             except OSError as error:
                 self._report_store(error.strerror)
 
-    def _served(self, entry: Entry, seconds: float | None) -> Served | None:
-        """Return what a lookup is served; None if its token has got too old meanwhile, so that it has to look again.
-
-        :raises MintError: no token can be served, because AWS failed
-        """
-        token = entry.servable_token()
-        if token is None:
-            if entry.failure is None:
-                return None
-            raise MintError(entry.failure, seconds)
+    def _source(self, token: EcrToken, entry: Entry, seconds: float | None) -> Source:
+        """Return where a token comes from; if AWS fails, so that it was not renewed, warn of that."""
         if entry.failure is None and seconds is not None:
-            return Served(token, "mint", seconds)
+            return "mint"
         if entry.fresh_token(self._refresh_before):
-            return Served(token, "host_hit", seconds)
+            return "host_hit"
         if entry.failure is not None and self._memory.should_warn(f"stale {entry.key}", WARN_EVERY_SECONDS):
             message = "An ECR token was not renewed; it is valid for %.0f s more. %s"
             log(logger, logging.WARNING, message, token.expires_at - entry.now(), entry.failure)
-        return Served(token, "stale", seconds)
+        return "stale"
 
 
 def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
