@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from weakref import WeakValueDictionary
@@ -23,7 +24,7 @@ from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from ecr_secrets_backend.host_store import HostStore
@@ -115,28 +116,27 @@ class TokenCache:
         return found
 
     def _read(self, key: str) -> Entry | None:
-        if self._store is None:
-            return None
-        try:
-            text = self._store.read(f"{key}.json")
-        except OSError as error:
-            self._report_store(error.strerror)
-            return None
-        if text is None:
-            return None
-        entry = Entry.from_json(text)
-        if entry is not None and entry.key == key:
-            return entry
-        self._report_store("a file of the cache is damaged, or of another version")
+        with self._failures_reported():
+            text = None if self._store is None else self._store.read(f"{key}.json")
+            if text is not None:
+                entry = Entry.from_json(text)
+                if entry is not None and entry.key == key:
+                    return entry
+                raise OSError(errno.EBADMSG, "a file of the cache is damaged, or of another version")
         return None
 
-    def _report_store(self, cause: str | None) -> None:
-        if self._memory.should_warn(f"store {cause}", math.inf):
-            message = (
-                "The host's cache of ECR tokens (in %s) fails, so this process calls AWS more often: %s. "
-                "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
-            )
-            log(logger, logging.WARNING, message, self._store, cause)
+    @contextmanager
+    def _failures_reported(self) -> Iterator[None]:
+        """Go on without the host's folder if it fails, and report each of its failures once."""
+        try:
+            yield
+        except OSError as error:
+            if self._memory.should_warn(f"store {error.strerror}", math.inf):
+                message = (
+                    "The host's cache of ECR tokens (in %s) fails, so this process calls AWS more often: %s. "
+                    "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
+                )
+                log(logger, logging.WARNING, message, self._store, error.strerror)
 
     def _refreshed(self, identity: AwsIdentity, request: Request, entry: Entry, deadline: float) -> Refreshed:
         """Join the running refresh or start one, and wait for it, or for moments if the entry's token can be served.
@@ -189,16 +189,14 @@ class TokenCache:
         """
         if self._store is None:
             return nullcontext()
-        try:
+        with self._failures_reported():
             if lock := self._store.take_lock(key):
                 return lock
             holder = self._store.lock_holder(key)
             if holder is None or self._memory.seconds_seen(holder) < LOCK_TIMEOUT_SECONDS:
                 return None
             return self._store.replace_lock(key, holder)
-        except OSError as error:
-            self._report_store(error.strerror)
-            return nullcontext()
+        return nullcontext()
 
     def _remove_expired(self, _: object) -> None:
         if self._store is not None:
@@ -237,10 +235,8 @@ class TokenCache:
     def _record(self, entry: Entry) -> None:
         self._memory.put(entry)
         if self._store is not None:
-            try:
+            with self._failures_reported():
                 self._store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until)
-            except OSError as error:
-                self._report_store(error.strerror)
 
     def _source(self, token: EcrToken, entry: Entry, seconds: float | None) -> Source:
         """Return where a token comes from; if AWS fails, so that it was not renewed, warn of that."""
