@@ -190,12 +190,7 @@ class TokenCache:
         if self._store is None:
             return nullcontext()
         with self._failures_reported():
-            if lock := self._store.take_lock(key):
-                return lock
-            holder = self._store.lock_holder(key)
-            if holder is None or self._memory.seconds_seen(holder) < LOCK_TIMEOUT_SECONDS:
-                return None
-            return self._store.replace_lock(key, holder)
+            return self._store.take_lock(key, lambda holder: self._memory.seconds_seen(holder) >= LOCK_TIMEOUT_SECONDS)
         return nullcontext()
 
     def _remove_expired(self, _: object) -> None:

@@ -1,4 +1,4 @@
-"""Locks between the processes of one user on one host, of which a stopped holder's can be replaced."""
+"""Locks between the processes of one user on one host, of which a stopped holder's is replaced."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import errno
 import fcntl
 import os
 import secrets
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from ecr_secrets_backend.private_files import get_status, make_file, open_file, remove
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
-    from ecr_secrets_backend.private_files import Descriptor
+    from ecr_secrets_backend.private_files import Descriptor, PrivateFolder
 
 #: What opening a link, a folder, a socket, an unsafe file or one without permissions fails with.
 _NOT_OUR_FILE: Final = (errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES)
-#: Another process may make, remove or replace the lock file meanwhile: once at its start, seldom again.
-_TRIES: Final = 3
-_HOLDER_BYTES: Final = 32
+_ID_BYTES: Final = 32
 
 _locked_files: Final[WeakSet[Descriptor]] = WeakSet()
 
@@ -29,21 +27,32 @@ _locked_files: Final[WeakSet[Descriptor]] = WeakSet()
 class HostLock:
     """A lock that this process holds. The kernel releases it when the process ends, however it ends.
 
-    :param file: the lock file
+    :param name: the lock file's name; the holder writes a random ID into the file
+    :raises BlockingIOError: another process holds it
+    :raises FileExistsError, FileNotFoundError: another process makes or removes the file at this moment
     """
 
-    def __init__(self, file: Descriptor) -> None:
-        self._files = [file]
+    def __init__(self, folder: PrivateFolder, name: str) -> None:
+        self._files: list[Descriptor] = []
         self._process_id = os.getpid()
+        file = _open_lock_file(folder, name)
+        self._files.append(file)
         _locked_files.add(file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(file.fileno(), secrets.token_hex(_ID_BYTES // 2).encode(), 0)
+            if not os.path.samestat(folder.get_status(name), os.fstat(file.fileno())):
+                raise FileNotFoundError  # noqa: TRY301 - handled like the same one of ``get_status``
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Release the lock. Of several calls, also from several threads, the first one does."""
-        if self._files:
-            with suppress(IndexError), self._files.pop() as file:  # IndexError: another thread was faster
-                if os.getpid() == self._process_id:
-                    # A child that was forked meanwhile shares the lock, so closing the file would not release it.
-                    fcntl.flock(file, fcntl.LOCK_UN)
+        with suppress(IndexError), self._files.pop() as file:
+            if os.getpid() == self._process_id:
+                # A child that was forked meanwhile shares the lock, so closing the file would not release it.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def __enter__(self) -> Self:
         return self
@@ -55,98 +64,46 @@ class HostLock:
         self.release()
 
 
-def take_lock(name: str, folder: Descriptor) -> HostLock | None:
-    """Take a lock without waiting, and write a new ID into its file.
+def take_lock(
+    folder: PrivateFolder, name: str, is_stopped: Callable[[str], bool] = lambda _holder: False
+) -> HostLock | None:
+    """Take a lock without waiting; None if another process holds, makes or removes it at this moment.
 
-    :param name: the lock file's name
-    :return: the lock; None if another process holds it
+    :param is_stopped: returns whether the holder with an ID is stopped or hangs, so that its lock is replaced; of
+        several processes that replace it, one gets it
     """
-    for _ in range(_TRIES):
-        with ExitStack() as stack, suppress(FileExistsError):
-            file = _open_lock(name, folder)
-            lock = stack.enter_context(HostLock(file))
-            try:
-                _lock(file)
-            except BlockingIOError:
-                return None
-            if _has_name(file, name, folder):
-                stack.pop_all()
-                return lock
-    return None
-
-
-def replace_lock(name: str, holder: str, folder: Descriptor) -> HostLock | None:
-    """Put a new lock file, which this process has locked, in the place of one whose holder is stopped.
-
-    :param name: the lock file's name
-    :param holder: the ID of the holder that is stopped
-    :return: the lock; None if the file shows another ID by now, or another process replaces it at this moment
-    """
-    guard = take_lock(f"{name.removesuffix('.lock')}.replacing.lock", folder)
-    if guard is None:
+    try:
+        return HostLock(folder, f"{name}.lock")
+    except (FileExistsError, FileNotFoundError):
         return None
-    temporary = f"{name}.{secrets.token_hex()}.tmp"
-    with guard, ExitStack() as stack:
-        file = make_file(temporary, os.O_RDWR, folder)
-        stack.callback(_discard, temporary, folder)
-        lock = stack.enter_context(HostLock(file))
-        _lock(file)
-        if read_holder(name, folder) != holder:
+    except BlockingIOError:
+        holder = _read_holder(folder, name)
+        if not holder or not is_stopped(holder):
             return None
-        if released := take_lock(name, folder):
-            return released
-        os.replace(temporary, name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
-        stack.pop_all()
-        return lock
+    with take_lock(folder, f"{name}.replacing") or nullcontext() as guard:
+        if guard is None or _read_holder(folder, name) != holder:
+            return None  # another process replaces it, or has done so
+        folder.remove(f"{name}.lock")
+        return take_lock(folder, name)
 
 
-def read_holder(name: str, folder: Descriptor) -> str | None:
-    """Return the ID that a lock's last holder wrote into its file; None if there is none."""
+def _read_holder(folder: PrivateFolder, name: str) -> str:
+    """Return the ID that a lock's last holder wrote into its file; empty if it was stopped before."""
+    with suppress(FileNotFoundError), folder.open_file(f"{name}.lock", os.O_RDONLY) as file:
+        return os.read(file.fileno(), _ID_BYTES).decode(errors="replace")
+    return ""
+
+
+def _open_lock_file(folder: PrivateFolder, name: str) -> Descriptor:
+    """Open a lock file, or make it; anything else that stands in its place is removed."""
     try:
-        with open_file(name, os.O_RDONLY, folder) as file:
-            holder = os.read(file.fileno(), _HOLDER_BYTES)
-    except FileNotFoundError:
-        return None
-    return holder.decode(errors="replace") if len(holder) == _HOLDER_BYTES else None
-
-
-def _open_lock(name: str, folder: Descriptor) -> Descriptor:
-    """Open a lock file; anything else that stands in its place is removed.
-
-    :raises FileExistsError: another process has just made it
-    """
-    try:
-        return open_file(name, os.O_RDWR, folder)
+        return folder.open_file(name, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if error.errno in _NOT_OUR_FILE:
-            with suppress(FileNotFoundError):
-                remove(name, folder)
-        elif error.errno != errno.ENOENT:
+        if error.errno not in _NOT_OUR_FILE:
             raise
-    return make_file(name, os.O_RDWR, folder)
-
-
-def _lock(file: Descriptor) -> None:
-    """Lock a file and write a new ID into it.
-
-    :raises BlockingIOError: another process has locked it
-    """
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.pwrite(file.fileno(), secrets.token_hex(_HOLDER_BYTES // 2).encode(), 0)
-
-
-def _has_name(file: Descriptor, name: str, folder: Descriptor) -> bool:
-    """Return whether a file is still found under its name: another process may have removed or replaced it."""
-    try:
-        status = get_status(name, folder)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(status, os.fstat(file.fileno()))
-
-
-def _discard(name: str, folder: Descriptor) -> None:
-    with suppress(OSError):
-        remove(name, folder)
+    with suppress(FileNotFoundError):
+        folder.remove(name)
+    return folder.make_file(name)
 
 
 def _close_inherited_locks() -> None:

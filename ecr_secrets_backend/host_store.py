@@ -8,25 +8,11 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend import host_lock
 from ecr_secrets_backend.logs import log
-from ecr_secrets_backend.private_files import (
-    LARGEST_FILE_BYTES,
-    Descriptor,
-    PermissionsIgnoredError,
-    can_make_folder,
-    find_problem,
-    get_mode,
-    get_status,
-    make_file,
-    make_folders,
-    open_file,
-    open_folder,
-    remove,
-)
+from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgnoredError, PrivateFolder, find_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
 FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
 #: Memory first: a token need not outlive the host, and a read costs microseconds.
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder in it is private, or refused
 #: Not tempfile.gettempdir(), which falls back to the working directory.
-_TEMP_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP")
 _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
 
 #: A writer needs milliseconds, so that an older temporary file is that of a writer that was killed.
@@ -51,39 +34,11 @@ _LEFTOVER_SECONDS: Final = 60.0
 _warned: Final[dict[str, object]] = {}
 
 
-class StoredFile(NamedTuple):
-    """A file of the folder.
-
-    :param size: in bytes
-    :param problem: why it is refused; None if it is not
-    """
-
-    name: str
-    size: int
-    problem: str | None
-
-
-class Survey(NamedTuple):
-    """The folder, as it was found.
-
-    :param path: where it is, or where the next lookup makes it; None if no place can be used
-    :param mode: its permissions; None if it does not exist yet
-    :param files: all files in it
-    :param refused: the places before it that cannot be used, each with the reason
-    """
-
-    path: str | None
-    mode: int | None
-    files: tuple[StoredFile, ...]
-    refused: tuple[str, ...]
-
-
 class HostStore:
-    """Named files in a folder of mode 0700, each of mode 0600 and owned by this process's user.
+    """Named files and locks in a private folder, in the first of several places that can be used.
 
     Every operation opens the folder anew and works relative to it, so the folder may be deleted or replaced at any
-    time. The folder is in the first of several places that can be used: ``cache_dir``, ``$XDG_RUNTIME_DIR``,
-    ``/dev/shm``, the temp folders. Every operation raises OSError if there is none.
+    time. Every operation raises OSError if no place can be used.
 
     :param cache_dir: the first place; None: one of the others
     """
@@ -91,107 +46,87 @@ class HostStore:
     def __init__(self, cache_dir: str | None) -> None:
         self._cache_dir = cache_dir
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's content; None if there is no such file.
+    def __str__(self) -> str:
+        return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
 
-        :raises UnsafeFileError: another user may have written the file, or may read it
-        """
-        with self._open_folder() as folder:
-            try:
-                file = open_file(name, os.O_RDONLY, folder)
-            except FileNotFoundError:
-                return None
-        with file:
+    def places(self) -> Iterator[tuple[str, bool]]:
+        """Yield where the folder may be, in order of preference, each with whether its missing parents are made."""
+        name = FOLDER_NAME.format(uid=os.geteuid())
+        if self._cache_dir is not None:
+            yield os.path.join(self._cache_dir, name), True
+        temp_folders = *map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), *_TEMP_FOLDERS
+        for parent in (os.environ.get("XDG_RUNTIME_DIR"), _SHARED_MEMORY, *temp_folders):
+            if parent and os.path.isabs(parent):
+                yield os.path.join(parent, name), False
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content; None if there is no such file."""
+        with self._open_folder() as folder, suppress(FileNotFoundError), folder.open_file(name, os.O_RDONLY) as file:
             return os.read(file.fileno(), LARGEST_FILE_BYTES)
+        return None
 
     def write(self, name: str, content: bytes, useful_until: float) -> None:
         """Replace a file atomically: a reader gets the whole of the old or of the new one.
 
         :param useful_until: the time from which any process may remove it, in seconds since the epoch
-        :raises OSError: with EFBIG if the content is larger than a reader accepts
         """
         if len(content) > LARGEST_FILE_BYTES:
             raise OSError(errno.EFBIG, f"{len(content):,} bytes are too large for the cache", name)
-        self._in_folder(partial(_replace_file, name, content, useful_until))
+        with self._open_folder() as folder:
+            for leftover in os.listdir(folder.fileno()):  # of a killed writer: its successor holds the lock now
+                if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
+                    with suppress(OSError):
+                        folder.remove(leftover)
+            temporary = f"{name}.{secrets.token_hex()}.tmp"
+            # Not found: the folder has just been deleted, or another writer has removed the file, and writes its own.
+            with suppress(FileNotFoundError), folder.make_file(temporary) as file:
+                try:
+                    unwritten = memoryview(content)
+                    while unwritten:
+                        unwritten = unwritten[os.write(file.fileno(), unwritten) :]
+                    os.utime(file.fileno(), (useful_until, useful_until))
+                    file.close()  # a network file system reports here what it could not write
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        os.rmdir(name, dir_fd=folder.fileno())  # no file replaces a folder
+                    os.replace(temporary, name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
+                except BaseException:
+                    with suppress(OSError):
+                        folder.remove(temporary)
+                    raise
+
+    def delete(self, name: str) -> bool:
+        """Delete a file, and return whether there was one."""
+        with self._open_folder() as folder, suppress(FileNotFoundError):
+            folder.remove(name)
+            return True
+        return False
 
     def remove_expired(self) -> None:
         """Remove what is of no use any more: expired files, locks without a file, and what killed writers left."""
         with self._open_folder() as folder:
-            names = os.listdir(folder.fileno())
+            names = {*os.listdir(folder.fileno())}
             for name in names:
+                key, _, kind = name.rpartition(".")
                 with suppress(OSError):
-                    if name.endswith(".tmp") and _is_leftover(name, folder):
-                        remove(name, folder)
-            for key in {name.rpartition(".")[0] for name in names if name.endswith((".json", ".lock"))}:
-                with suppress(OSError):
-                    _remove_if_expired(key, folder)
+                    if kind == "json" or (kind == "lock" and f"{key}.json" not in names):
+                        _remove_if_expired(folder, key)
+                    elif kind == "tmp":
+                        status = folder.get_status(name)
+                        if find_problem(status) or status.st_ctime < time.time() - _LEFTOVER_SECONDS:
+                            folder.remove(name)
 
-    def take_lock(self, name: str) -> HostLock | None:
-        """Take a lock without waiting; None if another process holds it."""
-        return self._in_folder(partial(host_lock.take_lock, f"{name}.lock"))
-
-    def lock_holder(self, name: str) -> str | None:
-        """Return the random ID that the last holder wrote into the lock file; None if there is none."""
-        return self._in_folder(partial(host_lock.read_holder, f"{name}.lock"))
-
-    def replace_lock(self, name: str, holder: str) -> HostLock | None:
-        """Take a lock from a holder that is stopped or hangs. Of several processes that try at once, one gets it.
-
-        :param holder: the holder's ID, from :meth:`lock_holder`
-        :return: the lock; None if it has another holder by now, or another process replaces it at this moment
-        """
-        return self._in_folder(partial(host_lock.replace_lock, f"{name}.lock", holder))
-
-    def delete(self, name: str) -> bool:
-        """Delete a file, and return whether there was one. A process that has opened it still reads the whole."""
-        with self._open_folder() as folder:
-            try:
-                remove(name, folder)
-            except FileNotFoundError:
-                return False
-        return True
-
-    def survey(self) -> Survey:
-        """Look at the folder that lookups use, without making or changing anything."""
-        refused: list[str] = []
-        expected = Survey(None, None, (), ())
-        for path, make in self._places():
-            try:
-                with Descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
-                    found = Survey(path, get_mode(folder), tuple(_list_files(folder)), tuple(refused))
-            except FileNotFoundError:  # noqa: PERF203 - there are eight places at the most
-                if can_make_folder(path, make):
-                    expected = expected if expected.path else Survey(path, None, (), tuple(refused))
-                    if make is make_folders:  # in cache_dir, which lookups prefer to any folder that exists
-                        break
-                elif make is make_folders:
-                    refused.append(f"{path}: cannot be made")
-            except OSError as error:
-                refused.append(f"{path}: {error.strerror}")
-            else:
-                if found.files or not (found.mode or 0) & 0o077:
-                    return found
-                # Empty and open: lookups leave it so if the file system ignores permissions, and use the next place.
-                expected = expected if expected.mode else found
-                refused.append(f"{path}: open to other users")
-        return expected if expected.path else expected._replace(refused=tuple(refused))
-
-    def __str__(self) -> str:
-        """Return the places in words."""
-        return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
-
-    def _in_folder(self, work: Callable[[Descriptor], Result]) -> Result:
-        """Work in the folder, and in the next place if files turn out not to be private there."""
+    def take_lock(self, name: str, is_stopped: Callable[[str], bool] = lambda _holder: False) -> HostLock | None:
+        """Take a lock, as ``host_lock.take_lock`` does."""
         while True:
-            with self._open_folder() as folder, suppress(PermissionsIgnoredError):
-                return work(folder)
+            with self._open_folder() as folder, suppress(PermissionsIgnoredError):  # then in the next place
+                return host_lock.take_lock(folder, name, is_stopped)
 
-    def _open_folder(self) -> Descriptor:
+    def _open_folder(self) -> PrivateFolder:
         first_problem: OSError | None = None
-        for path, make in self._places():
+        for path, makes_parents in self.places():
             try:
-                folder = open_folder(path, make)
-            except OSError as error:  # noqa: PERF203 - as above
+                folder = PrivateFolder(path, makes_parents=makes_parents)
+            except OSError as error:  # noqa: PERF203 - there are eight places at the most
                 first_problem = first_problem or error
             else:
                 if first_problem and self._cache_dir:
@@ -199,91 +134,28 @@ class HostStore:
                 return folder
         raise first_problem or OSError()
 
-    def _places(self) -> Iterator[tuple[str, Callable[[str, int], None]]]:
-        """Yield where the folder may be, in order of preference, each with what makes it."""
-        name = FOLDER_NAME.format(uid=os.geteuid())
-        if self._cache_dir is not None:
-            yield os.path.join(self._cache_dir, name), make_folders
-        temp_folders = (*map(os.environ.get, _TEMP_VARIABLES), *_TEMP_FOLDERS)
-        for parent in (os.environ.get("XDG_RUNTIME_DIR"), _SHARED_MEMORY, *temp_folders):
-            if parent and os.path.isabs(parent):
-                yield os.path.join(parent, name), os.mkdir
-
 
 def _warn_once(cache_dir: str, problem: OSError, path: str) -> None:
     if _warned.setdefault(cache_dir, mark := object()) is mark:
-        log(
-            logger,
-            logging.WARNING,
+        message = (
             "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
-            "Make cache_dir with mode 1777, on a file system that keeps permissions.",
-            cache_dir,
-            problem.strerror,
-            path,
+            "Make cache_dir with mode 1777, on a file system that keeps permissions."
         )
+        log(logger, logging.WARNING, message, cache_dir, problem.strerror, path)
 
 
-def _replace_file(name: str, content: bytes, useful_until: float, folder: Descriptor) -> None:
-    for leftover in os.listdir(folder.fileno()):  # of a killed writer: its successor holds the lock now
-        if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
-            with suppress(OSError):
-                remove(leftover, folder)
-    temporary = f"{name}.{secrets.token_hex()}.tmp"
-    with make_file(temporary, os.O_WRONLY, folder) as file:
-        try:
-            unwritten = memoryview(content)
-            while unwritten:
-                unwritten = unwritten[os.write(file.fileno(), unwritten) :]
-            os.utime(file.fileno(), (useful_until, useful_until))
-            file.close()  # a network file system reports here what it could not write
-            _rename(temporary, name, folder)
-        except FileNotFoundError:
-            pass  # the folder has just been deleted, or another writer has removed the file, and writes its own
-        except BaseException:
-            with suppress(OSError):
-                remove(temporary, folder)
-            raise
-
-
-def _rename(old: str, new: str, folder: Descriptor) -> None:
-    """Rename a file, in the place of a file, a link or an empty folder."""
-    directory = folder.fileno()
-    try:
-        os.replace(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-    except IsADirectoryError:
-        os.rmdir(new, dir_fd=directory)
-        os.replace(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-
-
-def _is_leftover(name: str, folder: Descriptor) -> bool:
-    """Return whether no writer needs a temporary file any more."""
-    status = get_status(name, folder)
-    return find_problem(status) is not None or status.st_ctime < time.time() - _LEFTOVER_SECONDS
-
-
-def _remove_if_expired(key: str, folder: Descriptor) -> None:
+def _remove_if_expired(folder: PrivateFolder, key: str) -> None:
     """Remove a key's file and lock if the file has expired or does not exist, and nobody holds the lock."""
-    if not _is_expired(f"{key}.json", folder):
-        return
-    lock = host_lock.take_lock(f"{key}.lock", folder)
-    if lock is None:
-        return
-    with lock:
-        if _is_expired(f"{key}.json", folder):  # still: another process may have renewed it
-            with suppress(FileNotFoundError):
-                remove(f"{key}.json", folder)
-            remove(f"{key}.lock", folder)
+    if _is_expired(folder, key) and (lock := host_lock.take_lock(folder, key)):
+        with lock:
+            if _is_expired(folder, key):  # still: another process may have renewed it
+                with suppress(FileNotFoundError):
+                    folder.remove(f"{key}.json")
+                folder.remove(f"{key}.lock")
 
 
-def _is_expired(name: str, folder: Descriptor) -> bool:
+def _is_expired(folder: PrivateFolder, key: str) -> bool:
     try:
-        return get_status(name, folder).st_mtime <= time.time()
+        return folder.get_status(f"{key}.json").st_mtime <= time.time()
     except FileNotFoundError:
         return True
-
-
-def _list_files(folder: Descriptor) -> Iterator[StoredFile]:
-    for name in sorted(os.listdir(folder.fileno())):
-        with suppress(FileNotFoundError):  # it has just been replaced
-            status = get_status(name, folder)
-            yield StoredFile(name, status.st_size, find_problem(status))

@@ -10,8 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Self
 
 #: A token has some 3 kB, "size not fixed". A larger file is not ours, and is not read.
@@ -19,7 +17,6 @@ LARGEST_FILE_BYTES: Final = 64 * 1024
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
 _OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking: a pipe in the place of a file would block
 
 #: Folders whose files turned out not to be private, though the folders are.
@@ -31,23 +28,19 @@ class UnsafeFileError(OSError):
 
 
 class PermissionsIgnoredError(UnsafeFileError):
-    """The file system does not keep permissions, so that other users may read what is written there.
-
-    :param path: the folder
-    """
+    """A folder on a file system that does not keep permissions: other users may read what is written there."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EPERM, "the file system ignores permissions", path)
 
 
 class Descriptor:
-    """An open file or folder.
+    """An open file or folder, closed at the latest when nothing refers to the object.
 
-    A signal handler may raise an exception at any moment, as that of Airflow's task timeout does. So the object holds
-    the number from the start, and closes it at the latest when nothing refers to the object.
+    A signal handler may raise an exception at any moment, as that of Airflow's task timeout does. So opening it and
+    storing its number is one step of the interpreter, and so is removing the number and closing it.
 
     :param path: the path, relative to ``folder`` if that is given
-    :param flags: how to open it, as for ``os.open``
     """
 
     _numbers: list[int] = []  # noqa: RUF012 - empty until it is open, and never changed
@@ -56,7 +49,6 @@ class Descriptor:
         self._numbers: list[int] = []
         self.path = path
         open_there = partial(os.open, dir_fd=None if folder is None else folder.fileno())
-        # Open and store, and pop and close below, are one step of the interpreter: no signal handler runs in between.
         self._numbers.extend(map(open_there, [path], [flags | _OPEN_SAFELY], [_FILE_MODE]))
 
     def fileno(self) -> int:
@@ -65,9 +57,8 @@ class Descriptor:
 
     def close(self) -> None:
         """Close it. Of several calls, also from several threads, the first one does."""
-        if self._numbers:
-            with suppress(IndexError):  # there is none left
-                list(map(os.close, iter(self._numbers.pop, None)))
+        with suppress(IndexError):  # there is no number left
+            list(map(os.close, iter(self._numbers.pop, None)))
 
     def __enter__(self) -> Self:
         return self
@@ -79,108 +70,63 @@ class Descriptor:
         self.close()
 
 
-def open_folder(path: str, make: Callable[[str, int], None]) -> Descriptor:
-    """Open a private folder.
+class PrivateFolder(Descriptor):
+    """A folder of mode 0700 that belongs to this user: made if it does not exist, and closed to other users if need be.
 
-    The folder is made if it does not exist. If it is open to other users, it is closed to them first.
-
-    :param path: the folder's path
-    :param make: makes a folder of a mode
-    :return: the folder, of mode 0700 and owned by this user
-    :raises UnsafeFileError: the folder belongs to another user, or the file system ignores permissions
+    :param makes_parents: whether missing parents are made, too
+    :raises UnsafeFileError: it belongs to another user, or the file system ignores permissions
     """
-    try:
-        folder = Descriptor(path, _OPEN_FOLDER)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            make(path, _FOLDER_MODE)
-        folder = Descriptor(path, _OPEN_FOLDER)
-    try:
-        _make_private(folder)
-    except OSError:
-        folder.close()
-        raise
-    return folder
 
+    def __init__(self, path: str, *, makes_parents: bool) -> None:
+        try:
+            super().__init__(path, os.O_DIRECTORY)
+        except FileNotFoundError:
+            _make_folder(path, makes_parents=makes_parents)
+            super().__init__(path, os.O_DIRECTORY)
+        try:
+            status = os.fstat(self.fileno())
+            if status.st_uid != os.geteuid():
+                raise UnsafeFileError(errno.EPERM, f"the folder belongs to user {status.st_uid}", path)
+            if stat.S_IMODE(status.st_mode) != _FOLDER_MODE:
+                os.fchmod(self.fileno(), _FOLDER_MODE)
+                status = os.fstat(self.fileno())
+            if status.st_mode & 0o077 or path in _ignoring_permissions:
+                raise PermissionsIgnoredError(path)
+        except OSError:
+            self.close()
+            raise
 
-def _make_private(folder: Descriptor) -> None:
-    mode = get_mode(folder)
-    if mode != _FOLDER_MODE:
-        os.fchmod(folder.fileno(), _FOLDER_MODE)
-        mode = get_mode(folder)
-    if mode & 0o077 or folder.path in _ignoring_permissions:
-        raise PermissionsIgnoredError(folder.path)
+    def open_file(self, name: str, flags: int) -> Descriptor:
+        """Open a private file; any other is refused with UnsafeFileError."""
+        file = Descriptor(name, flags, self)
+        if problem := find_problem(os.fstat(file.fileno())):
+            file.close()
+            raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
+        return file
 
+    def make_file(self, name: str) -> Descriptor:
+        """Make a private file, and open it for reading and writing.
 
-def make_folders(path: str, mode: int) -> None:
-    """Make a folder and its missing parents, as ``os.makedirs`` does, but all of them with the mode."""
-    parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        with suppress(FileExistsError):
-            make_folders(parent, mode)
-    os.mkdir(path, mode)
+        :raises PermissionsIgnoredError: it is not private; it is removed, and the folder is refused from now on
+        """
+        try:
+            return self.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except UnsafeFileError:
+            _ignoring_permissions.add(self.path)
+            with suppress(OSError):
+                self.remove(name)
+            raise PermissionsIgnoredError(self.path) from None
 
+    def get_status(self, name: str) -> os.stat_result:
+        """Return the status of a file or a link."""
+        return os.stat(name, dir_fd=self.fileno(), follow_symlinks=False)
 
-def can_make_folder(path: str, make: Callable[[str, int], None]) -> bool:
-    """Return whether a folder can be made, without making it."""
-    parent = os.path.dirname(path)
-    while make is make_folders and not os.path.lexists(parent):
-        parent = os.path.dirname(parent)
-    return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK, effective_ids=True)
-
-
-def get_mode(folder: Descriptor) -> int:
-    """Return the permissions of a folder of this user.
-
-    :raises UnsafeFileError: the folder belongs to another user
-    """
-    status = os.fstat(folder.fileno())
-    if status.st_uid != os.geteuid():
-        raise UnsafeFileError(errno.EPERM, f"the folder belongs to user {status.st_uid}", folder.path)
-    return stat.S_IMODE(status.st_mode)
-
-
-def open_file(name: str, flags: int, folder: Descriptor) -> Descriptor:
-    """Open an existing private file.
-
-    :raises UnsafeFileError: it is not a file of this user alone
-    """
-    file = Descriptor(name, flags, folder)
-    if problem := find_problem(os.fstat(file.fileno())):
-        file.close()
-        raise UnsafeFileError(errno.EPERM, f"a file of the cache {problem}", name)
-    return file
-
-
-def make_file(name: str, flags: int, folder: Descriptor) -> Descriptor:
-    """Make a private file, and open it.
-
-    :raises FileExistsError: the name is in use
-    :raises PermissionsIgnoredError: the new file is not private. It is removed, and :func:`open_folder` refuses the
-        folder from now on.
-    """
-    file = Descriptor(name, flags | os.O_CREAT | os.O_EXCL, folder)
-    status = os.fstat(file.fileno())
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        file.close()
-        with suppress(OSError):
-            os.unlink(name, dir_fd=folder.fileno())
-        _ignoring_permissions.add(folder.path)
-        raise PermissionsIgnoredError(folder.path)
-    return file
-
-
-def get_status(name: str, folder: Descriptor) -> os.stat_result:
-    """Return the status of a file or a link in a folder."""
-    return os.stat(name, dir_fd=folder.fileno(), follow_symlinks=False)
-
-
-def remove(name: str, folder: Descriptor) -> None:
-    """Remove a file, a link or an empty folder."""
-    try:
-        os.unlink(name, dir_fd=folder.fileno())
-    except IsADirectoryError:
-        os.rmdir(name, dir_fd=folder.fileno())
+    def remove(self, name: str) -> None:
+        """Remove a file, a link or an empty folder."""
+        try:
+            os.unlink(name, dir_fd=self.fileno())
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=self.fileno())
 
 
 def find_problem(status: os.stat_result) -> str | None:
@@ -196,3 +142,12 @@ def find_problem(status: os.stat_result) -> str | None:
     if status.st_size > LARGEST_FILE_BYTES:
         return "is too large"
     return None
+
+
+def _make_folder(path: str, *, makes_parents: bool) -> None:
+    """Make a folder; unlike those of ``os.makedirs``, its parents are private as well."""
+    parent = os.path.dirname(path)
+    if makes_parents and not os.path.isdir(parent):
+        _make_folder(parent, makes_parents=True)
+    with suppress(FileExistsError):
+        os.mkdir(path, _FOLDER_MODE)

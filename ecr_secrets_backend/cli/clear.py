@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
 from ecr_secrets_backend.cli.status import ENTRY_SUFFIX
+from ecr_secrets_backend.cli.survey import Survey
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +22,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if store is None:
         output.text('cache = "process": there are no tokens on the host to forget.')
         return GOOD
-    survey = store.survey()
+    survey = Survey.of(store)
     if survey.path is None:
         output.text("There is no folder for the cache of this user, so there are no tokens on the host to forget.")
         return GOOD

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import GOOD, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
+from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.errors import InvalidRegistryError
-from ecr_secrets_backend.host_store import Survey
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.host_store import HostStore, StoredFile
+    from ecr_secrets_backend.cli.survey import StoredFile
+    from ecr_secrets_backend.host_store import HostStore
     from ecr_secrets_backend.token import EcrToken
 
 State = Literal["fresh", "renewing", "dying", "dead", "none"]
@@ -58,7 +59,7 @@ class CachedToken:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
     configured = configuration.read(options)
-    survey = configured.store.survey() if configured.store else Survey(None, None, (), ())
+    survey = Survey.of(configured.store) if configured.store else Survey()
     tokens = [_told(cached, configured) for cached in find(configured, survey)]
     cache = {
         "kind": configured.settings.cache,

@@ -76,8 +76,8 @@ class TellingStore(HostStore):
         super().__init__(cache_dir)
         self._tell = tell
 
-    def take_lock(self, name: str) -> HostLock | None:
-        lock = super().take_lock(name)
+    def take_lock(self, *arguments: Any) -> HostLock | None:
+        lock = super().take_lock(*arguments)
         if lock is None:
             self._tell()
         return lock

@@ -33,6 +33,7 @@ from ecr_secrets_backend.cache import (
     Memory,
     TokenCache,
 )
+from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, Entry, uptime
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.host_store import HostStore
@@ -709,10 +710,10 @@ class TestOneRefresh:
         calls = aws.calls
         take_lock = HostStore.take_lock
 
-        def take_lock_late(store: HostStore, name: str) -> HostLock | None:
+        def take_lock_late(*arguments: Any) -> HostLock | None:
             monkeypatch.setattr(HostStore, "take_lock", take_lock)
             new_process()()
-            return take_lock(store, name)
+            return take_lock(*arguments)
 
         monkeypatch.setattr(HostStore, "take_lock", take_lock_late)
 
@@ -1043,7 +1044,7 @@ def test_an_interruption_at_any_line_leaks_nothing(
     """No lock, no descriptor, no refresh: the next lookups of the process and of the host are served at once."""
 
     def prepare() -> TokenCache:
-        for file in store.survey().files:
+        for file in Survey.of(store).files:
             store.delete(file.name)
         clock.move_to(datetime.fromtimestamp(NOW, timezone.utc))
         if age is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend import host_lock, host_store, private_files
-from ecr_secrets_backend.private_files import UnsafeFileError
+from ecr_secrets_backend.private_files import PrivateFolder, UnsafeFileError
 from tests.unit.descriptors import cache_descriptors
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 NAME = "entry"
 LOCK = f"{NAME}.lock"
 TRACED_FILES = {host_lock.__file__, host_store.__file__, private_files.__file__}
+
+
+def is_any(_: str) -> bool:
+    """Take each holder for one that is stopped."""
+    return True
 
 
 def is_free(store: HostStore) -> bool:
@@ -180,111 +185,125 @@ def test_a_lock_is_released_though_a_child_shares_it(store: HostStore) -> None:
         assert is_free(store)
 
 
-def test_each_holder_writes_an_id_of_its_own(store: HostStore) -> None:
+def test_each_holder_writes_an_id_of_its_own(store: HostStore, folder: Path) -> None:
     """Waiting processes see from it that they wait for the same holder."""
-    assert store.lock_holder(NAME) is None
-    holders = []
+    holders: list[str] = []
     for _ in range(2):
         lock = store.take_lock(NAME)
         assert lock is not None
-        holders.append(store.lock_holder(NAME))
-        lock.release()
+        with lock:
+            for _ in range(2):
+                assert store.take_lock(NAME, holders.append) is None  # type: ignore[arg-type]
+            assert (folder / LOCK).read_text() == holders[-1]
 
-    assert [len(holder or "") for holder in holders] == [32, 32]
+    assert [len(holder) for holder in holders] == [32] * 4
     assert len({*holders}) == 2
+    assert holders[0] == holders[1]
 
 
-def test_a_lock_file_without_an_id_has_no_holder(store: HostStore, folder: Path) -> None:
-    """Its holder was stopped or killed before it could write one."""
+def test_a_holder_that_has_written_no_id_is_not_replaced(store: HostStore, folder: Path) -> None:
+    """It was stopped before it could; a free lock without an ID is taken."""
     (folder / LOCK).touch(0o600)
+    with (folder / LOCK).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert store.take_lock(NAME, is_any) is None
 
-    assert store.lock_holder(NAME) is None
+    assert is_free(store)
 
 
-def test_an_unsafe_lock_file_names_no_holder(store: HostStore, folder: Path) -> None:
+def test_an_unsafe_lock_file_names_no_holder(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user may have written it."""
-    (folder / LOCK).write_bytes(b"x" * 32)
-    (folder / LOCK).chmod(0o644)
 
-    with pytest.raises(UnsafeFileError, match="is open to other users"):
-        store.lock_holder(NAME)
+    def find_locked(*_: object) -> None:
+        (folder / LOCK).write_bytes(b"x" * 32)
+        (folder / LOCK).chmod(0o644)
+        raise BlockingIOError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", find_locked)
+        with pytest.raises((UnsafeFileError, BlockingIOError), match="is open to other users"):
+            store.take_lock(NAME, is_any)
 
 
-def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore) -> None:
+def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore, folder: Path) -> None:
     """When the process goes on, it neither holds nor releases the new lock."""
     with child(lambda: store.take_lock(NAME)) as stopped:
         os.kill(stopped, signal.SIGSTOP)
-        holder = store.lock_holder(NAME)
-        assert holder is not None
-        lock = store.replace_lock(NAME, holder)
+        holder = (folder / LOCK).read_text()
+        assert store.take_lock(NAME, lambda found: found != holder) is None
+        lock = store.take_lock(NAME, lambda found: found == holder)
         assert lock is not None
         os.kill(stopped, signal.SIGCONT)
 
-    assert store.lock_holder(NAME) not in {holder, None}
+    assert (folder / LOCK).read_text() != holder
     assert not is_free(store)
     lock.release()
     assert is_free(store)
 
 
-def test_a_lock_with_another_holder_is_not_replaced(store: HostStore, folder: Path) -> None:
+def test_a_lock_that_gets_another_holder_meanwhile_is_not_replaced(store: HostStore, folder: Path) -> None:
     """Nothing is left of the attempt."""
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with lock:
-        assert store.replace_lock(NAME, "0" * 32) is None
+    locks = [store.take_lock(NAME)]
+
+    def release_to_another(_: str) -> bool:
+        released = locks.pop()
+        assert released is not None
+        released.release()
+        locks.append(store.take_lock(NAME))
+        return True
+
+    assert store.take_lock(NAME, release_to_another) is None
+    assert locks[0] is not None
+    with locks[0]:
         assert not is_free(store)
 
     assert not list(folder.glob("*.tmp"))
 
 
-def test_a_lock_whose_holder_has_released_it_meanwhile_is_taken(store: HostStore, folder: Path) -> None:
-    """There is nothing to replace."""
+def test_a_lock_whose_holder_releases_it_meanwhile_is_taken(store: HostStore, folder: Path) -> None:
     lock = store.take_lock(NAME)
     assert lock is not None
-    holder = store.lock_holder(NAME)
-    assert holder is not None
-    lock.release()
-    file = (folder / LOCK).stat().st_ino
 
-    taken = store.replace_lock(NAME, holder)
+    def release(_: str) -> bool:
+        lock.release()
+        return True
+
+    taken = store.take_lock(NAME, release)
     assert taken is not None
     assert not is_free(store)
-    assert (folder / LOCK).stat().st_ino == file
     assert not list(folder.glob("*.tmp"))
     taken.release()
 
 
 def test_a_lock_that_another_process_replaces_is_not_replaced(store: HostStore, folder: Path) -> None:
     lock, other = store.take_lock(NAME), store.take_lock(f"{NAME}.replacing")
-    holder = store.lock_holder(NAME)
     assert lock is not None
     assert other is not None
-    assert holder is not None
     with lock, other:
-        assert store.replace_lock(NAME, holder) is None
+        assert store.take_lock(NAME, is_any) is None
+        assert not is_free(store)
 
     assert not list(folder.glob("*.tmp"))
 
 
 def compete(store: HostStore, holder: str, start: Barrier, end: Event, results: Any) -> None:
     start.wait()
-    lock = store.replace_lock(NAME, holder)
+    lock = store.take_lock(NAME, lambda found: found == holder)
     results.put(lock is not None)
     end.wait(30)
 
 
-def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore) -> None:
+def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore, folder: Path) -> None:
     fork = get_context("fork")
-    with child(lambda: store.take_lock(NAME)):
-        for _ in range(5):
-            holder = store.lock_holder(NAME)
-            assert holder is not None
+    for _ in range(5):
+        with child(lambda: store.take_lock(NAME)):
+            holder = (folder / LOCK).read_text()
             start, end, results = fork.Barrier(12), fork.Event(), fork.Queue()
             processes = [fork.Process(target=compete, args=(store, holder, start, end, results)) for _ in range(12)]
             for process in processes:
                 process.start()
             assert sum(results.get(timeout=30) for _ in processes) == 1
-            assert store.lock_holder(NAME) != holder
+            assert (folder / LOCK).read_text() != holder
             end.set()
             for process in processes:
                 process.join()
@@ -308,34 +327,23 @@ def test_a_lock_file_that_was_replaced_before_it_was_locked_is_not_taken(
     assert store.take_lock(NAME) is None  # each file was removed just before
 
     monkeypatch.undo()
-    (folder / LOCK).touch(0o600)
-    once = [True]
-
-    def lock_late_once(file: Any, operation: int) -> None:
-        if once.pop() if once else False:
-            (folder / LOCK).unlink()
-        lock_file(file, operation)
-
-    monkeypatch.setattr("fcntl.flock", lock_late_once)
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with lock:
-        assert not is_free(store)
+    assert is_free(store)
 
 
 def test_processes_that_make_a_lock_file_at_once_use_one(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that finds none, and is late in making it, uses the one that was made."""
-    make = private_files.make_file
+    """A process that finds none it can use, and is late in making it, does not take the place of the one made."""
+    (folder / LOCK).touch(0o644)
+    make = PrivateFolder.make_file
     held = []
 
     def make_late(*arguments: Any) -> object:
-        monkeypatch.setattr(host_lock, "make_file", make)
+        monkeypatch.setattr(PrivateFolder, "make_file", make)
         held.append(store.take_lock(NAME))
         return make(*arguments)
 
-    monkeypatch.setattr(host_lock, "make_file", make_late)
+    monkeypatch.setattr(PrivateFolder, "make_file", make_late)
     assert store.take_lock(NAME) is None
     assert held[0] is not None
     assert [file.name for file in folder.iterdir()] == [LOCK]
@@ -387,7 +395,7 @@ def test_a_lock_file_that_cannot_be_opened_is_not_removed(
     open_file = os.open
 
     def fail(path: str, flags: int, *arguments: Any, **options: Any) -> int:
-        if path == LOCK and not flags & os.O_CREAT:
+        if path == LOCK:
             raise OSError(errno.EMFILE, "Too many open files")
         return open_file(path, flags, *arguments, **options)
 
@@ -474,9 +482,7 @@ def use_everything(store: HostStore) -> None:
     lock = store.take_lock(NAME)
     assert lock is not None
     with lock:
-        holder = store.lock_holder(NAME)
-        assert holder is not None
-        new = store.replace_lock(NAME, holder)
+        new = store.take_lock(NAME, is_any)
         assert new is not None
         new.release()
     store.delete(f"{NAME}.json")

@@ -1,0 +1,50 @@
+"""The host's cache in a folder of a test."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ecr_secrets_backend.host_store import FOLDER_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ecr_secrets_backend.host_store import HostStore
+
+KEY = "entry"
+NAME = f"{KEY}.json"
+DAY_SECONDS = 86_400.0
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
+
+
+def folder_in(place: Path) -> Path:
+    return place / FOLDER_NAME.format(uid=os.geteuid())
+
+
+def write(store: HostStore, content: bytes, name: str = NAME) -> None:
+    """Write a file that is of use for a day."""
+    store.write(name, content, time.time() + DAY_SECONDS)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def ignore_permissions(
+    monkeypatch: pytest.MonkeyPatch, place: Path, is_kind: Callable[[int], bool] = lambda _: True
+) -> None:
+    """Let the files or folders below a place be open to all users, whatever their permissions are set to."""
+    status_of = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = status_of(descriptor)
+        is_below = place in Path(f"/proc/self/fd/{descriptor}").readlink().parents
+        return os.stat_result((status.st_mode | 0o077, *status[1:])) if is_below and is_kind(status[0]) else status
+
+    monkeypatch.setattr("os.fstat", fstat)
