@@ -297,6 +297,12 @@ def test_a_second_process_needs_no_boto3(aws: AwsStandIn, build: Any, tmp_path: 
     assert len(aws.calls()) == 1
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return our warnings; Airflow has its own, such as that of a missing Fernet key."""
+    records = [record for record in caplog.records if record.name.startswith("ecr_secrets_backend")]
+    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+
+
 def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Ten hours of hits, a renewal that fails, an end that names the cause, and a new token when AWS is well again."""
     start = datetime.now(timezone.utc)
@@ -311,11 +317,10 @@ def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog:
     assert len(aws.calls()) == 1
 
     aws.script(DENIED)
-    assert look_up(11.5) == first
+    while not (warnings := warnings_of(caplog)):  # a renewal that is slower than a second is not waited for
+        assert look_up(11.5) == first
     assert len(aws.calls()) == 2
-    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    (warning,) = [record.getMessage() for record in warnings if record.name.startswith("ecr_secrets_backend")]
-    assert "AccessDeniedException" in warning
+    assert "AccessDeniedException" in warnings[0]
 
     with pytest.raises(ConnectionUnavailableError, match=r"'docker_default' .*AccessDeniedException"):
         look_up(12)
