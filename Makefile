@@ -14,6 +14,10 @@ READY       := .venv/airflow-$(AIRFLOW).ready
 # The tests that start whole Airflows, the longest first.
 AIRFLOWS := e2e deployments airflow release
 
+# Of tests/integration, those that are not bound by time: a busy machine does not disturb them.
+AT_ANY_LOAD := $(patsubst %,tests/integration/test_%.py,\
+	aws_stand_in backend commands credential_sources example_configurations fallback identities leaks mint)
+
 # The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
 # Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
 MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
@@ -25,7 +29,7 @@ ANY_PYTHON   := >=3.10,<3.13
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test $(AIRFLOWS:%=test-%) test-matrix lint types docs fuzz bench dist constraints clean
+.PHONY: help demo test $(AIRFLOWS:%=test-%) test-at-any-load test-matrix lint types docs fuzz bench dist constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -33,14 +37,17 @@ help: ## list these targets
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
-# What is bound by time has the machine to itself. What waits for an Airflow to start, most of its time, does so two at a
+# What is bound by time has the machine to itself. What waits for an Airflow to start, most of its time, runs at the same
 # time, each one's output in one piece.
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests
-	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%)
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $(AIRFLOWS:%=test-%)
+	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(AT_ANY_LOAD:%=--ignore=%)
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-e2e test-at-any-load $(AIRFLOWS:%=test-%)
 
 $(AIRFLOWS:%=test-%): test-%:
 	$(BIN)/pytest tests/$*
+
+test-at-any-load:
+	$(BIN)/pytest $(AT_ANY_LOAD)
 
 # Some at a time, each one's output in one piece, and all of them even if one fails.
 test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
