@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import airflow.configuration  # noqa: F401 - which connects to the database that is configured at the first import
 import pytest
 
 from ecr_secrets_backend.cli.leftovers import other_definitions, refresh_dags
