@@ -162,6 +162,11 @@ class Way:
             ) from None
         except OSError as error:
             remedy = "Look for a proxy or firewall between this host and the registry, which breaks TLS or hangs up."
+            if not self._is_ecr:
+                remedy += (
+                    " An emulator may speak plain HTTP: Docker's engine speaks it only to 127.0.0.0/8 and to its"
+                    " insecure-registries."
+                )
             raise Fault("tls-broken", f"TLS with {host} fails: {error}", remedy) from None
 
     def _enter(self) -> Told:

@@ -14,6 +14,7 @@ _REFERENCE: Final = re.compile(
     rf"(?P<repository>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>\w[\w.-]{{0,127}}))?(?:@(?P<digest>sha256:[0-9a-f]{{64}}))?",
     re.ASCII,
 )
+ANOTHER: Final = "another registry"
 #: What their users call them.
 _KNOWN: Final = {
     DOCKER_HUB: "Docker Hub",
@@ -62,4 +63,4 @@ class Image:
 
 def operator_of(registry: str) -> str:
     """Name who runs a registry that is not ECR, as far as its host tells."""
-    return _KNOWN.get(registry, "another registry")
+    return _KNOWN.get(registry, ANOTHER)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ecr_secrets_backend.cli.finding import Fault, Told
-from ecr_secrets_backend.cli.image import DOCKER_HUB, Image, operator_of
+from ecr_secrets_backend.cli.image import ANOTHER, DOCKER_HUB, Image, operator_of
 from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES, Answer, RegistryClient
 from ecr_secrets_backend.errors import InvalidRegistryError
 from ecr_secrets_backend.registry import Registry
@@ -51,11 +52,19 @@ def read_image(text: str, host: str | None, conn_ids: Mapping[str, str]) -> Imag
     if not is_ecr(image.registry) and image.registry not in conn_ids:
         kind = operator_of(image.registry)
         at = "https://index.docker.io/v1/" if kind == operator_of(DOCKER_HUB) else image.registry
+        fix = (
+            f"Store another Airflow connection of type docker, with host {at} and that registry's own login and"
+            " password (a deploy token, say), and name it by docker_conn_id."
+        )
+        if kind == ANOTHER:
+            shape = json.dumps({"registry": image.registry, "region_name": "us-east-1"})
+            fix += (
+                f" If it is a proxy in front of ECR or an emulator, map a connection to it in backend_kwargs: {shape}."
+            )
         raise Fault(
             "image-not-ecr",
             f"{image.registry} is {kind}, not Amazon ECR: no connection of this backend serves it",
-            f"Store another Airflow connection of type docker, with host {at} and that registry's own login and"
-            " password (a deploy token, say), and name it by docker_conn_id.",
+            fix,
         )
     if image.registry in conn_ids:
         raise Fault(

@@ -277,6 +277,7 @@ def test_the_right_one_of_many_platforms_is_found(site: Site) -> None:
         (f"{EU_HOST}/app:1", "image-of-other-registry", "no connection is mapped"),
         ("registry.gitlab.com/group/app:1", "image-not-ecr", "GitLab"),
         ("docker.io/library/busybox", "image-not-ecr", "Docker Hub"),
+        (f"{PROXY}/app:1", "image-not-ecr", f'{{"registry": "{PROXY}", "region_name": "us-east-1"}}'),
         (f"https://{US_HOST}/app:1", "image-name-invalid", "without https://"),
     ],
 )
