@@ -162,7 +162,9 @@ def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession
         )
     chain = botocore.session.Session(profile=identity.profile_name)
     chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
-    identity = replace(identity, region=identity.region or chain.get_config_variable("region"))
+    if identity.region:
+        chain.set_config_variable("region", identity.region)  # for these clients as well
+    identity = replace(identity, region=chain.get_config_variable("region"))
     return AwsSession(identity, config, sts_url, partial(load, chain, ask))
 
 
