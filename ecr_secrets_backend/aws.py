@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
-from ecr_secrets_backend.errors import InvalidRegistryError, MintError
+from ecr_secrets_backend.errors import ConfigurationError, MintError
 from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.sdk import import_sdk, suppress_sdk_logs
 from ecr_secrets_backend.token import EcrToken
@@ -210,6 +210,6 @@ def _registry(endpoint: str | None, region: str | None) -> str | None:
     """
     try:
         registry = Registry.parse(endpoint or "")
-    except InvalidRegistryError:
+    except ConfigurationError:
         return None
     return registry.host if (registry.service, registry.region) == ("ecr", region) else None

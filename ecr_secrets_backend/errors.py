@@ -22,17 +22,6 @@ class EcrSecretsBackendError(Exception):
 
 
 @dataclass(eq=False)
-class InvalidRegistryError(EcrSecretsBackendError, ValueError):
-    """A text that is not the host of an ECR registry."""
-
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return one_line(f"The registry's host {self.problem}; {self.remedy}")
-
-
-@dataclass(eq=False)
 class ConfigurationError(EcrSecretsBackendError, ValueError):
     """A kwarg of the backend that cannot be right; raised while the backend is built.
 

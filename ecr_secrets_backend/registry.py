@@ -6,7 +6,7 @@ import re
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.errors import ConfigurationError
 
 Service = Literal["ecr", "ecr-public"]
 
@@ -32,6 +32,10 @@ class Partition(NamedTuple):
     def dual_stack_registry_domain(self) -> str:
         """The domain of dual-stack registries: ``on.aws`` where that of the APIs is ``api.aws``."""
         return "on." + self.dual_stack_domain.removeprefix("api.")
+
+    def private_host(self, account_id: str, region: str) -> str:
+        """Return the IPv4 name of an account's default registry."""
+        return f"{account_id}.dkr.ecr.{region}.{self.domain}"
 
 
 #: A copy of botocore's ``data/partitions.json``: nothing is read while the backend is built.
@@ -69,11 +73,7 @@ _API_HOST: Final = re.compile(
 
 
 def partition_of(region: str) -> Partition | None:
-    """Return the partition of a region, by patterns, so that a region that opens tomorrow is known today.
-
-    :param region: a region's name, such as ``eu-central-1``
-    :return: its partition; None if it is not a region
-    """
+    """Return the partition of a region by patterns, so that a new region is known as well; None if it is not one."""
     if _REGION_CHARACTERS.fullmatch(region):
         for partition in PARTITIONS:
             if re.fullmatch(partition.region_pattern, region):
@@ -107,91 +107,79 @@ class Registry(NamedTuple):
     dual_stack: bool
 
     @classmethod
-    def parse(cls, text: str) -> Registry:
+    def parse(cls, text: str, path: str = "registry") -> Registry:
         """Read one of ECR's own names; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
 
         :param text: the host as a user writes it
+        :param path: where it stands, for the message
         :return: the registry; parsing its ``host`` again gives an equal one
-        :raises InvalidRegistryError: the text is not the host of an ECR registry
+        :raises ConfigurationError: the text is not the host of an ECR registry
         """
-        host = _bare_host(text)
+        host = _bare_host(text, path)
         if host in _PUBLIC_HOSTS:
             return cls(host, "ecr-public", None, PUBLIC_REGION, "aws", fips=False, dual_stack=_PUBLIC_HOSTS[host])
         other = _OTHER_NAME.format(host=host)
         if ":" in host:
             remedy = f"leave it off: Docker would look the login up under another name; {other}"
-            raise InvalidRegistryError("has a port after the host", remedy)
+            raise ConfigurationError(path, "has a port after the host", remedy)
         match = _PRIVATE_HOST.fullmatch(host)
         if match is None:
-            raise InvalidRegistryError(f"is {host!r}, which is not the host of an ECR registry", f"{_EXAMPLE}; {other}")
-        region, domain = match["region"], match["domain"]
-        partition = partition_of(region)
-        if partition is None:
-            raise InvalidRegistryError(f"names the region {region!r}, which AWS does not have", f"{_EXAMPLE}; {other}")
-        separators = {partition.domain: ".", partition.dual_stack_registry_domain: "-"}
+            problem = f"is {host!r}, which is not the host of an ECR registry"
+            raise ConfigurationError(path, problem, f"{_EXAMPLE}; {other}")
+        account_id, region, domain = match["account_id"], match["region"], match["domain"]
+        partition = _existing_partition(region, path, f"{_EXAMPLE}; {other}")
+        dual_stack_domain = partition.dual_stack_registry_domain
+        forms = {(".", partition.domain), ("-", dual_stack_domain)}
         if partition.name == "aws-cn":  # China's dual-stack hosts are written in both ways
-            separators[partition.dual_stack_registry_domain] = ".-"
-        if match["separator"] not in separators.get(domain, ""):
+            forms.add((".", dual_stack_domain))
+        if (match["separator"], domain) not in forms:
             problem = f"is {host!r}, which is not the name of a registry in {region}"
-            remedy = f"its host is {_private_host(match['account_id'], region, partition)}; {other}"
-            raise InvalidRegistryError(problem, remedy)
-        return cls(
-            host=host,
-            service="ecr",
-            account_id=match["account_id"],
-            region=region,
-            partition=partition.name,
-            fips=match["fips"] is not None,
-            dual_stack=domain == partition.dual_stack_registry_domain,
-        )
+            remedy = f"its host is {partition.private_host(account_id, region)}; {other}"
+            raise ConfigurationError(path, problem, remedy)
+        fips, dual_stack = match["fips"] is not None, domain == dual_stack_domain
+        return cls(host, "ecr", account_id, region, partition.name, fips, dual_stack)
 
     @classmethod
-    def of_account(cls, account_id: str, region: str) -> Registry:
-        """Build the default private registry of an account.
-
-        :param account_id: twelve digits
-        :param region: the registry's region, of a partition
-        :return: the registry, under its IPv4 name
-        """
-        partition = partition_of(region)
-        if partition is None:
-            raise InvalidRegistryError(f"names the region {region!r}, which AWS does not have", _EXAMPLE)
-        return cls.parse(_private_host(account_id, region, partition))
-
-    @classmethod
-    def parse_other(cls, text: str, region: str) -> Registry:
+    def parse_other(cls, text: str, region: str, path: str = "registry") -> Registry:
         """Read any name of a registry: one of ECR's own, or that of a proxy in front of ECR, an emulator, a port.
 
         :param text: ``host`` or ``host:port``; the same is forgiven as by :meth:`parse`
-        :param region: the region, of a partition, whose tokens the registry accepts
-        :raises InvalidRegistryError: the text is not a registry to Docker, or resembles one of ECR's own names
+        :param region: the region whose tokens the registry accepts
+        :raises ConfigurationError: the text is not a registry to Docker, or resembles one of ECR's own names
         """
-        host = _bare_host(text)
+        host = _bare_host(text, path)
         name, _, port = host.partition(":")
-        if name in _PUBLIC_HOSTS or (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
-            return cls.parse(name)._replace(host=host)
-        partition = partition_of(region)
-        if partition is None or not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
+        if not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
             remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
-            raise InvalidRegistryError(f"is {host!r}, which is not the host of a registry", remedy)
+            raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", remedy)
+        if name in _PUBLIC_HOSTS or (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
+            return cls.parse(name, path)._replace(host=host)
+        partition = _existing_partition(region, path)
         return cls(host, "ecr", None, region, partition.name, fips=False, dual_stack=False)
 
+    @classmethod
+    def of_account(cls, account_id: str, region: str) -> Registry:
+        """Return the default private registry of an account, of twelve digits, under its IPv4 name."""
+        return cls.parse(_existing_partition(region, "registry").private_host(account_id, region))
 
-def _private_host(account_id: str, region: str, partition: Partition) -> str:
-    return f"{account_id}.dkr.ecr.{region}.{partition.domain}"
+
+def _existing_partition(region: str, path: str, remedy: str = _EXAMPLE) -> Partition:
+    partition = partition_of(region)
+    if partition is None:
+        raise ConfigurationError(path, f"names the region {region!r}, which AWS does not have", remedy)
+    return partition
 
 
-def _bare_host(text: str) -> str:
+def _bare_host(text: str, path: str) -> str:
     """Return a host, with its port if it has one, in lower case and without what is forgiven.
 
     A character that no host name has is refused before the case is folded: the Kelvin sign folds to ``k``.
-
-    :raises InvalidRegistryError: there is more than that in it
     """
     host = text[len("https://") :] if text[: len("https://")].lower() == "https://" else text
     host = host.removesuffix("/")
     if _HOST_CHARACTERS.fullmatch(host):
         return host.lower()
+    remedy = _EXAMPLE
     if not host:
         problem = "is empty"
     elif "://" in host:
@@ -199,10 +187,9 @@ def _bare_host(text: str) -> str:
     elif "@" in host:
         problem = "has a user name before the host"
     elif "/" in host:
-        remedy = "leave the repository to the image's name"
-        raise InvalidRegistryError("has a path after the host", remedy)
+        problem, remedy = "has a path after the host", "leave the repository to the image's name"
     elif any(character.isspace() for character in host):
         problem = "has white space in it"
     else:
         problem = "has a character that no host name has"
-    raise InvalidRegistryError(problem, _EXAMPLE)
+    raise ConfigurationError(path, problem, remedy)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ecr_secrets_backend.cli.finding import Fault, Told
 from ecr_secrets_backend.cli.image import ANOTHER, DOCKER_HUB, Image, operator_of
 from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES, Answer, RegistryClient
-from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def is_ecr(registry: str) -> bool:
     """Tell whether a host is a registry of Amazon ECR."""
     try:
         Registry.parse(registry)
-    except InvalidRegistryError:
+    except ConfigurationError:
         return False
     return True
 

@@ -11,7 +11,7 @@ from ecr_secrets_backend.cli.command import GOOD, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
 from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _region(entry: Entry, registry: str | None) -> str | None:
     if registry:
         try:
             return Registry.parse(registry).region
-        except InvalidRegistryError:
+        except ConfigurationError:
             return None
     return entry.failure.region if entry.failure else None
 

@@ -8,14 +8,12 @@ import pytest
 from ecr_secrets_backend.errors import (
     ConfigurationError,
     ConnectionUnavailableError,
-    InvalidRegistryError,
     MintError,
     one_line,
 )
 from tests.unit.builders import build_failure
 
 CONFIGURATION = ConfigurationError(path="connections.a", problem="is a list", remedy="write an object")
-REGISTRY = InvalidRegistryError(problem="is empty", remedy="write a host")
 MINT = MintError(failure=build_failure())
 UNAVAILABLE = ConnectionUnavailableError(conn_id="docker_default", failure=build_failure())
 
@@ -24,7 +22,6 @@ UNAVAILABLE = ConnectionUnavailableError(conn_id="docker_default", failure=build
     ("error", "sentence"),
     [
         (CONFIGURATION, "connections.a is a list; write an object"),
-        (REGISTRY, "The registry's host is empty; write a host"),
         (MINT, "AccessDeniedException: not allowed (identity: a role; region: us-east-1). Allow it."),
         (UNAVAILABLE, f"Connection 'docker_default' has no ECR token. {MINT}"),
     ],
@@ -34,7 +31,7 @@ def test_an_exception_tells_all_that_is_known(error: Exception, sentence: str) -
     assert str(error) == sentence
 
 
-@pytest.mark.parametrize("error", [CONFIGURATION, REGISTRY, MINT, UNAVAILABLE])
+@pytest.mark.parametrize("error", [CONFIGURATION, MINT, UNAVAILABLE])
 def test_an_exception_survives_pickling(error: Exception) -> None:
     """Celery and multiprocessing carry exceptions between processes, however they were made."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
@@ -42,7 +39,7 @@ def test_an_exception_survives_pickling(error: Exception) -> None:
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
-@pytest.mark.parametrize("error", [CONFIGURATION, REGISTRY, MINT])
+@pytest.mark.parametrize("error", [CONFIGURATION, MINT])
 def test_an_exception_can_be_made_anew_from_its_arguments(error: Exception) -> None:
     """As Celery does where it may not pickle."""
     assert vars(type(error)(*error.args)) == vars(error)

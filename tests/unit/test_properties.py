@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import ConfigurationError, InvalidRegistryError, MintError
+from ecr_secrets_backend.errors import ConfigurationError, MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import Settings
@@ -84,9 +84,9 @@ def test_every_valid_host_is_read(host: str) -> None:
 @given(ANY_TEXT | HOSTS | slips(HOSTS) | slips(slips(HOSTS)))
 def test_any_text_is_a_host_or_is_refused(text: str) -> None:
     """What comes out was in the text, and reads and builds as the same registry again."""
-    registry = outcome(InvalidRegistryError, Registry.parse, text)
+    registry = outcome(ConfigurationError, Registry.parse, text)
 
-    if isinstance(registry, InvalidRegistryError):
+    if isinstance(registry, ConfigurationError):
         assert str(registry).isprintable()
     else:
         assert registry.host in text.lower()
@@ -98,9 +98,9 @@ def test_any_text_is_a_host_or_is_refused(text: str) -> None:
 @given(ACCOUNTS | ANY_TEXT | slips(ACCOUNTS), regions() | ANY_TEXT | slips(regions()))
 def test_any_account_and_region_are_a_registry_or_are_refused(account_id: str, region: str) -> None:
     """The registry is the account's, in that region, and its host tells both."""
-    registry = outcome(InvalidRegistryError, Registry.of_account, account_id, region)
+    registry = outcome(ConfigurationError, Registry.of_account, account_id, region)
 
-    if isinstance(registry, InvalidRegistryError):
+    if isinstance(registry, ConfigurationError):
         assert str(registry).isprintable()
     else:
         assert (registry.account_id, registry.region) == (account_id, region)

@@ -6,7 +6,7 @@ from pathlib import Path
 import botocore
 import pytest
 
-from ecr_secrets_backend.errors import InvalidRegistryError
+from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import PARTITIONS, Partition, Registry, parse_endpoint, partition_of
 
 A = "123456789012"
@@ -102,7 +102,7 @@ def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
 )
 def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
     """Look-alikes, pairs of region and domain that do not belong together, ports, paths, users and odd characters."""
-    with pytest.raises(InvalidRegistryError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
     assert caught.value.problem
     assert caught.value.remedy
@@ -125,7 +125,7 @@ def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
 )
 def test_a_refusal_names_what_is_wrong(text: str, problem: str) -> None:
     """And, where a user name stands before the host, does not repeat what may be a password."""
-    with pytest.raises(InvalidRegistryError, match=problem) as caught:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
         Registry.parse(text)
 
     assert "secret" not in str(caught.value)
@@ -133,7 +133,7 @@ def test_a_refusal_names_what_is_wrong(text: str, problem: str) -> None:
 
 def test_a_domain_of_another_partition_is_answered_with_the_right_host() -> None:
     """The message holds the host that was meant."""
-    with pytest.raises(InvalidRegistryError, match=rf"its host is {A}\.dkr\.ecr\.cn-north-1\.amazonaws\.com\.cn"):
+    with pytest.raises(ConfigurationError, match=rf"its host is {A}\.dkr\.ecr\.cn-north-1\.amazonaws\.com\.cn"):
         Registry.parse(f"{A}.dkr.ecr.cn-north-1.amazonaws.com")
 
 
@@ -152,7 +152,7 @@ def test_a_host_is_built_from_account_and_region(region: str, host: str) -> None
 
 def test_a_region_that_aws_does_not_have_builds_no_host() -> None:
     """The refusal names the region."""
-    with pytest.raises(InvalidRegistryError, match=r"moon-base-1.* write a host such as "):
+    with pytest.raises(ConfigurationError, match=r"moon-base-1.* write a host such as "):
         Registry.of_account(A, "moon-base-1")
 
 
@@ -232,14 +232,14 @@ def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
 )
 def test_what_is_no_registry_to_docker_is_refused_under_any_name(text: str) -> None:
     """So is what resembles one of ECR's own names under AWS's own domains."""
-    with pytest.raises(InvalidRegistryError):
+    with pytest.raises(ConfigurationError):
         Registry.parse_other(text, "us-east-1")
 
 
 @pytest.mark.parametrize("text", ["ecr.example.com", "localhost:5000", f"{A}.dkr.ecr.us-east-1.example.com"])
 def test_a_refusal_says_how_another_name_is_written(text: str) -> None:
     """A user who has a proxy or an emulator copies it from there."""
-    with pytest.raises(InvalidRegistryError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
 
     assert f'{{"registry": "{text}", "region_name": "us-east-1"}}' in caught.value.remedy
