@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ecr_secrets_backend import aws
-from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.logs import log
 
 if TYPE_CHECKING:
@@ -60,25 +60,15 @@ class Logins:
         self._requests: dict[str, _Request] = {}
 
     def get(self, mapped: MappedConnection) -> Login:
-        """Return a connection's login.
+        """Return a connection's login, with a token that may be served.
 
-        :return: the registry's host, and a token that may be served
         :raises MintError: there is none
         """
         request = self._request(mapped)
-        token, source, seconds = self._cache.get(
-            request.identity, request.mint, partial(_log_token, mapped, request.identity)
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            left = token.expires_at - time.time()
-            log(
-                logger,
-                logging.DEBUG,
-                "Connection %r: %s, valid for %.0f s more",
-                mapped.conn_id,
-                _SOURCES[source],
-                left,
-            )
+        received = partial(_log_token, mapped, request.identity)
+        token, source, seconds = self._cache.get(request.identity, request.mint, received)
+        left, words = token.expires_at - time.time(), "Connection %r: %s, valid for %.0f s more"
+        log(logger, logging.DEBUG, words, mapped.conn_id, _SOURCES[source], left)
         host = mapped.host or token.registry
         if host is None:
             fix = "Set the connection's registry and region_name in backend_kwargs."
@@ -86,20 +76,14 @@ class Logins:
             raise MintError(failure, seconds)
         return Login(host, token, source, seconds)
 
-    def identity(self, mapped: MappedConnection) -> AwsIdentity:
-        """Return the AWS identity of a connection in this process.
-
-        :raises MintError: the Airflow connection that holds the credentials cannot be looked up
-        """
-        return self._request(mapped).identity
-
     def _request(self, mapped: MappedConnection) -> _Request:
         """Return how a connection's token is requested; what decides that is read again every few seconds."""
         request = self._requests.get(mapped.conn_id)
         if request is None or time.monotonic() >= request.until:
             identity, connection = self.resolve(mapped)
-            mint = _minter(identity, connection)
-            request = self._requests[mapped.conn_id] = _Request(identity, mint, time.monotonic() + IDENTITY_SECONDS)
+            # A closure, because its repr, unlike the Airflow connection's, shows nothing.
+            request = _Request(identity, lambda: aws.mint(identity, connection), time.monotonic() + IDENTITY_SECONDS)
+            self._requests[mapped.conn_id] = request
         return request
 
     def resolve(self, mapped: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
@@ -110,24 +94,18 @@ class Logins:
 
         :raises MintError: it cannot be looked up
         """
-        found = self._looked_up(mapped.identity)
-        if isinstance(found, MintFailure):  # raised here, where no exception of Airflow's is its context
-            raise MintError(found)
-        return found
-
-    def _looked_up(self, identity: AwsIdentity) -> tuple[AwsIdentity, AwsConnection | None] | MintFailure:
-        aws_conn_id = identity.aws_conn_id
-        if aws_conn_id is None:
+        identity, connection = mapped.identity, None
+        if identity.aws_conn_id is None:
             return identity.in_environment(os.environ), None
         try:
-            connection = self._look_up(aws_conn_id)
+            connection = self._look_up(identity.aws_conn_id)
             return identity.in_environment(os.environ, connection), connection
         except Exception as error:  # noqa: BLE001 - whatever Airflow raises, a lookup fails with our exception
-            code = type(error).__name__
-        # Nothing is quoted: it may hold the credentials.
+            code, connection = type(error).__name__, None
+        # Raised here, where no exception of Airflow's is its context and no local variable holds credentials.
         reason = "Airflow does not give that connection to this process"
-        fix = f"Add an Airflow connection {aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
-        return identity.failure(code, reason, fix)
+        fix = f"Add an Airflow connection {identity.aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
+        raise MintError(identity.failure(code, reason, fix))
 
 
 class _Request(NamedTuple):
@@ -136,11 +114,6 @@ class _Request(NamedTuple):
     identity: AwsIdentity
     mint: Callable[[], EcrToken]
     until: float
-
-
-def _minter(identity: AwsIdentity, connection: AwsConnection | None) -> Callable[[], EcrToken]:
-    """Return what requests a token: a closure, because its repr, unlike the Airflow connection's, shows nothing."""
-    return lambda: aws.mint(identity, connection)
 
 
 def _log_token(mapped: MappedConnection, identity: AwsIdentity, token: EcrToken, seconds: float) -> None:

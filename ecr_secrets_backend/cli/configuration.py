@@ -96,7 +96,7 @@ class Configuration:
     def key(self, mapped: MappedConnection) -> str | None:
         """Name the cache's entry for a connection; None where it cannot be told whose token it would be."""
         try:
-            return self.logins.identity(mapped).key
+            return self.logins.resolve(mapped)[0].key
         except MintError:
             return None
 
