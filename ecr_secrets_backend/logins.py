@@ -67,8 +67,9 @@ class Logins:
         request = self._request(mapped)
         received = partial(_log_token, mapped, request.identity)
         token, source, seconds = self._cache.get(request.identity, request.mint, received)
-        left, words = token.expires_at - time.time(), "Connection %r: %s, valid for %.0f s more"
-        log(logger, logging.DEBUG, words, mapped.conn_id, _SOURCES[source], left)
+        if logger.isEnabledFor(logging.DEBUG):  # a line that is not logged would take half as long as all the rest
+            message, left = "Connection %r: %s, valid for %.0f s more", token.expires_at - time.time()
+            log(logger, logging.DEBUG, message, mapped.conn_id, _SOURCES[source], left)
         host = mapped.host or token.registry
         if host is None:
             fix = "Set the connection's registry and region_name in backend_kwargs."

@@ -107,24 +107,32 @@ class Registry(NamedTuple):
     dual_stack: bool
 
     @classmethod
-    def parse(cls, text: str, path: str = "registry") -> Registry:
-        """Read one of ECR's own names; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
+    def parse(cls, text: str, path: str = "registry", other_region: str | None = None) -> Registry:
+        """Read a registry's host; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
 
-        :param text: the host as a user writes it
-        :param path: where it stands, for the message
-        :return: the registry; parsing its ``host`` again gives an equal one
-        :raises ConfigurationError: the text is not the host of an ECR registry
+        :param path: where the text stands, for the message
+        :param other_region: None: only ECR's own names are read. Otherwise any name is, with or without a port, as a
+            proxy in front of ECR or an emulator has it; if it is not one of ECR's own, this is its region
+        :raises ConfigurationError: the text is not the host of a registry
         """
         host = _bare_host(text, path)
-        if host in _PUBLIC_HOSTS:
-            return cls(host, "ecr-public", None, PUBLIC_REGION, "aws", fips=False, dual_stack=_PUBLIC_HOSTS[host])
+        name, colon, port = host.partition(":")
         other = _OTHER_NAME.format(host=host)
-        if ":" in host:
+        if other_region is not None:
+            if not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
+                remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
+                raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", remedy)
+            if name not in _PUBLIC_HOSTS and not (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
+                partition = _existing_partition(other_region, path)
+                return cls(host, "ecr", None, other_region, partition.name, fips=False, dual_stack=False)
+        elif colon:
             remedy = f"leave it off: Docker would look the login up under another name; {other}"
             raise ConfigurationError(path, "has a port after the host", remedy)
-        match = _PRIVATE_HOST.fullmatch(host)
+        if name in _PUBLIC_HOSTS:
+            return cls(host, "ecr-public", None, PUBLIC_REGION, "aws", fips=False, dual_stack=_PUBLIC_HOSTS[name])
+        match = _PRIVATE_HOST.fullmatch(name)
         if match is None:
-            problem = f"is {host!r}, which is not the host of an ECR registry"
+            problem = f"is {name!r}, which is not the host of an ECR registry"
             raise ConfigurationError(path, problem, f"{_EXAMPLE}; {other}")
         account_id, region, domain = match["account_id"], match["region"], match["domain"]
         partition = _existing_partition(region, path, f"{_EXAMPLE}; {other}")
@@ -133,29 +141,11 @@ class Registry(NamedTuple):
         if partition.name == "aws-cn":  # China's dual-stack hosts are written in both ways
             forms.add((".", dual_stack_domain))
         if (match["separator"], domain) not in forms:
-            problem = f"is {host!r}, which is not the name of a registry in {region}"
+            problem = f"is {name!r}, which is not the name of a registry in {region}"
             remedy = f"its host is {partition.private_host(account_id, region)}; {other}"
             raise ConfigurationError(path, problem, remedy)
         fips, dual_stack = match["fips"] is not None, domain == dual_stack_domain
         return cls(host, "ecr", account_id, region, partition.name, fips, dual_stack)
-
-    @classmethod
-    def parse_other(cls, text: str, region: str, path: str = "registry") -> Registry:
-        """Read any name of a registry: one of ECR's own, or that of a proxy in front of ECR, an emulator, a port.
-
-        :param text: ``host`` or ``host:port``; the same is forgiven as by :meth:`parse`
-        :param region: the region whose tokens the registry accepts
-        :raises ConfigurationError: the text is not a registry to Docker, or resembles one of ECR's own names
-        """
-        host = _bare_host(text, path)
-        name, _, port = host.partition(":")
-        if not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
-            remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
-            raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", remedy)
-        if name in _PUBLIC_HOSTS or (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
-            return cls.parse(name, path)._replace(host=host)
-        partition = _existing_partition(region, path)
-        return cls(host, "ecr", None, region, partition.name, fips=False, dual_stack=False)
 
     @classmethod
     def of_account(cls, account_id: str, region: str) -> Registry:

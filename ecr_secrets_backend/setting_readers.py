@@ -54,12 +54,9 @@ def choice(choices: tuple[str, ...], path: str, value: object) -> str:
 
 
 def matching(pattern: str, problem: str, remedy: str, path: str, value: object) -> str:
-    """Read a string that matches a regular expression as a whole.
-
-    It is compiled when it is needed, because Airflow builds the backend in every process.
-    """
+    """Read a string that matches a regular expression as a whole."""
     given = text(path, value)
-    if not re.fullmatch(pattern, given, re.ASCII):
+    if not re.fullmatch(pattern, given, re.ASCII):  # compiled at need: Airflow builds the backend in every process
         raise ConfigurationError(path, problem, remedy)
     return given
 

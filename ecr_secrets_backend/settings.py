@@ -72,16 +72,19 @@ class Settings(NamedTuple):
             )
             raise ConfigurationError("backend_kwargs", "are missing", remedy)
         values = _read("", kwargs, SETTINGS)
-        if "connections" not in values:
-            raise ConfigurationError("connections", "is missing", f"write {_CONNECTIONS_FORM}")
+        shapes = values.pop("connections", None)
+        if not shapes:
+            problem = "is missing" if shapes is None else "maps no connection"
+            raise ConfigurationError("connections", problem, f"write {_CONNECTIONS_FORM}")
         common = {name: values.pop(name) for name in AWS_SETTINGS if name in values}
-        shapes = values.pop("connections")
         connections = {conn_id: _connection(conn_id, shapes, common) for conn_id in shapes}
         if "assume_role_kwargs" in common and not any(mapped.identity.role_arn for mapped in connections.values()):
             raise ConfigurationError("assume_role_kwargs", *_NO_ROLE)
         return cls(connections, **values)
 
 
+_CONNECTIONS_FORM: Final = 'an object such as {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}'
+_FALLBACK_FORM: Final = 'such as {"backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend"}'
 #: Each says where the credentials come from.
 _SOURCES: Final = frozenset({"profile_name", "aws_conn_id"})
 _NO_ROLE: Final = ("has no effect without a role", "set role_arn as well, or leave it off")
@@ -109,6 +112,7 @@ def _read(prefix: str, given: Mapping[str, object], known: Mapping[str, Reader])
 def _connection(conn_id: str, shapes: Mapping[str, object], common: Mapping[str, Any]) -> MappedConnection:
     """Read a connection by its shape; its own AWS settings win over the common ones."""
     path = f"connections.{conn_id}"
+    readers.conn_id(path, conn_id)
     shape = shapes[conn_id]
     if isinstance(shape, str) and not shape.lstrip().startswith("{"):
         registry_path = path
@@ -151,17 +155,14 @@ def _registry(path: str, registry_path: str, own: Mapping[str, Any], region: str
 
     :param region: the connection's own, which allows any name of a registry, or the common one
     """
-    if "registry" not in own and "account_id" not in own:
-        return None
     if "registry" not in own:
+        if "account_id" not in own:
+            return None
         if region is None:
             remedy = "set region_name as well, or write the registry's host"
             raise ConfigurationError(f"{path}.account_id", "does not name a registry by itself", remedy)
         return Registry.of_account(own["account_id"], region)
-    if "region_name" in own:
-        registry = Registry.parse_other(own["registry"], own["region_name"], registry_path)
-    else:
-        registry = Registry.parse(own["registry"], registry_path)
+    registry = Registry.parse(own["registry"], registry_path, own.get("region_name"))
     for name, value in (("account_id", registry.account_id), ("region_name", registry.region)):
         if own.get(name, value) != value:
             problem = f"is {readers.shown(own[name])}, which the registry {registry.host} contradicts"
@@ -179,22 +180,6 @@ def _extra(path: str, value: object) -> str:
         remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
         raise ConfigurationError(f"{path}.reauth", "is not true", remedy)
     return readers.to_json(path, mapping)
-
-
-_CONNECTIONS_FORM: Final = 'an object such as {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}'
-
-
-def _connections(path: str, value: object) -> dict[str, object]:
-    """Check the IDs alone: the common settings decide about their shapes as well."""
-    shapes = readers.mapping(path, value, _CONNECTIONS_FORM)
-    if not shapes:
-        raise ConfigurationError(path, "maps no connection", f"write {_CONNECTIONS_FORM}")
-    for conn_id in shapes:
-        readers.conn_id(f"{path}.{conn_id}", conn_id)
-    return shapes
-
-
-_FALLBACK_FORM: Final = 'such as {"backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend"}'
 
 
 def _fallback_backends(path: str, value: object) -> tuple[FallbackBackend, ...]:
@@ -251,7 +236,7 @@ AWS_SETTINGS: Final[Mapping[str, Reader]] = {
 }
 #: docs/configuration.md says what each means.
 SETTINGS: Final[Mapping[str, Reader]] = {
-    "connections": _connections,
+    "connections": partial(readers.mapping, form=_CONNECTIONS_FORM),
     **AWS_SETTINGS,
     "refresh_before": readers.seconds,
     "cache": partial(readers.choice, ("host", "process")),

@@ -195,7 +195,7 @@ def test_partitions_are_those_of_botocore() -> None:
 )
 def test_a_registry_may_have_any_name_if_its_region_is_known(text: str, host: str) -> None:
     """A proxy in front of ECR, an emulator, a registry on a port; the name comes out as images have it."""
-    assert Registry.parse_other(text, "eu-west-1") == Registry(
+    assert Registry.parse(text, other_region="eu-west-1") == Registry(
         host, "ecr", None, "eu-west-1", "aws", fips=False, dual_stack=False
     )
 
@@ -205,7 +205,7 @@ def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
     """Also with a port, where a tunnel leads to it."""
     host = f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com"
 
-    assert Registry.parse_other(host + port, "eu-west-1") == Registry.parse(host)._replace(host=host + port)
+    assert Registry.parse(host + port, other_region="eu-west-1") == Registry.parse(host)._replace(host=host + port)
 
 
 @pytest.mark.parametrize(
@@ -227,13 +227,15 @@ def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
         "ecr.example.com\n",
         f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
         f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn:8443",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com:",
+        f"{A}.dkr.ecr.us-east-1.amazonaws.com:65536",
         f"{A}.dkr.ecr.eu-west-1.on.aws",
     ],
 )
 def test_what_is_no_registry_to_docker_is_refused_under_any_name(text: str) -> None:
     """So is what resembles one of ECR's own names under AWS's own domains."""
     with pytest.raises(ConfigurationError):
-        Registry.parse_other(text, "us-east-1")
+        Registry.parse(text, other_region="us-east-1")
 
 
 @pytest.mark.parametrize("text", ["ecr.example.com", "localhost:5000", f"{A}.dkr.ecr.us-east-1.example.com"])
