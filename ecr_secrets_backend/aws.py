@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
@@ -20,15 +19,14 @@ from ecr_secrets_backend.token import EcrToken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from botocore.config import Config
+    from botocore.credentials import Credentials, ReadOnlyCredentials
 
-    from ecr_secrets_backend.credential_sources import Loaded
+    from ecr_secrets_backend.credentials import Source
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 
 Result = TypeVar("Result")
 
 USER_AGENT: Final = f"airflow-ecr-secrets-backend/{__version__}"
-ROLE_SESSION_NAME: Final = "airflow-ecr-secrets-backend"  # the session's name in CloudTrail
 
 #: A task waits for these. Attempts x (connect + read) and the pause between them come to 13 s at most for each call.
 CONNECT_TIMEOUT_SECONDS: Final = 2
@@ -53,119 +51,115 @@ def mint(identity: AwsIdentity, connection: AwsConnection | None = None) -> EcrT
 
 
 def request(
-    identity: AwsIdentity, connection: AwsConnection | None, ask: Callable[[AwsSession, Loaded], Result]
+    identity: AwsIdentity, connection: AwsConnection | None, ask: Callable[[AwsSession], Result]
 ) -> Result | MintError:
-    """Load the credentials of an identity, and ask AWS for something with them.
+    """Load the credentials of an identity, and call AWS with them.
 
-    :param connection: as for :func:`mint`
-    :param ask: calls AWS
     :return: what ``ask`` returns, or why there is nothing: to be raised where no secret is in reach
     """
     provider = [] if connection is None else ["airflow.providers.amazon.aws.hooks.base_aws"]
     try:
-        import_sdk("ecr_secrets_backend.credential_sources", *provider)  # first, so that every logger exists
+        import_sdk("ecr_secrets_backend.credentials", *provider)  # first, so that every logger exists
     except ImportError as error:
         reason = f"aws_conn_id needs Airflow's amazon provider, which cannot be imported: {error}"
         fix = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
         return MintError(identity.failure(type(error).__name__, reason, fix))
-    region = identity.region
     try:
         with suppress_sdk_logs():
-            session = _open(identity, connection)
-            region = session.identity.region
-            return ask(session, session.credentials())
+            session = AwsSession(identity, connection)
+            identity = session.identity
+            session.load()
+            return ask(session)
     except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise, a lookup fails with our exception
         sources = error.sources if isinstance(error, CredentialsError) else ()
-        return MintError(describe(identity, region, error), sources=sources)
+        return MintError(describe(identity, error), sources=sources)
 
 
-class AwsSession(NamedTuple):
-    """What clients are built with, and what loads their credentials.
+class AwsSession:
+    """The credentials of an identity, and clients that use them.
 
-    :param identity: with the region, the endpoint and the CA bundle that boto3 or the Airflow connection adds to it
+    :ivar identity: with the region, endpoint and CA bundle that boto3's configuration or the Airflow connection adds
+    :ivar sources: what each source of credentials said, down to the one that has them
     """
 
-    identity: AwsIdentity
-    config: Config
-    sts_url: str | None
-    load: Callable[[], Loaded]
+    keys: ReadOnlyCredentials
+    sources: tuple[Source, ...]
 
-    def credentials(self) -> Loaded:
+    def __init__(self, identity: AwsIdentity, connection: AwsConnection | None) -> None:
+        import boto3.session
+        import botocore.session
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            user_agent_extra=USER_AGENT,
+        )
+        profile_name = identity.profile_name
+        self._airflow: Any = None  # what creates the session of Airflow's amazon provider
+        sts_url: str | None = None
+        if connection is not None:
+            from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
+            from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+
+            either: Any = connection  # one of Airflow's two classes
+            wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
+            config = config.merge(wrapper.botocore_config or Config())
+            self._airflow = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
+            sts_url = wrapper.get_service_endpoint_url("sts", sts_connection_assume=True)
+            profile_name = wrapper.profile_name
+            endpoint_url = identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service)
+            identity = replace(identity, region=wrapper.region_name, endpoint_url=endpoint_url, verify=wrapper.verify)
+        self._chain = botocore.session.Session(profile=profile_name)
+        self._chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
+        self._session: Any = boto3.session.Session(botocore_session=self._chain, region_name=identity.region)
+        self.identity = replace(identity, region=self._session.region_name)
+        self._sts_url, self._sts_config = sts_url, config
+        # None leaves AWS_USE_FIPS_ENDPOINT and its like in force. An explicit endpoint wins over both.
+        fips, dual_stack = identity.use_fips or None, identity.use_dual_stack or None
+        self._config = config.merge(Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack))
+
+    def load(self) -> None:
         """Load the credentials, and assume the role if there is one."""
         from botocore.credentials import ReadOnlyCredentials
 
-        loaded = self.load()
-        if not self.identity.role_arn:
-            return loaded
-        arguments = {"RoleSessionName": ROLE_SESSION_NAME, **json.loads(self.identity.assume_role_kwargs or "{}")}
-        sts = self.client("sts", loaded)
-        with check_answer():
-            role = sts.assume_role(RoleArn=self.identity.role_arn, **arguments)["Credentials"]
-            keys = ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
-        return loaded._replace(keys=keys, source="a role that was assumed")
+        from ecr_secrets_backend.credentials import load
 
-    def client(self, service: str, loaded: Loaded) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
+        self.keys, self.sources = load(self._chain, self._ask_airflow if self._airflow else None)
+        if self.identity.role_arn:
+            name = {"RoleSessionName": "airflow-ecr-secrets-backend"}  # as CloudTrail shows it
+            arguments = {**name, **json.loads(self.identity.assume_role_kwargs or "{}")}
+            sts = self.client("sts")
+            with check_answer():
+                role = sts.assume_role(RoleArn=self.identity.role_arn, **arguments)["Credentials"]
+                self.keys = ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
+
+    def _ask_airflow(self) -> Credentials | None:
+        """Have the provider create its session, which makes the clients as well."""
+        from ecr_secrets_backend.credentials import refuse_mfa
+
+        if not self._airflow.conn.aws_access_key_id:  # then the provider asks a chain like ours
+            refuse_mfa(self._chain)
+        self._session = self._airflow.create_session()
+        credentials: Credentials | None = self._session.get_credentials()
+        return credentials
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
         """Return a client that never loads credentials by itself: whatever its calls raise came over the wire."""
-        from botocore.config import Config
-
-        identity, config, keys = self.identity, self.config, loaded.keys
-        region, endpoint_url = identity.region, identity.endpoint_url
+        region, endpoint_url, config = self.identity.region, self.identity.endpoint_url, self._config
         if service == "sts":
-            region, endpoint_url = region or PUBLIC_REGION, self.sts_url
-        else:  # None leaves AWS_USE_FIPS_ENDPOINT and its like in force. An explicit endpoint wins over both.
-            fips, dual_stack = identity.use_fips or None, identity.use_dual_stack or None
-            config = config.merge(Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack))
-        any_service: Any = service
-        return loaded.session.client(
-            any_service,
+            region, endpoint_url, config = region or PUBLIC_REGION, self._sts_url, self._sts_config
+        return self._session.client(
+            service,
             region_name=region,
             endpoint_url=endpoint_url,
-            verify=identity.verify,
-            aws_access_key_id=keys.access_key,
-            aws_secret_access_key=keys.secret_key,
-            aws_session_token=keys.token,
+            verify=self.identity.verify,
+            aws_access_key_id=self.keys.access_key,
+            aws_secret_access_key=self.keys.secret_key,
+            aws_session_token=self.keys.token,
             config=config,
         )
-
-
-def _open(identity: AwsIdentity, connection: AwsConnection | None) -> AwsSession:
-    """Build the session of an identity, from boto3's own chain of sources or from an Airflow connection."""
-    import botocore.session
-    from botocore.config import Config
-
-    from ecr_secrets_backend.credential_sources import ask_airflow, ask_chain, load
-
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        user_agent_extra=USER_AGENT,
-    )
-    ask: Callable[..., Loaded] = ask_chain
-    sts_url = None
-    if connection is not None:
-        from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
-        from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
-
-        either: Any = connection  # one of Airflow's two classes
-        wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
-        config = config.merge(wrapper.botocore_config or Config())
-        factory = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
-        ask = partial(ask_airflow, factory.create_session, has_keys=bool(wrapper.aws_access_key_id))
-        sts_url = wrapper.get_service_endpoint_url("sts", sts_connection_assume=True)
-        identity = replace(
-            identity,
-            profile_name=wrapper.profile_name,
-            region=wrapper.region_name,
-            endpoint_url=identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service),
-            verify=wrapper.verify,
-        )
-    chain = botocore.session.Session(profile=identity.profile_name)
-    chain.set_default_client_config(config)  # for the clients, too, that botocore builds to load credentials
-    if identity.region:
-        chain.set_config_variable("region", identity.region)  # for these clients as well
-    identity = replace(identity, region=chain.get_config_variable("region"))
-    return AwsSession(identity, config, sts_url, partial(load, chain, ask))
 
 
 @contextmanager
@@ -181,12 +175,9 @@ def check_answer() -> Iterator[None]:
         raise UnusableAnswerError("the answer does not have the shape that AWS documents") from None
 
 
-def _token(session: AwsSession, credentials: Loaded) -> EcrToken:
-    """Call GetAuthorizationToken, and read the answer.
-
-    :raises UnusableAnswerError: it holds no token, or one that has expired
-    """
-    client = session.client(session.identity.service, credentials)
+def _token(session: AwsSession) -> EcrToken:
+    """Call GetAuthorizationToken, and read the answer."""
+    client = session.client(session.identity.service)
     with check_answer():
         data = client.get_authorization_token()["authorizationData"]
         received_at = time.time()
@@ -204,12 +195,9 @@ def _token(session: AwsSession, credentials: Loaded) -> EcrToken:
 
 
 def _registry(endpoint: str | None, region: str | None) -> str | None:
-    """Return the host of the registry that an answer names; None if it names none of ECR in that region.
-
-    An emulator, or a proxy in front of AWS, may name another host, which is never served as one of ECR's.
-    """
-    try:
+    """Return the host that an answer names, if it is ECR's in that region: an emulator or a proxy may name others."""
+    with suppress(ConfigurationError):
         registry = Registry.parse(endpoint or "")
-    except ConfigurationError:
-        return None
-    return registry.host if (registry.service, registry.region) == ("ecr", region) else None
+        if (registry.service, registry.region) == ("ecr", region):
+            return registry.host
+    return None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
-
-from ecr_secrets_backend.errors import MintFailure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ecr_secrets_backend.credential_sources import Source
+    from ecr_secrets_backend.credentials import Source
+    from ecr_secrets_backend.errors import MintFailure
     from ecr_secrets_backend.identity import AwsIdentity
 
 
@@ -20,6 +19,7 @@ class UnusableAnswerError(Exception):
     """An answer over the wire that is not what AWS's API documents. It never quotes the answer."""
 
 
+@dataclass(eq=False)
 class CredentialsError(Exception):
     """No credentials could be loaded.
 
@@ -28,64 +28,56 @@ class CredentialsError(Exception):
     :param explanation: the reason and how to fix it; None: those of the cause
     """
 
-    def __init__(
-        self, cause: Exception, sources: tuple[Source, ...], explanation: tuple[str, str | None] | None = None
-    ) -> None:
-        super().__init__(cause, sources, explanation)
-        self.cause, self.sources, self.explanation = cause, sources, explanation
+    cause: Exception
+    sources: tuple[Source, ...]
+    explanation: tuple[str, str | None] | None = None
 
 
 NO_CREDENTIALS_FIX: Final = (
     "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
 )
+#: By the codes of a failure, all without "Exception", with which AWS's services end some of them.
 _FIXES: Final[Mapping[str, str]] = {
-    "NoCredentialsError": NO_CREDENTIALS_FIX,
-    "PartialCredentialsError": NO_CREDENTIALS_FIX,
-    "CredentialRetrievalError": NO_CREDENTIALS_FIX,
-    "ProfileNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration.",
+    "NoCredentialsError PartialCredentialsError CredentialRetrievalError": NO_CREDENTIALS_FIX,
+    "ProfileNotFound ConfigNotFound": (
+        "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration."
+    ),
     "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
     "ExpiredCredentials": "Set the clock of this host, or renew the credentials, which seem to have expired.",
     "ExpiredToken": "Renew the credentials of this process: they have expired.",
-    "InvalidClientTokenId": "Replace the access key of this process: AWS does not know it.",
-    "SignatureDoesNotMatch": "Check the secret key of this process, and set the clock of this host.",
-    "RequestExpired": "Set the clock of this host: AWS rejects requests signed more than 5 minutes off.",
-    "Throttling": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
+    "InvalidClientTokenId UnrecognizedClient": "Replace the access key of this process: AWS does not know it.",
+    "SignatureDoesNotMatch InvalidSignature": "Check the secret key of this process, and set the clock of this host.",
+    "RequestExpired RequestInTheFuture RequestTimeTooSkewed": (
+        "Set the clock of this host: AWS rejects requests signed more than 5 minutes off."
+    ),
+    "Throttling TooManyRequests": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
     "HTTPClientError": "Check the credentials of this process for a line break, and the URL of its proxy.",
     "SSLError": "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
-    "LoginTokenLoadError": "Run aws login as this user. A service needs another source than a login, such as a role.",
+    "LoginTokenLoadError LoginRefreshRequired": (
+        "Run aws login as this user. A service needs another source than a login, such as a role."
+    ),
     "InvalidIdentityToken": "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
     "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
     "UnusableAnswer": "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
-}
-#: Other names that AWS's services give to the same cause, all without "Exception", with which some of them end.
-_ALIASES: Final[Mapping[str, str]] = {
-    "UnrecognizedClient": "InvalidClientTokenId",
-    "InvalidSignature": "SignatureDoesNotMatch",
-    "RequestInTheFuture": "RequestExpired",
-    "RequestTimeTooSkewed": "RequestExpired",
-    "TooManyRequests": "Throttling",
-    "ConfigNotFound": "ProfileNotFound",
-    "LoginRefreshRequired": "LoginTokenLoadError",
 }
 _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
     " (com.amazonaws.<region>.ecr.api) and STS."
 )
 _SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the way; AWS is called again after a pause."
-_SETTINGS_FIX: Final = "Correct the AWS settings of this process."
 #: Sources whose words may hold what a program printed, or what an agent answered.
 _SECRETIVE_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
-def describe(identity: AwsIdentity, region: str | None, error: Exception) -> MintFailure:
+def describe(identity: AwsIdentity, error: Exception) -> MintFailure:
     """Return an exception of the AWS libraries as a value: its code, AWS's reason, and how to fix it."""
     from botocore import exceptions
 
     if isinstance(error, CredentialsError):
-        failure = describe(identity, region, error.cause)
+        failure = describe(identity, error.cause)
         reason, fix = error.explanation or (failure.reason, None)
         return replace(failure, reason=reason, remedy=fix or failure.remedy)
-    default = _SETTINGS_FIX
+    code, default = type(error).__name__, "Correct the AWS settings of this process."
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"
     elif isinstance(error, exceptions.ClientError):
@@ -94,15 +86,15 @@ def describe(identity: AwsIdentity, region: str | None, error: Exception) -> Min
             default = _permission_fix(identity, error.operation_name)
     elif "still expired" in str(error):  # a plain RuntimeError of botocore, about what it has just fetched
         code = "ExpiredCredentials"
-    else:
-        code = "TimedOut" if isinstance(error, TimeoutError) else type(error).__name__
-        if isinstance(error, exceptions.EndpointConnectionError):
-            default = _unreachable_fix(identity, region, str(error.kwargs.get("endpoint_url")))
-        elif isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
-            default = _CONNECTION_FIX
+    elif isinstance(error, TimeoutError):
+        code = "TimedOut"
+    elif isinstance(error, exceptions.EndpointConnectionError):
+        default = _unreachable_fix(identity, str(error.kwargs.get("endpoint_url")))
+    elif isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
+        default = _CONNECTION_FIX
     cause = code.removesuffix("Exception")
-    fix = _FIXES.get(_ALIASES.get(cause, cause), default)
-    return MintFailure(str(identity), region or "none", code, words_of(error), fix)
+    fix = next((fix for codes, fix in _FIXES.items() if cause in codes.split()), default)
+    return identity.failure(code, words_of(error), fix)
 
 
 def words_of(error: Exception) -> str:
@@ -112,9 +104,8 @@ def words_of(error: Exception) -> str:
     words = str(error)
     if isinstance(error, exceptions.ClientError):
         answer = error.response.get("Error", {})
-        words = str(answer.get("Message") or words)
-        if str(answer.get("Code")).isdigit():  # an HTTP status: a proxy's page, for instance, may quote what was sent
-            words = "the answer is not AWS's"
+        is_status = str(answer.get("Code")).isdigit()  # of a proxy's page, for instance, which may quote what was sent
+        words = "the answer is not AWS's" if is_status else str(answer.get("Message") or words)
     elif isinstance(error, exceptions.ParamValidationError):  # botocore's words quote the value
         names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", words)
         words = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"
@@ -128,7 +119,7 @@ def words_of(error: Exception) -> str:
     return (words.strip().splitlines() or [""])[0].rstrip(". ")
 
 
-def _unreachable_fix(identity: AwsIdentity, region: str | None, endpoint_url: str) -> str:
+def _unreachable_fix(identity: AwsIdentity, endpoint_url: str) -> str:
     """Return what to do about an endpoint that cannot be reached: many regions have none for FIPS."""
     host = re.search(r"([\w-]+)-fips\.", endpoint_url)
     if host is None:
@@ -139,7 +130,7 @@ def _unreachable_fix(identity: AwsIdentity, region: str | None, endpoint_url: st
         asker, fix = "the host of the registry", "Write the host without -fips"
     elif os.environ.get("AWS_USE_FIPS_ENDPOINT"):
         asker, fix = "AWS_USE_FIPS_ENDPOINT", "Unset it"
-    problem = f"{service} may have no FIPS endpoint in {region or 'that region'}, and {asker} asks for one."
+    problem = f"{service} may have no FIPS endpoint in {identity.region or 'that region'}, and {asker} asks for one."
     return f"{problem} {fix}, or {_CONNECTION_FIX[0].lower()}{_CONNECTION_FIX[1:]}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ecr_secrets_backend.credential_sources import Source
+    from ecr_secrets_backend.credentials import Source
 
 #: What a caller may rely on; the others do not leave the package.
 __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "MintFailure"]

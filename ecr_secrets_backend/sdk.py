@@ -22,10 +22,7 @@ os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.releas
 
 
 def import_sdk(*names: str) -> None:
-    """Import boto3 and more modules, and what Python's sockets import at their first use.
-
-    :raises ImportError: one of them is not installed
-    """
+    """Import boto3 and more modules, and what Python's sockets import at their first use."""
     with _importing:
         for name in ("boto3.session", "encodings.idna", *names):
             import_module(name)

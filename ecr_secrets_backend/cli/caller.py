@@ -9,7 +9,7 @@ from ecr_secrets_backend.errors import MintError
 
 if TYPE_CHECKING:
     from ecr_secrets_backend.aws import AwsSession
-    from ecr_secrets_backend.credential_sources import Loaded, Source
+    from ecr_secrets_backend.credentials import Source
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 
 
@@ -38,12 +38,12 @@ def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Ca
     return outcome
 
 
-def _caller(session: AwsSession, credentials: Loaded) -> Caller:
+def _caller(session: AwsSession) -> Caller:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = session.client("sts", credentials)
+    client = session.client("sts")
     try:
         arn = client.get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route
         arn = None
-    return Caller(credentials.source, arn, credentials.sources)
+    return Caller(session.sources[-1].source, arn, session.sources)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ecr_secrets_backend.errors import EcrSecretsBackendError, one_line
 
 if TYPE_CHECKING:
-    from ecr_secrets_backend.credential_sources import Source
+    from ecr_secrets_backend.credentials import Source
 
 State = Literal["good", "skipped", "warning", "failed"]
 

@@ -18,7 +18,7 @@ import pytest
 from airflow.models.connection import Connection
 
 from ecr_secrets_backend import aws as aws_module
-from ecr_secrets_backend import credential_sources
+from ecr_secrets_backend import credentials
 from ecr_secrets_backend.aws import mint
 from ecr_secrets_backend.cli.caller import caller
 from ecr_secrets_backend.errors import MintError
@@ -564,7 +564,7 @@ class TestProgram:
     ) -> None:
         """Before the whole request is given up, whose message could not name it."""
         configure(dev={"credential_process": "sleep 3"}, hub={"role_arn": ROLE, "source_profile": "dev"})
-        monkeypatch.setattr(credential_sources, "SECONDS", 1.0)
+        monkeypatch.setattr(credentials, "SECONDS", 1.0)
         error = error_of(profile)
 
         assert error.failure.code == "TimedOut"

@@ -24,7 +24,7 @@ def client_error(code: str, message: str = "not allowed") -> ClientError:
 @pytest.mark.parametrize("code", ["Foo\n2026-11-27 CRITICAL forged", "\x1b[2J", "A" * 200_000])
 def test_a_code_of_aws_is_one_bounded_printable_line(code: str) -> None:
     """It is written into logs, and to the terminal."""
-    failure = describe(IDENTITY, "eu-west-2", client_error(code))
+    failure = describe(IDENTITY, client_error(code))
 
     assert failure.code.isprintable()
     assert len(failure.code) <= 100
@@ -48,8 +48,8 @@ def test_a_code_of_aws_is_one_bounded_printable_line(code: str) -> None:
 )
 def test_what_may_hold_a_secret_is_not_repeated(error: Exception) -> None:
     """Neither by a failed request nor by a source of credentials that failed."""
-    assert SECRET not in str(describe(IDENTITY, "eu-west-2", error))
-    assert SECRET not in str(describe(IDENTITY, "eu-west-2", CredentialsError(error, ())))
+    assert SECRET not in str(describe(IDENTITY, error))
+    assert SECRET not in str(describe(IDENTITY, CredentialsError(error, ())))
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_other_words_are_repeated(error: Exception, words: str) -> None:
 def test_what_a_source_said_takes_the_place_of_its_exceptions_words() -> None:
     """The code is that of the exception, and the fix, if the source has none."""
     error = CredentialsError(NoCredentialsError(), (), ("no source has credentials", None))
-    failure = describe(IDENTITY, "eu-west-2", error)
+    failure = describe(IDENTITY, error)
 
     assert (failure.code, failure.reason) == ("NoCredentialsError", "no source has credentials")
-    assert failure.remedy == describe(IDENTITY, "eu-west-2", NoCredentialsError()).remedy
+    assert failure.remedy == describe(IDENTITY, NoCredentialsError()).remedy
 
 
 def test_credentials_that_cannot_be_loaded_are_no_answer_of_aws() -> None:
     """Whatever was raised: an answer is what came over the wire."""
-    assert describe(IDENTITY, None, CredentialsError(KeyError("AccessKeyId"), ())).code == "KeyError"
-    assert describe(IDENTITY, None, CredentialsError(TimeoutError(), ())).code == "TimedOut"
+    assert describe(IDENTITY, CredentialsError(KeyError("AccessKeyId"), ())).code == "KeyError"
+    assert describe(IDENTITY, CredentialsError(TimeoutError(), ())).code == "TimedOut"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_credentials_that_cannot_be_loaded_are_no_answer_of_aws() -> None:
 )
 def test_an_endpoint_for_fips_may_not_exist(host: str, is_fips: bool) -> None:
     """In any of botocore's forms."""
-    failure = describe(IDENTITY, "eu-west-2", EndpointConnectionError(endpoint_url=f"https://{host}/"))
+    failure = describe(IDENTITY, EndpointConnectionError(endpoint_url=f"https://{host}/"))
 
     assert ("ECR may have no FIPS endpoint in eu-west-2" in failure.remedy) is is_fips
     assert "et this host reach that endpoint" in failure.remedy

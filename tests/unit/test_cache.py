@@ -23,7 +23,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 from ecr_secrets_backend import cache as cache_module
-from ecr_secrets_backend import credential_sources
+from ecr_secrets_backend import credentials
 from ecr_secrets_backend.cache import (
     LOCK_TIMEOUT_SECONDS,
     LOOKUP_TIMEOUT_SECONDS,
@@ -948,7 +948,7 @@ class TestHangs:
 
 def test_the_bounds_of_a_lookup_fit_together() -> None:
     """A caller of another process still waits when a hang is recorded or a lock replaced, and all end within 30 s."""
-    assert credential_sources.SECONDS < REQUEST_TIMEOUT_SECONDS < LOCK_TIMEOUT_SECONDS < LOOKUP_TIMEOUT_SECONDS
+    assert credentials.SECONDS < REQUEST_TIMEOUT_SECONDS < LOCK_TIMEOUT_SECONDS < LOOKUP_TIMEOUT_SECONDS
     assert RENEWAL_TIMEOUT_SECONDS + LOOKUP_TIMEOUT_SECONDS <= 30
 
 

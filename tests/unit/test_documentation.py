@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend import credential_reasons, settings
+from ecr_secrets_backend import credentials, settings
 from ecr_secrets_backend.settings import Settings
 from tests.documentation.pages import PAGES, PROJECT, blocks, name_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
-REASONS = ("credential_reasons.py", "credential_sources.py", "aws_errors.py")
+REASONS = ("credentials.py", "aws_errors.py")
 TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
 
 #: What the policies may name. Those that no API operation has the name of are marked "permission only" there.
@@ -193,7 +193,7 @@ def test_every_source_of_credentials_is_told_in_its_order() -> None:
     """By the name that ``check`` shows; a row without one is about the source above it."""
     named = [source for source, *_ in section("docs/identities.md", "Where no credentials are found") if source]
 
-    assert named == [name for name, _ in credential_reasons._SOURCES.values()]
+    assert named == [name for name, _ in credentials._SOURCES.values()]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_every_source_of_credentials_is_told_in_its_order() -> None:
 )
 def test_every_message_about_credentials_is_one(page: str, heading: str, column: int) -> None:
     """As the package words it, with other values."""
-    needs = {f"no {need}" for _, need in credential_reasons._SOURCES.values()}
+    needs = {f"no {need}" for _, need in credentials._SOURCES.values()}
     known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
     messages = [text for row in section(page, heading) for text in re.findall("`(.*?)`", row[column])]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,10 +10,9 @@ import pytest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
-from ecr_secrets_backend import credential_sources
+from ecr_secrets_backend import credentials
 from ecr_secrets_backend.aws_errors import CredentialsError
-from ecr_secrets_backend.credential_reasons import MfaRequiredError, refuse_mfa
-from ecr_secrets_backend.credential_sources import ask_airflow, load
+from ecr_secrets_backend.credentials import MfaRequiredError, load, refuse_mfa
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,10 +38,10 @@ def absent() -> None:
 def test_the_first_source_that_has_credentials_gives_them() -> None:
     """Those behind it are not asked."""
     session = build_session(("env", absent), ("new", lambda: Credentials("an-id", "a-secret")), ("sso", pytest.fail))
-    loaded = load(session)
+    keys, sources = load(session)
 
-    assert (loaded.keys.access_key, loaded.source) == ("an-id", "new")
-    assert [source.message for source in loaded.sources] == ["no AWS_ACCESS_KEY_ID", "has credentials"]
+    assert (keys.access_key, sources[-1].source) == ("an-id", "new")
+    assert [source.message for source in sources] == ["no AWS_ACCESS_KEY_ID", "has credentials"]
 
 
 def test_a_source_that_botocore_gets_one_day_is_listed_by_its_name() -> None:
@@ -69,12 +67,14 @@ def test_credentials_without_a_key_are_none() -> None:
     """The next source is asked."""
     session = build_session(("env", lambda: Credentials("", "")), ("new", lambda: Credentials("an-id", "a-secret")))
 
-    assert load(session).source == "new"
+    _, sources = load(session)
+
+    assert sources[-1].source == "new"
 
 
 def test_a_source_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the last of the list, behind those that answered."""
-    monkeypatch.setattr(credential_sources, "SECONDS", 0.05)
+    monkeypatch.setattr(credentials, "SECONDS", 0.05)
     may_end = threading.Event()
     with pytest.raises(CredentialsError) as caught:
         load(build_session(("env", absent), ("new", may_end.wait)))
@@ -87,7 +87,7 @@ def test_a_source_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch
 
 def test_a_request_has_time_left_when_a_source_is_given_up() -> None:
     """The whole of it has 20 s."""
-    assert credential_sources.SECONDS < 20
+    assert credentials.SECONDS < 20
 
 
 def test_a_timeout_of_a_source_is_its_own() -> None:
@@ -109,14 +109,14 @@ def test_what_fails_in_a_way_of_its_own_is_explained_alike() -> None:
         raise NoCredentialsError
 
     with pytest.raises(CredentialsError) as caught:
-        load(build_session(("env", pytest.fail)), partial(ask_airflow, fail, has_keys=False))
+        load(build_session(("env", pytest.fail)), fail)
 
     assert [source.message for source in caught.value.sources] == ["no AWS_ACCESS_KEY_ID"]
 
 
 def test_an_airflow_connection_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not taken for a file that cannot be read."""
-    monkeypatch.setattr(credential_sources, "SECONDS", 0.05)
+    monkeypatch.setattr(credentials, "SECONDS", 0.05)
     may_end = threading.Event()
 
     def hang() -> NoReturn:
@@ -124,7 +124,7 @@ def test_an_airflow_connection_that_hangs_is_reported_in_time(monkeypatch: pytes
         raise NoCredentialsError
 
     with pytest.raises(CredentialsError) as caught:
-        load(build_session(), partial(ask_airflow, hang, has_keys=True))
+        load(build_session(), hang)
     may_end.set()
 
     assert caught.value.explanation is not None
