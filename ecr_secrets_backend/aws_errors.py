@@ -33,15 +33,11 @@ class CredentialsError(Exception):
     explanation: tuple[str, str | None] | None = None
 
 
-NO_CREDENTIALS_FIX: Final = (
-    "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
-)
+CREDENTIALS_FIX: Final = "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
 #: By the codes of a failure, all without "Exception", with which AWS's services end some of them.
 _FIXES: Final[Mapping[str, str]] = {
-    "NoCredentialsError PartialCredentialsError CredentialRetrievalError": NO_CREDENTIALS_FIX,
-    "ProfileNotFound ConfigNotFound": (
-        "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS configuration."
-    ),
+    "NoCredentialsError PartialCredentialsError CredentialRetrievalError": CREDENTIALS_FIX,
+    "ProfileNotFound ConfigNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS files.",
     "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
     "ExpiredCredentials": "Set the clock of this host, or renew the credentials, which seem to have expired.",
     "ExpiredToken": "Renew the credentials of this process: they have expired.",

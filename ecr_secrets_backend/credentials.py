@@ -16,7 +16,7 @@ from botocore import exceptions, utils
 from botocore.compat import compat_shell_split
 from botocore.credentials import Credentials, ProcessProvider, ReadOnlyCredentials
 
-from ecr_secrets_backend.aws_errors import NO_CREDENTIALS_FIX, CredentialsError, words_of
+from ecr_secrets_backend.aws_errors import CREDENTIALS_FIX, CredentialsError, words_of
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.errors import one_line
 
@@ -84,7 +84,7 @@ def load(
         raise CredentialsError(error, search.sources, (f"{last.source}: {last.message}", last.fix)) from None
     if keys:
         return keys, search.sources
-    reason, fix = "no source has credentials", NO_CREDENTIALS_FIX
+    reason, fix = "no source has credentials", CREDENTIALS_FIX
     first = next((source for source in search.sources if source.fix), None)  # of those that should have them here
     if first is not None:
         reason = f"{reason}; {first.source}: {first.message}"
