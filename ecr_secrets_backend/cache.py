@@ -11,9 +11,9 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TLRUCache
@@ -24,8 +24,7 @@ from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
 
     from ecr_secrets_backend.host_store import HostStore
     from ecr_secrets_backend.identity import AwsIdentity
@@ -33,9 +32,12 @@ if TYPE_CHECKING:
 
     Mint = Callable[[], EcrToken]
     OnToken = Callable[[EcrToken, float], object]
-    Request = Callable[[], Entry]
+    Request = Callable[[], "Refreshed"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 #: How long a lookup waits if no token can be served. With a renewal's wait before it, it stays below 30 s.
 LOOKUP_TIMEOUT_SECONDS: Final = 28.0
@@ -108,28 +110,17 @@ class TokenCache:
 
     def _newest(self, key: str) -> Entry:
         """Return what the process or the host knows, whichever is newer."""
-        known, found = self._memory.get(key) or Entry(key), self._read(key)
+        known, found = self._memory.get(key) or Entry(key), self._on_host(lambda store: _read(store, key), None)
         # Below 0, it was recorded before the host started, by a later clock: how long ago cannot be known.
         if found is None or not 0 <= found.age() < known.age():
             return known
         self._memory.put(found)
         return found
 
-    def _read(self, key: str) -> Entry | None:
-        with self._failures_reported():
-            text = None if self._store is None else self._store.read(f"{key}.json")
-            if text is not None:
-                entry = Entry.from_json(text)
-                if entry is not None and entry.key == key:
-                    return entry
-                raise OSError(errno.EBADMSG, "a file of the cache is damaged, or of another version")
-        return None
-
-    @contextmanager
-    def _failures_reported(self) -> Iterator[None]:
-        """Go on without the host's folder if it fails, and report each of its failures once."""
+    def _on_host(self, operation: Callable[[HostStore], T], otherwise: U) -> T | U:
+        """Return what an operation on the host's folder returns. If it fails, go on without, and report why once."""
         try:
-            yield
+            return otherwise if self._store is None else operation(self._store)
         except OSError as error:
             if self._memory.should_warn(f"store {error.strerror}", math.inf):
                 message = (
@@ -137,6 +128,7 @@ class TokenCache:
                     "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
                 )
                 log(logger, logging.WARNING, message, self._store, error.strerror)
+            return otherwise
 
     def _refreshed(self, identity: AwsIdentity, request: Request, entry: Entry, deadline: float) -> Refreshed:
         """Join the running refresh or start one, and wait for it, or for moments if the entry's token can be served.
@@ -166,37 +158,25 @@ class TokenCache:
         return refreshed if refresh is mine else (refreshed[0], None)
 
     def _refresh(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Request) -> Refreshed:
-        """Request a token if this process gets the host lock, else wait until another process has recorded one."""
+        """Request a token if this process gets the host lock, else wait until another process has recorded one.
+
+        If the folder cannot be used, there is no lock, and each process is on its own.
+        """
         pause = FIRST_PAUSE_SECONDS
         while True:
-            lock = self._take_host_lock(identity.key)
+            lock = self._on_host(lambda store: store.take_lock(identity.key, self._memory.is_stopped), nullcontext())
             with lock or nullcontext():
                 entry = self._newest(identity.key)
                 if not entry.is_due(self._refresh_before):
                     return entry, None
                 if lock is not None:
-                    refresh.add_done_callback(self._remove_expired)  # when callers have their token
+                    # Once callers have their token.
+                    refresh.add_done_callback(lambda _: self._on_host(lambda store: store.remove_expired(), None))
                     return self._request(identity, request, entry)
             if entry.servable_token():
                 return entry, None  # another process renews it, which is not waited for
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-
-    def _take_host_lock(self, key: str) -> AbstractContextManager[object] | None:
-        """Take the host's lock, if need be from a process that is stopped; None: another process is at work.
-
-        If the folder cannot be used, there is no lock, and each process is on its own.
-        """
-        if self._store is None:
-            return nullcontext()
-        with self._failures_reported():
-            return self._store.take_lock(key, lambda holder: self._memory.seconds_seen(holder) >= LOCK_TIMEOUT_SECONDS)
-        return nullcontext()
-
-    def _remove_expired(self, _: object) -> None:
-        if self._store is not None:
-            with suppress(OSError):
-                self._store.remove_expired()
 
     def _request(self, identity: AwsIdentity, request: Request, entry: Entry) -> Refreshed:
         """Request a token within a bounded time; one that arrives later is still recorded, by its own thread."""
@@ -205,33 +185,30 @@ class TokenCache:
             self._record(entry)
         started_at = time.monotonic()
         try:
-            received = within(REQUEST_TIMEOUT_SECONDS, request)
+            return within(REQUEST_TIMEOUT_SECONDS, request)
         except MintError as error:
             failure = error.failure
         except TimeoutError:
             failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
-        else:
-            return received, time.monotonic() - started_at
         newest = self._newest(identity.key)
         if newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
             newest = entry.with_failure(failure)
             self._record(newest)
         return newest, time.monotonic() - started_at
 
-    def _request_token(self, identity: AwsIdentity, mint: Mint, on_token: OnToken) -> Entry:
+    def _request_token(self, identity: AwsIdentity, mint: Mint, on_token: OnToken) -> Refreshed:
         started_at = time.monotonic()
         token = mint()
         entry = Entry.of_token(identity.key, str(identity), token)
         self._record(entry)
+        seconds = time.monotonic() - started_at
         with suppress(Exception):
-            on_token(token, time.monotonic() - started_at)
-        return entry
+            on_token(token, seconds)
+        return entry, seconds
 
     def _record(self, entry: Entry) -> None:
         self._memory.put(entry)
-        if self._store is not None:
-            with self._failures_reported():
-                self._store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until)
+        self._on_host(lambda store: store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until), None)
 
     def _source(self, token: EcrToken, entry: Entry, seconds: float | None) -> Source:
         """Return where a token comes from; if AWS fails, so that it was not renewed, warn of that."""
@@ -243,6 +220,14 @@ class TokenCache:
             message = "An ECR token was not renewed; it is valid for %.0f s more. %s"
             log(logger, logging.WARNING, message, token.expires_at - entry.now(), entry.failure)
         return "stale"
+
+
+def _read(store: HostStore, key: str) -> Entry | None:
+    text = store.read(f"{key}.json")
+    entry = None if text is None else Entry.from_json(text)
+    if text is not None and (entry is None or entry.key != key):
+        raise OSError(errno.EBADMSG, "a file of the cache is damaged, or of another version")
+    return entry
 
 
 def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
@@ -289,11 +274,11 @@ class Memory:
                 running = self._refreshes[key] = refresh
             return running
 
-    def seconds_seen(self, holder: str) -> float:
-        """Return for how long this process has seen a holder of a host lock, whose ID is random."""
+    def is_stopped(self, holder: str) -> bool:
+        """Return whether this process has seen a holder of a host lock, whose ID is random, for too long."""
         now = time.monotonic()
         with self._lock:
-            return now - self._seen_at.setdefault(holder, now)
+            return now - self._seen_at.setdefault(holder, now) >= LOCK_TIMEOUT_SECONDS
 
     def should_warn(self, subject: str, every: float) -> bool:
         """Return whether a warning is due: once in ``every`` seconds for each subject."""
