@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,9 +38,7 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
     """Run work in a thread of its own and return its result, or raise TimeoutError; the work then goes on."""
     outcome: Future[Result] = Future()
     start_thread(work, outcome)
-    try:
-        return outcome.result(seconds)
-    except FutureTimeoutError:
-        if outcome.done():  # just now, or with a timeout of its own
-            return outcome.result()
-        raise TimeoutError(f"there was no answer within {seconds:.0f} s") from None
+    wait([outcome], seconds)
+    if outcome.done():
+        return outcome.result()
+    raise TimeoutError(f"there was no answer within {seconds:.0f} s")

@@ -94,23 +94,16 @@ class HostStore:
                         folder.remove(temporary)
                     raise
 
-    def delete(self, name: str) -> bool:
-        """Delete a file, and return whether there was one."""
-        with self._open_folder() as folder, suppress(FileNotFoundError):
-            folder.remove(name)
-            return True
-        return False
-
     def remove_expired(self) -> None:
         """Remove what is of no use any more: expired files, locks without a file, and what killed writers left."""
         with self._open_folder() as folder:
-            names = {*os.listdir(folder.fileno())}
-            for name in names:
-                key, _, kind = name.rpartition(".")
+            names = os.listdir(folder.fileno())
+            for key in {name[:-5] for name in names if name.endswith((".json", ".lock"))}:
                 with suppress(OSError):
-                    if kind == "json" or (kind == "lock" and f"{key}.json" not in names):
-                        _remove_if_expired(folder, key)
-                    elif kind == "tmp":
+                    _remove_if_expired(folder, key)
+            for name in names:
+                with suppress(OSError):
+                    if name.endswith(".tmp"):
                         status = folder.get_status(name)
                         if find_problem(status) or status.st_ctime < time.time() - _LEFTOVER_SECONDS:
                             folder.remove(name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
 from ecr_secrets_backend.cli.status import ENTRY_SUFFIX
 from ecr_secrets_backend.cli.survey import Survey
+from ecr_secrets_backend.private_files import PrivateFolder
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +31,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     own = {f"{configured.key(each)}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
     found = {file.name for file in survey.files if file.name.endswith(ENTRY_SUFFIX)}
     try:
-        forgotten = sum(store.delete(name) for name in sorted(found if options.all else found & own))
+        forgotten = sum(delete(survey.path, name) for name in sorted(found if options.all else found & own))
     except OSError as error:
         remedy = f"Look at {survey.path}."
         raise CommandError(f"The cache cannot be changed: {error.strerror}", remedy, FAILED) from None
@@ -37,6 +39,14 @@ def run(options: argparse.Namespace, output: Output) -> int:
     others = f"; {left} of other configurations or environments left, which --all forgets" if left else ""
     output.text(f"Forgot {forgotten} token{'' if forgotten == 1 else 's'}{others}.")
     return GOOD
+
+
+def delete(path: str, name: str) -> bool:
+    """Delete a file of the cache's folder, and return whether there was one."""
+    with PrivateFolder(path, makes_parents=False) as folder, suppress(FileNotFoundError):
+        folder.remove(name)
+        return True
+    return False
 
 
 COMMAND: Final = Command(

@@ -33,6 +33,7 @@ from ecr_secrets_backend.cache import (
     Memory,
     TokenCache,
 )
+from ecr_secrets_backend.cli.clear import delete
 from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, Entry, uptime
 from ecr_secrets_backend.errors import MintError
@@ -1044,8 +1045,9 @@ def test_an_interruption_at_any_line_leaks_nothing(
     """No lock, no descriptor, no refresh: the next lookups of the process and of the host are served at once."""
 
     def prepare() -> TokenCache:
-        for file in Survey.of(store).files:
-            store.delete(file.name)
+        survey = Survey.of(store)
+        for file in survey.files:
+            delete(str(survey.path), file.name)
         clock.move_to(datetime.fromtimestamp(NOW, timezone.utc))
         if age is not None:
             write(store, Entry.of_token(IDENTITY.key, "", build_token()))

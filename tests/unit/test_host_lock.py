@@ -485,7 +485,6 @@ def use_everything(store: HostStore) -> None:
         new = store.take_lock(NAME, is_any)
         assert new is not None
         new.release()
-    store.delete(f"{NAME}.json")
 
 
 @pytest.mark.usefixtures("quick_collections")

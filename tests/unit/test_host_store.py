@@ -69,14 +69,6 @@ class TestFiles:
         assert store.read(NAME) == b"old"
         assert names_in(folder) == [NAME]
 
-    def test_what_is_deleted_is_gone(self, store: HostStore) -> None:
-        """The caller learns whether there was anything."""
-        write(store, b"content")
-
-        assert store.delete(NAME)
-        assert store.read(NAME) is None
-        assert not store.delete(NAME)
-
     def test_a_reader_never_sees_half_a_file(self, store: HostStore, folder: Path) -> None:
         """A file is replaced, not rewritten: a reader that has opened the old one reads it to its end."""
         write(store, b"old")
