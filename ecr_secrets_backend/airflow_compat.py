@@ -19,10 +19,7 @@ def denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:
 
 
 def denial_class() -> type[ConnectionUnavailableError]:
-    """Return the class of a failed lookup: the one kind of exception that Airflow passes on, if it knows such a kind.
-
-    After any other, Airflow goes on to the next backend, and perhaps to an expired token in its database.
-    """
+    """Return the class of a failed lookup: the one kind that Airflow does not follow by a lookup in its database."""
     # FastAPI is imported wherever there is an API server, even within the process of a task.
     return _denial_class(is_on_server="fastapi" in sys.modules)
 
@@ -73,8 +70,7 @@ def is_denial(error: Exception) -> bool:
 def connection_class(backend: object) -> type:
     """Return the class of Connection that Airflow wants from a backend.
 
-    From 3.2 on Airflow sets it on the backend; then the rest can go. In 3.0 and 3.1 the task's runner shows by its
-    modules that this process is a task.
+    From 3.2 on Airflow sets it on the backend, and the rest can go. In 3.0 and 3.1, the modules show if this is a task.
     """
     wanted: type | None = getattr(backend, "_connection_class", None)
     if wanted is not None:

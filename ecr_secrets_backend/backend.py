@@ -39,8 +39,8 @@ class EcrSecretsBackend(BaseSecretsBackend):
     backend_kwargs = {"connections": {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}}
     ```
 
-    Building one does no I/O: Airflow builds it in each of its processes, and in some of them for each lookup. Processes
-    may fork, threads may share one, and an event loop may call it.
+    Building one does no I/O, because Airflow builds it for many lookups. Processes may fork, threads may share one, and
+    an event loop may call it.
 
     :param kwargs: the settings, as ``ecr_secrets_backend.settings.SETTINGS`` lists them
     :raises ConfigurationError: one of them is not valid
@@ -75,15 +75,14 @@ class EcrSecretsBackend(BaseSecretsBackend):
         return self._serve(mapped, json.dumps)
 
     async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of Airflow's choice
-        """Return what ``get_connection`` returns, and leave the event loop free meanwhile.
+        """Do as ``get_connection``, and leave the event loop free meanwhile.
 
-        Airflow calls this method from 3.1 on. Without it, Airflow would run all lookups one after the other in a
-        thread that other code in the event loop needs as well. Here each lookup has a thread of its own.
+        Without it, Airflow from 3.1 on runs lookups one after the other, in a thread that other code in the loop needs.
         """
         from asgiref.sync import sync_to_async
 
-        # Not asyncio.to_thread: in the triggerer of Airflow 3.1, a lookup of aws_conn_id finds the event loop through
-        # asgiref alone, and from any other thread it breaks the triggerer's own messages.
+        # Not asyncio.to_thread: in the triggerer of Airflow 3.1, a lookup of aws_conn_id finds the loop through asgiref
+        # alone, and from any other thread it breaks the triggerer's own messages.
         return await sync_to_async(self.get_connection, thread_sensitive=False)(conn_id)
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from cachetools import LRUCache, TLRUCache
 
 from ecr_secrets_backend.bounded import start_thread, within
-from ecr_secrets_backend.entry import RENEWAL_SECONDS, Entry
+from ecr_secrets_backend.entry import REQUEST_TIMEOUT_SECONDS, Entry
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.logs import log
 
@@ -43,12 +43,9 @@ U = TypeVar("U")
 LOOKUP_TIMEOUT_SECONDS: Final = 28.0
 #: How long the lookup that started a renewal waits for it, while the current token can be served.
 RENEWAL_TIMEOUT_SECONDS: Final = 1.0
-#: How long a request to AWS may take, credentials included, before it is abandoned: two calls and their retries take
-#: less, and a lookup in another process still waits then.
-REQUEST_TIMEOUT_SECONDS: Final = RENEWAL_SECONDS
 #: How long one holder of a host lock is believed to be at work: longer than a request. Then it is stopped or hangs.
 LOCK_TIMEOUT_SECONDS: Final = 22.0
-#: How often a refresh that waits for another process reads the host's file: then seldom, because hundreds may wait.
+#: How often a refresh that waits for another process reads the host's file: seldom then, because hundreds may wait.
 FIRST_PAUSE_SECONDS: Final = 0.002
 LONGEST_PAUSE_SECONDS: Final = 0.1
 #: While AWS fails, a process warns once in this time.
@@ -238,7 +235,7 @@ def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
 class Memory:
     """What one process knows, guarded by one lock that is only held for moments.
 
-    There is one for all backends of a process, because Airflow builds a backend for many lookups.
+    All backends of a process share one, because Airflow builds a backend for many lookups.
     """
 
     def __init__(self) -> None:

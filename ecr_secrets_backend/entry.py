@@ -13,12 +13,12 @@ from zlib import crc32
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.token import EcrToken
 
-#: A renewal that was recorded is taken to be running for as long as a request may take: its process may have ended.
-RENEWAL_SECONDS: Final = 20.0
+#: How long a request to AWS may take, credentials included, before it is abandoned: two calls and their retries take
+#: less. A recorded renewal is believed to be running for as long, because its process may have ended.
+REQUEST_TIMEOUT_SECONDS: Final = 20.0
 #: After a failed call, no process of the host calls AWS for this long, ...
 BACK_OFF_SECONDS: Final = 5.0
-#: ... doubled with each further failure in a row, up to this: ten thousand hosts then make a fifth of the 500 calls a
-#: second that ECR allows, ...
+#: ... doubled with each further one, up to this: ten thousand hosts make a fifth of the calls that ECR allows, ...
 LONGEST_BACK_OFF_SECONDS: Final = 120.0
 #: ... and never more than this part of the last token's lifetime, so that short-lived tokens survive a failure.
 BACK_OFF_PART: Final = 0.1
@@ -38,10 +38,10 @@ class Entry:
 
     :param key: the identity's key, so that a file that was renamed is not another identity's
     :param identity: the identity in words, for people who look into the cache
-    :param failure: why the last call returned no token; None if it returned one
+    :param failure: why the last call returned no token
     :param failures: how many calls in a row have failed
     :param is_renewing: whether the last call is still running, for all that is known
-    :param recorded_at: when the last call ended or began, in seconds since the epoch, by the clock of the token's times
+    :param recorded_at: when the last call ended or began, in seconds since the epoch
     :param uptime: the same moment in seconds since this host was started
     """
 
@@ -65,21 +65,14 @@ class Entry:
 
     def with_failure(self, failure: MintFailure) -> Entry:
         """Return the entry after one more call, which failed just now."""
-        return replace(
-            self,
-            identity=failure.identity,
-            failure=failure,
-            failures=self.failures + 1,
-            is_renewing=False,
-            recorded_at=self.now(),
-            uptime=uptime(),
-        )
+        failed = replace(self, identity=failure.identity, failure=failure, failures=self.failures + 1)
+        return replace(failed, is_renewing=False, recorded_at=self.now(), uptime=uptime())
 
     def now(self) -> float:
-        """Return the time by the clock of the token's times, in seconds since the epoch.
+        """Return the time in seconds since the epoch.
 
-        That clock may have been set since. If it was set forward it is believed, which costs one call at most. If it
-        was set back it is not: at least as much time has passed as the host has been up.
+        A clock that was set forward since is believed, which costs one call at most. One that was set back is not: at
+        least as much time has passed as the host has been up.
         """
         return max(time.time(), self.recorded_at + uptime() - self.uptime)
 
@@ -110,12 +103,9 @@ class Entry:
 
     @property
     def back_off(self) -> float:
-        """Return for how many seconds after the last call AWS is not called again.
-
-        The jitter is derived from the entry, so that all processes of the host agree on it.
-        """
+        """Return for how many seconds after the last call AWS is not called again: the same in all processes."""
         if self.is_renewing:
-            seconds = RENEWAL_SECONDS
+            seconds = REQUEST_TIMEOUT_SECONDS
         elif self.failure is not None:
             doublings = min(self.failures - 1, 10)  # far above the limit, far below an overflow
             seconds = min(BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS)
@@ -128,10 +118,7 @@ class Entry:
 
     @property
     def useful_until(self) -> float:
-        """Return the moment from which it is of no use: the token is too old to serve, and no back-off is running.
-
-        The count of failures is kept for one longest back-off more, so that the next failure is still one in a row.
-        """
+        """Return the moment from which it is of no use: its token is too old, and no failure is one in a row."""
         token_until = -math.inf if self.token is None else self.token.expires_at - self.token.serve_margin
         if self.failure is None:
             return token_until

@@ -31,8 +31,8 @@ _AWS_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,100}")  # AWS's own have up to ab
 class FallbackChain:
     """Other backends, in the order in which they are asked.
 
-    They are built with the chain, so that a wrong name stops Airflow at its start, as it would if they stood alone. The
-    chain never changes and holds no lock: threads may share it, and children inherit it, if its backends allow that.
+    They are built with the chain, so that a wrong name stops Airflow at its start, as it would if they stood alone.
+    Threads may share the chain, and children inherit it, if its backends allow that.
 
     :raises ConfigurationError: one of them cannot be imported or built
     """
@@ -59,20 +59,12 @@ class FallbackChain:
         return self._first("variable", key, lambda it: _ask(it, "get_variable", team_name, key=key))
 
     def get_config(self, key: str) -> str | None:
-        """Return an option of Airflow's configuration; None if no backend has it.
+        """Return an option of Airflow's configuration; None if no backend has it, and none failed."""
+        return self._first("option", key, lambda it: it.get_config(key))
 
-        :raises Exception: a backend failed, and no later one has it. For None, Airflow would start with its default.
-        """
+    def _first(self, kind: str, key: str, ask: Callable[[Any], T | None]) -> T | None:
+        """Return the first answer, or raise it if it is a denial. Log other failures."""
         failures: list[Exception] = []
-        value: str | None = self._first("option", key, lambda it: it.get_config(key), failures)
-        if value is None and failures:
-            raise failures[0]
-        return value
-
-    def _first(
-        self, kind: str, key: str, ask: Callable[[Any], T | None], failures: list[Exception] | None = None
-    ) -> T | None:
-        """Return the first answer, or raise it if it is a denial. Log other failures, and add them to ``failures``."""
         for name, backend in self._backends.items():
             try:
                 answer = ask(backend)
@@ -81,13 +73,14 @@ class FallbackChain:
             except Exception as error:
                 if is_denial(error):
                     raise
-                if failures is not None:
-                    failures.append(error)
+                failures.append(error)
                 message = "%s failed to look up %s %r: %s. The next is asked."
                 logger.error(message, name, kind, key, _describe(error))  # noqa: TRY400 - no traceback: see there
             else:
                 if answer or (answer is not None and kind != "connection"):  # an empty connection is none
                     return answer
+        if kind == "option" and failures:  # for None, Airflow would start with its default
+            raise failures[0]
         return None
 
 

@@ -6,14 +6,12 @@ import errno
 import fcntl
 import os
 import secrets
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from typing_extensions import Self
 
     from ecr_secrets_backend.private_files import Descriptor, PrivateFolder
 
@@ -24,10 +22,10 @@ _ID_BYTES: Final = 32
 _locked_files: Final[WeakSet[Descriptor]] = WeakSet()
 
 
-class HostLock:
+class HostLock(AbstractContextManager["HostLock"]):
     """A lock that this process holds. The kernel releases it when the process ends, however it ends.
 
-    :param name: the lock file's name; the holder writes a random ID into the file
+    :param name: the file's; the holder writes a random ID into it
     :raises BlockingIOError: another process holds it
     :raises FileExistsError, FileNotFoundError: another process makes or removes the file at this moment
     """
@@ -54,9 +52,6 @@ class HostLock:
                 # A child that was forked meanwhile shares the lock, so closing the file would not release it.
                 fcntl.flock(file, fcntl.LOCK_UN)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.release()
 
@@ -69,8 +64,7 @@ def take_lock(
 ) -> HostLock | None:
     """Take a lock without waiting; None if another process holds, makes or removes it at this moment.
 
-    :param is_stopped: returns whether the holder with an ID is stopped or hangs, so that its lock is replaced; of
-        several processes that replace it, one gets it
+    :param is_stopped: returns whether the holder with an ID is stopped or hangs; one process then replaces its lock
     """
     try:
         return HostLock(folder, f"{name}.lock")
@@ -101,8 +95,7 @@ def _open_lock_file(folder: PrivateFolder, name: str) -> Descriptor:
     except OSError as error:
         if error.errno not in _NOT_OUR_FILE:
             raise
-    with suppress(FileNotFoundError):
-        folder.remove(name)
+    folder.remove(name)
     return folder.make_file(name)
 
 

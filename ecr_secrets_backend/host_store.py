@@ -30,15 +30,15 @@ _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
 #: A writer needs milliseconds, so that an older temporary file is that of a writer that was killed.
 _LEFTOVER_SECONDS: Final = 60.0
 
-#: Each cache_dir that this process has warned of.
+#: Each cache_dir that a warning named.
 _warned: Final[dict[str, object]] = {}
 
 
 class HostStore:
     """Named files and locks in a private folder, in the first of several places that can be used.
 
-    Every operation opens the folder anew and works relative to it, so the folder may be deleted or replaced at any
-    time. Every operation raises OSError if no place can be used.
+    Every operation opens the folder anew and works relative to it, so that the folder may be deleted at any time, and
+    raises OSError if no place can be used.
 
     :param cache_dir: the first place; None: one of the others
     """
@@ -50,12 +50,12 @@ class HostStore:
         return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
 
     def places(self) -> Iterator[tuple[str, bool]]:
-        """Yield where the folder may be, in order of preference, each with whether its missing parents are made."""
+        """Yield where the folder may be, the best first, each with whether its missing parents are made."""
         name = FOLDER_NAME.format(uid=os.geteuid())
         if self._cache_dir is not None:
             yield os.path.join(self._cache_dir, name), True
-        temp_folders = *map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), *_TEMP_FOLDERS
-        for parent in (os.environ.get("XDG_RUNTIME_DIR"), _SHARED_MEMORY, *temp_folders):
+        runtime, *temp = map(os.environ.get, ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"))
+        for parent in (runtime, _SHARED_MEMORY, *temp, *_TEMP_FOLDERS):
             if parent and os.path.isabs(parent):
                 yield os.path.join(parent, name), False
 
@@ -142,8 +142,7 @@ def _remove_if_expired(folder: PrivateFolder, key: str) -> None:
     if _is_expired(folder, key) and (lock := host_lock.take_lock(folder, key)):
         with lock:
             if _is_expired(folder, key):  # still: another process may have renewed it
-                with suppress(FileNotFoundError):
-                    folder.remove(f"{key}.json")
+                folder.remove(f"{key}.json")
                 folder.remove(f"{key}.lock")
 
 

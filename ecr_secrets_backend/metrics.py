@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: ``docs/metrics.md`` has the meanings. Each result has a name of its own, because plain StatsD has no tags.
+#: Each result has a name of its own, because plain StatsD has no tags.
 LOOKUPS: Final = "ecr_secrets_backend.lookups."
 MINT_DURATION: Final = "ecr_secrets_backend.mint_duration"
 BACK_OFFS: Final = "ecr_secrets_backend.back_offs"

@@ -28,7 +28,7 @@ class UnsafeFileError(OSError):
 
 
 class PermissionsIgnoredError(UnsafeFileError):
-    """A folder on a file system that does not keep permissions: other users may read what is written there."""
+    """A folder on a file system that does not keep permissions."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EPERM, "the file system ignores permissions", path)
@@ -37,16 +37,16 @@ class PermissionsIgnoredError(UnsafeFileError):
 class Descriptor:
     """An open file or folder, closed at the latest when nothing refers to the object.
 
-    A signal handler may raise an exception at any moment, as that of Airflow's task timeout does. So opening it and
-    storing its number is one step of the interpreter, and so is removing the number and closing it.
+    Airflow's task timeout may raise an exception at any moment. So opening it and storing its number is one step of the
+    interpreter, and so is removing the number and closing it.
 
-    :param path: the path, relative to ``folder`` if that is given
+    :param path: relative to the folder, if there is one
     """
 
-    _numbers: list[int] = []  # noqa: RUF012 - empty until it is open, and never changed
+    _numbers: list[int] = []  # noqa: RUF012 - until __init__, and never changed
 
     def __init__(self, path: str, flags: int, folder: Descriptor | None = None) -> None:
-        self._numbers: list[int] = []
+        self._numbers = []
         self.path = path
         open_there = partial(os.open, dir_fd=None if folder is None else folder.fileno())
         self._numbers.extend(map(open_there, [path], [flags | _OPEN_SAFELY], [_FILE_MODE]))
@@ -71,7 +71,7 @@ class Descriptor:
 
 
 class PrivateFolder(Descriptor):
-    """A folder of mode 0700 that belongs to this user: made if it does not exist, and closed to other users if need be.
+    """A folder of this user's, which is made if it does not exist, and closed to other users.
 
     :param makes_parents: whether missing parents are made, too
     :raises UnsafeFileError: it belongs to another user, or the file system ignores permissions
@@ -105,10 +105,7 @@ class PrivateFolder(Descriptor):
         return file
 
     def make_file(self, name: str) -> Descriptor:
-        """Make a private file, and open it for reading and writing.
-
-        :raises PermissionsIgnoredError: it is not private; it is removed, and the folder is refused from now on
-        """
+        """Make a private file and open it. If it is not private, remove it, and refuse the folder from now on."""
         try:
             return self.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except UnsafeFileError:
@@ -121,12 +118,15 @@ class PrivateFolder(Descriptor):
         """Return the status of a file or a link."""
         return os.stat(name, dir_fd=self.fileno(), follow_symlinks=False)
 
-    def remove(self, name: str) -> None:
-        """Remove a file, a link or an empty folder."""
+    def remove(self, name: str) -> bool:
+        """Remove a file, a link or an empty folder, and return whether there was one."""
         try:
             os.unlink(name, dir_fd=self.fileno())
         except IsADirectoryError:
             os.rmdir(name, dir_fd=self.fileno())
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def find_problem(status: os.stat_result) -> str | None:

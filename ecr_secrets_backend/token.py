@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
-#: A token is not served for the last 900 s before it expires. One margin for a pull in progress, for a host clock that
-#: is off (AWS rejects requests that are signed more than 5 minutes off), and for Airflow's own cache of connections,
-#: which keeps what it was served for ``[secrets] cache_ttl_seconds``, 900 s by default.
+#: A token is not served just before it expires: a pull may be in progress, the host's clock may be off by the 5 minutes
+#: that AWS tolerates, and Airflow's own cache keeps it for ``[secrets] cache_ttl_seconds``, 900 s by default.
 SERVE_MARGIN_SECONDS: Final = 900.0
 #: ... but never for more than this part of its lifetime, so that short-lived tokens are of use as well.
 SERVE_MARGIN_PART: Final = 0.1
@@ -51,13 +50,13 @@ class EcrToken:
     def is_servable(self, now: float) -> bool:
         """Return whether it may be served.
 
-        A token from the future was received before the host restarted and its clock was set back. How old it is cannot
-        be known, so it is not served. Within the margin it is, because it cannot have expired.
+        One from the future was received before the host restarted and its clock was set back. Its age cannot be known,
+        so it is served within the margin only, where it cannot have expired.
         """
         return self.received_at <= now + self.serve_margin < self.expires_at
 
     def renewal_at(self, refresh_before: float) -> float:
-        """Return the moment from which it is due for renewal: so many seconds before it expires, and the jitter."""
+        """Return the moment from which it is due for renewal."""
         early = min(refresh_before * (1 + self.jitter * JITTER_PART), self.lifetime * EARLIEST_RENEWAL_PART)
         return self.expires_at - early
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
@@ -43,10 +42,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def delete(path: str, name: str) -> bool:
     """Delete a file of the cache's folder, and return whether there was one."""
-    with PrivateFolder(path, makes_parents=False) as folder, suppress(FileNotFoundError):
-        folder.remove(name)
-        return True
-    return False
+    with PrivateFolder(path, makes_parents=False) as folder:
+        return folder.remove(name)
 
 
 COMMAND: Final = Command(

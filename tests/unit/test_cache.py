@@ -28,14 +28,19 @@ from ecr_secrets_backend.cache import (
     LOCK_TIMEOUT_SECONDS,
     LOOKUP_TIMEOUT_SECONDS,
     RENEWAL_TIMEOUT_SECONDS,
-    REQUEST_TIMEOUT_SECONDS,
     WARN_EVERY_SECONDS,
     Memory,
     TokenCache,
 )
 from ecr_secrets_backend.cli.clear import delete
 from ecr_secrets_backend.cli.survey import Survey
-from ecr_secrets_backend.entry import BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS, Entry, uptime
+from ecr_secrets_backend.entry import (
+    BACK_OFF_SECONDS,
+    LONGEST_BACK_OFF_SECONDS,
+    REQUEST_TIMEOUT_SECONDS,
+    Entry,
+    uptime,
+)
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
