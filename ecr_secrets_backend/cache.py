@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     Mint = Callable[[], EcrToken]
     OnToken = Callable[[EcrToken, float], object]
-    Request = Callable[[], "Refreshed"]
+    #: What a refresh came to, and for how many seconds it called AWS; None: it did not.
+    Refreshed = tuple[Entry, float | None]
+    Request = Callable[[], Refreshed]
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +66,6 @@ class Served(NamedTuple):
     token: EcrToken
     source: Source
     request_seconds: float | None = None  #: of this lookup's own request to AWS, also if it failed; None: it made none
-
-
-#: What a refresh came to, and for how many seconds it called AWS; None: it did not.
-Refreshed = tuple[Entry, float | None]
 
 
 class TokenCache:
@@ -155,10 +153,7 @@ class TokenCache:
         return refreshed if refresh is mine else (refreshed[0], None)
 
     def _refresh(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Request) -> Refreshed:
-        """Request a token if this process gets the host lock, else wait until another process has recorded one.
-
-        If the folder cannot be used, there is no lock, and each process is on its own.
-        """
+        """Request a token if this process gets the host lock, else wait until another process has recorded one."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             lock = self._on_host(lambda store: store.take_lock(identity.key, self._memory.is_stopped), nullcontext())
@@ -167,7 +162,7 @@ class TokenCache:
                 if not entry.is_due(self._refresh_before):
                     return entry, None
                 if lock is not None:
-                    # Once callers have their token.
+                    # When its callers have their token:
                     refresh.add_done_callback(lambda _: self._on_host(lambda store: store.remove_expired(), None))
                     return self._request(identity, request, entry)
             if entry.servable_token():
@@ -233,13 +228,10 @@ def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
 
 
 class Memory:
-    """What one process knows, guarded by one lock that is only held for moments.
-
-    All backends of a process share one, because Airflow builds a backend for many lookups.
-    """
+    """What one process knows. All its backends share one, because Airflow builds a backend for many lookups."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for moments only
         self._entries: TLRUCache[str, Entry] = TLRUCache(
             _MOST_ENTRIES,
             ttu=lambda _key, entry, _now: entry.useful_until,

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 #: What Airflow calls in every version. A class that has it is a backend: Airflow itself has two base classes.
 _METHODS: Final = ("get_connection", "get_variable", "get_config")
-_LONGEST_CHAIN: Final = 5  # from what a client library raises down to what the system has reported
+_LONGEST_CHAIN: Final = 5  # from a client library's exception down to the system's
 _AWS_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,100}")  # AWS's own have up to about 50 characters
 
 

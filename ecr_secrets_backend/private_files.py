@@ -39,8 +39,6 @@ class Descriptor:
 
     Airflow's task timeout may raise an exception at any moment. So opening it and storing its number is one step of the
     interpreter, and so is removing the number and closing it.
-
-    :param path: relative to the folder, if there is one
     """
 
     _numbers: list[int] = []  # noqa: RUF012 - until __init__, and never changed
@@ -73,7 +71,6 @@ class Descriptor:
 class PrivateFolder(Descriptor):
     """A folder of this user's, which is made if it does not exist, and closed to other users.
 
-    :param makes_parents: whether missing parents are made, too
     :raises UnsafeFileError: it belongs to another user, or the file system ignores permissions
     """
 
