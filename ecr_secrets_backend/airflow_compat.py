@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 
 def denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:
-    """Return the exception for a failed lookup. A pickled one becomes that of the process which reads it."""
-    return denial_class()(conn_id, failure)
+    """Return the exception for a failed lookup. A pickled one becomes that of the process which reads it.
 
-
-def denial_class() -> type[ConnectionUnavailableError]:
-    """Return the class of a failed lookup: the one kind that Airflow does not follow by a lookup in its database."""
+    It is of the one kind that Airflow does not follow by a lookup in its database.
+    """
     # FastAPI is imported wherever there is an API server, even within the process of a task.
-    return _denial_class(is_on_server="fastapi" in sys.modules)
+    return _denial_class(is_on_server="fastapi" in sys.modules)(conn_id, failure)
 
 
 @cache
@@ -57,7 +55,7 @@ def _denial_class(*, is_on_server: bool) -> type[ConnectionUnavailableError]:
 
 def passes_denial_on() -> bool:
     """Return whether Airflow passes a denial on to the task: always from 3.2.2 on."""
-    return denial_class() is not ConnectionUnavailableError
+    return _denial_class(is_on_server=False) is not ConnectionUnavailableError
 
 
 def is_denial(error: Exception) -> bool:

@@ -59,9 +59,11 @@ def test_either_import_order_works(environment: dict[str, str], imports: str) ->
     """Whether Airflow or this package comes first, it is one class, without a warning, and the failure is Airflow's."""
     check = """if True:
         from airflow.configuration import secrets_backend_list
-        from ecr_secrets_backend.airflow_compat import denial_class
+        from ecr_secrets_backend.airflow_compat import denial
+        from ecr_secrets_backend.errors import MintFailure
         print([type(backend) is EcrSecretsBackend for backend in secrets_backend_list])
-        print([base.__name__ for base in denial_class().__mro__ if base.__module__.startswith("airflow.")])
+        bases = type(denial("docker_default", MintFailure("", "", "", "", ""))).__mro__
+        print([base.__name__ for base in bases if base.__module__.startswith("airflow.")])
     """
     done = run("-c", f"exec({imports!r}); exec({check!r})", environment=environment)
 
