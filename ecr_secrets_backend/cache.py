@@ -216,8 +216,10 @@ class TokenCache:
 
 def _read(store: HostStore, key: str) -> Entry | None:
     text = store.read(f"{key}.json")
-    entry = None if text is None else Entry.from_json(text)
-    if text is not None and (entry is None or entry.key != key):
+    if text is None:
+        return None
+    entry = Entry.from_json(text)
+    if entry is None or entry.key != key:
         raise OSError(errno.EBADMSG, "a file of the cache is damaged, or of another version")
     return entry
 

@@ -40,10 +40,8 @@ def report(
     :param request_seconds: how long the lookup's own request to AWS took; None: it made none
     :param token: what was served, if anything
     """
-    if _has_failed.is_set():
-        return
     try:
-        client = stats()
+        client = None if _has_failed.is_set() else stats()
         if client is None:
             return
         tags = {"conn_id": mapped.conn_id}
