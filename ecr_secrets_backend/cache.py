@@ -235,7 +235,9 @@ class Memory:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for moments only
         self._entries: TLRUCache[str, Entry] = TLRUCache(
-            _MOST_ENTRIES, ttu=lambda _key, entry, _now: entry.useful_until, timer=time.time
+            _MOST_ENTRIES,
+            ttu=lambda _key, entry, _now: entry.useful_until,
+            timer=lambda: time.time(),  # noqa: PLW0108 - looked up when it is needed
         )
         #: A refresh is in it while its thread runs or a caller waits for it.
         self._refreshes: WeakValueDictionary[str, Future[Refreshed]] = WeakValueDictionary()

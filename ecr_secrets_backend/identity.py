@@ -107,6 +107,8 @@ class AwsIdentity:
 
 def _version(path: str) -> tuple[str, int, int, int] | None:
     """Return what changes when a file is replaced; None if no regular file is there."""
+    if not path:
+        return None
     path = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
     try:
         it = os.stat(path)  # noqa: PTH116 - building a Path doubles the time

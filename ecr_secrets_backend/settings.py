@@ -204,17 +204,13 @@ def _any(_: str, value: object) -> object:
 
 #: The arguments of STS AssumeRole. RoleArn is missing because ``role_arn`` sets it; SerialNumber and TokenCode are
 #: missing because an MFA code is valid once, for 30 seconds. Source: AWS STS API Reference.
-ASSUME_ROLE_ARGUMENTS: Final[Mapping[str, Reader]] = {
-    "DurationSeconds": _any,
-    "ExternalId": _any,
-    "Policy": _any,
-    "PolicyArns": _any,
-    "ProvidedContexts": _any,
-    "RoleSessionName": _any,
-    "SourceIdentity": _any,
-    "Tags": _any,
-    "TransitiveTagKeys": _any,
-}
+ASSUME_ROLE_ARGUMENTS: Final[Mapping[str, Reader]] = dict.fromkeys(
+    (
+        *("DurationSeconds", "ExternalId", "Policy", "PolicyArns", "ProvidedContexts"),
+        *("RoleSessionName", "SourceIdentity", "Tags", "TransitiveTagKeys"),
+    ),
+    _any,
+)
 AWS_SETTINGS: Final[Mapping[str, Reader]] = {
     "region_name": readers.region,
     "profile_name": readers.text,
