@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
-from ecr_secrets_backend.errors import ConfigurationError, MintError
+from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.sdk import import_sdk, suppress_sdk_logs
 from ecr_secrets_backend.token import EcrToken
@@ -196,8 +196,5 @@ def _token(session: AwsSession) -> EcrToken:
 
 def _registry(endpoint: str | None, region: str | None) -> str | None:
     """Return the host that an answer names, if it is ECR's in that region: an emulator or a proxy may name others."""
-    with suppress(ConfigurationError):
-        registry = Registry.parse(endpoint or "")
-        if (registry.service, registry.region) == ("ecr", region):
-            return registry.host
-    return None
+    registry = Registry.find(endpoint or "")
+    return registry.host if registry and (registry.service, registry.region) == ("ecr", region) else None

@@ -35,26 +35,28 @@ class CredentialsError(Exception):
 
 CREDENTIALS_FIX: Final = "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
 #: By the codes of a failure, all without "Exception", with which AWS's services end some of them.
-_FIXES: Final[Mapping[str, str]] = {
-    "NoCredentialsError PartialCredentialsError CredentialRetrievalError": CREDENTIALS_FIX,
-    "ProfileNotFound ConfigNotFound": "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS files.",
-    "NoRegionError": "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
-    "ExpiredCredentials": "Set the clock of this host, or renew the credentials, which seem to have expired.",
-    "ExpiredToken": "Renew the credentials of this process: they have expired.",
-    "InvalidClientTokenId UnrecognizedClient": "Replace the access key of this process: AWS does not know it.",
-    "SignatureDoesNotMatch InvalidSignature": "Check the secret key of this process, and set the clock of this host.",
-    "RequestExpired RequestInTheFuture RequestTimeTooSkewed": (
+_FIXES: Final[Mapping[tuple[str, ...], str]] = {
+    ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"): CREDENTIALS_FIX,
+    ("ProfileNotFound", "ConfigNotFound"): "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS files.",
+    ("NoRegionError",): "Set region_name in backend_kwargs, or AWS_DEFAULT_REGION for this process.",
+    ("ExpiredCredentials",): "Set the clock of this host, or renew the credentials, which seem to have expired.",
+    ("ExpiredToken",): "Renew the credentials of this process: they have expired.",
+    ("InvalidClientTokenId", "UnrecognizedClient"): "Replace the access key of this process: AWS does not know it.",
+    ("SignatureDoesNotMatch", "InvalidSignature"): (
+        "Check the secret key of this process, and set the clock of this host."
+    ),
+    ("RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"): (
         "Set the clock of this host: AWS rejects requests signed more than 5 minutes off."
     ),
-    "Throttling TooManyRequests": "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
-    "HTTPClientError": "Check the credentials of this process for a line break, and the URL of its proxy.",
-    "SSLError": "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
-    "LoginTokenLoadError LoginRefreshRequired": (
+    ("Throttling", "TooManyRequests"): "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
+    ("HTTPClientError",): "Check the credentials of this process for a line break, and the URL of its proxy.",
+    ("SSLError",): "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
+    ("LoginTokenLoadError", "LoginRefreshRequired"): (
         "Run aws login as this user. A service needs another source than a login, such as a role."
     ),
-    "InvalidIdentityToken": "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
-    "ParamValidationError": "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
-    "UnusableAnswer": "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
+    ("InvalidIdentityToken",): "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
+    ("ParamValidationError",): "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
+    ("UnusableAnswer",): "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
 _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
@@ -89,7 +91,7 @@ def describe(identity: AwsIdentity, error: Exception) -> MintFailure:
     elif isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
         default = _CONNECTION_FIX
     cause = code.removesuffix("Exception")
-    fix = next((fix for codes, fix in _FIXES.items() if cause in codes.split()), default)
+    fix = next((fix for codes, fix in _FIXES.items() if cause in codes), default)
     return identity.failure(code, words_of(error), fix)
 
 

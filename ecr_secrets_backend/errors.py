@@ -18,7 +18,7 @@ class EcrSecretsBackendError(Exception):
     """Every exception that this package raises on purpose."""
 
     def __post_init__(self) -> None:
-        self.args = tuple(vars(self).values())  # by which it is pickled, or made anew
+        self.args = tuple(vars(self).values())  # by which it is pickled and copied
 
 
 @dataclass(eq=False)

@@ -77,7 +77,7 @@ class FallbackChain:
                 message = "%s failed to look up %s %r: %s. The next is asked."
                 logger.error(message, name, kind, key, _describe(error))  # noqa: TRY400 - no traceback: see there
             else:
-                if answer or (answer is not None and kind != "connection"):  # an empty connection is none
+                if answer or (answer is not None and kind != "connection"):  # an empty connection does not count
                     return answer
         if kind == "option" and failures:  # for None, Airflow would start with its default
             raise failures[0]

@@ -37,7 +37,7 @@ _warned: Final[dict[str, object]] = {}
 class HostStore:
     """Named files and locks in a private folder, in the first of several places that can be used.
 
-    Every operation opens the folder anew and works relative to it, so that the folder may be deleted at any time, and
+    Every operation opens the folder again and works relative to it, so that the folder may be deleted at any time, and
     raises OSError if no place can be used.
 
     :param cache_dir: the first place; None: one of the others

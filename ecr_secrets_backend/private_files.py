@@ -81,13 +81,11 @@ class PrivateFolder(Descriptor):
             _make_folder(path, makes_parents=makes_parents)
             super().__init__(path, os.O_DIRECTORY)
         try:
-            status = os.fstat(self.fileno())
-            if status.st_uid != os.geteuid():
-                raise UnsafeFileError(errno.EPERM, f"the folder belongs to user {status.st_uid}", path)
-            if stat.S_IMODE(status.st_mode) != _FOLDER_MODE:
+            mode = get_mode(self)
+            if mode != _FOLDER_MODE:
                 os.fchmod(self.fileno(), _FOLDER_MODE)
-                status = os.fstat(self.fileno())
-            if status.st_mode & 0o077 or path in _ignoring_permissions:
+                mode = get_mode(self)
+            if mode & 0o077 or path in _ignoring_permissions:
                 raise PermissionsIgnoredError(path)
         except OSError:
             self.close()
@@ -124,6 +122,14 @@ class PrivateFolder(Descriptor):
         except FileNotFoundError:
             return False
         return True
+
+
+def get_mode(folder: Descriptor) -> int:
+    """Return the permissions of a folder; one of another user is refused with UnsafeFileError."""
+    status = os.fstat(folder.fileno())
+    if status.st_uid != os.geteuid():
+        raise UnsafeFileError(errno.EPERM, f"the folder belongs to user {status.st_uid}", folder.path)
+    return stat.S_IMODE(status.st_mode)
 
 
 def find_problem(status: os.stat_result) -> str | None:

@@ -148,6 +148,14 @@ class Registry(NamedTuple):
         return cls(host, "ecr", account_id, region, partition.name, fips, dual_stack)
 
     @classmethod
+    def find(cls, text: str) -> Registry | None:
+        """Return the registry that has one of ECR's own names; None for any other text."""
+        try:
+            return cls.parse(text)
+        except ConfigurationError:
+            return None
+
+    @classmethod
     def of_account(cls, account_id: str, region: str) -> Registry:
         """Return the default private registry of an account, of twelve digits, under its IPv4 name."""
         return cls.parse(_existing_partition(region, "registry").private_host(account_id, region))

@@ -65,13 +65,13 @@ def matching(pattern: str, problem: str, remedy: str, path: str, value: object) 
 conn_id: Reader = partial(
     matching,
     r"[\w#!()\-.:/\\]{1,250}",
-    "is no ID of an Airflow connection",
+    "is not the ID of an Airflow connection",
     "write letters, digits and any of # ! ( ) - . : / \\ _",
 )
 class_name: Reader = partial(
     matching,
     r"[^\W\d]\w*(\.[^\W\d]\w*)+",
-    "is no dotted name of a class",
+    "is not the dotted name of a class",
     "write one such as airflow.secrets.local_filesystem.LocalFilesystemBackend",
 )
 

@@ -100,7 +100,7 @@ def _read(prefix: str, given: Mapping[str, object], known: Mapping[str, Reader])
 
             close = get_close_matches(name, list(known), n=1)
             remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ConfigurationError(path, "is no setting", remedy)
+            raise ConfigurationError(path, "is not supported", remedy)
         if value is not None:
             values[name] = known[name](path, value)
     if values.keys() >= _SOURCES:

@@ -87,7 +87,7 @@ class Way:
         except TimeoutError:
             remedy = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
             raise Fault("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", remedy) from None
-        arn = found.arn or "whose ARN STS does not tell (a pull does not need it)"
+        arn = found.arn or "whose ARN STS does not return (a pull does not need it)"
         return Told(f"{self._mapped.identity}: {found.source}, {arn}", sources=found.sources)
 
     def _get_token(self) -> Told:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ecr_secrets_backend.cli.finding import Fault, Told
 from ecr_secrets_backend.cli.image import ANOTHER, DOCKER_HUB, Image, operator_of
 from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES, Answer, RegistryClient
-from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -81,11 +80,7 @@ def read_image(text: str, host: str | None, conn_ids: Mapping[str, str]) -> Imag
 
 def is_ecr(registry: str) -> bool:
     """Tell whether a host is a registry of Amazon ECR."""
-    try:
-        Registry.parse(registry)
-    except ConfigurationError:
-        return False
-    return True
+    return Registry.find(registry) is not None
 
 
 @dataclasses.dataclass(frozen=True)

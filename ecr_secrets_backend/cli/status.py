@@ -11,7 +11,6 @@ from ecr_secrets_backend.cli.command import GOOD, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
 from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -120,10 +119,8 @@ def problems(survey: Survey) -> Iterator[str]:
 
 def _region(entry: Entry, registry: str | None) -> str | None:
     if registry:
-        try:
-            return Registry.parse(registry).region
-        except ConfigurationError:
-            return None
+        found = Registry.find(registry)
+        return found.region if found else None
     return entry.failure.region if entry.failure else None
 
 

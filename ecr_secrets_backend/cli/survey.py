@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecr_secrets_backend.private_files import Descriptor, find_problem
+from ecr_secrets_backend.private_files import Descriptor, find_problem, get_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +48,7 @@ class Survey(NamedTuple):
         for path, makes_parents in store.places():
             try:
                 with Descriptor(path, os.O_DIRECTORY) as folder:
-                    found = cls(path, _mode(folder), tuple(_list_files(folder)), tuple(refused))
+                    found = cls(path, get_mode(folder), tuple(_list_files(folder)), tuple(refused))
             except FileNotFoundError:  # noqa: PERF203 - there are eight places at the most
                 if _can_make(path, makes_parents=makes_parents):
                     expected = expected if expected.path else cls(path, refused=tuple(refused))
@@ -74,13 +72,6 @@ def _can_make(path: str, *, makes_parents: bool) -> bool:
     while makes_parents and not os.path.lexists(parent):
         parent = os.path.dirname(parent)
     return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK, effective_ids=True)
-
-
-def _mode(folder: Descriptor) -> int:
-    status = os.fstat(folder.fileno())
-    if status.st_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, f"the folder belongs to user {status.st_uid}")
-    return stat.S_IMODE(status.st_mode)
 
 
 def _list_files(folder: Descriptor) -> Iterator[StoredFile]:

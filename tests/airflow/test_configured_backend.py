@@ -78,7 +78,7 @@ def test_a_fault_of_the_configuration_stops_airflow_and_is_named(environment: di
     done = run("-m", "airflow", "version", environment=environment)
 
     assert done.returncode != 0
-    assert "connections.docker_eu.regoin_name is no setting; did you mean region_name?" in done.stderr
+    assert "connections.docker_eu.regoin_name is not supported; did you mean region_name?" in done.stderr
 
 
 def test_kwargs_that_airflow_cannot_parse_are_told_as_such(environment: dict[str, str]) -> None:

@@ -93,7 +93,7 @@ def test_every_name_of_a_kwarg_is_read_or_refused(build: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         build(self=1)
 
-    assert str(caught.value).startswith("self is no setting; ")
+    assert str(caught.value).startswith("self is not supported; ")
 
 
 @pytest.mark.usefixtures("aws")

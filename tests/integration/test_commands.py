@@ -201,7 +201,7 @@ class TestUsage:
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", '{"conections": {}}')
         done = run("status", exit_code=2)
 
-        assert "[secrets] backend_kwargs: conections is no setting; did you mean connections?" in done.stderr
+        assert "[secrets] backend_kwargs: conections is not supported; did you mean connections?" in done.stderr
 
     @pytest.mark.usefixtures("airflow")
     def test_an_airflow_whose_backend_cannot_be_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,10 +87,9 @@ def test_a_crowd_renews_once_and_nobody_waits(aws: AwsStandIn, kwargs: dict[str,
     assert {lookup.token for lookup in lookups} == {first.token}
     assert later.token != first.token
     assert len(aws.calls()) == 2
-    # One process in two hundred renews. Beside 800 threads on two cores, a thread may be left without a core for long.
-    waited = [lookup.seconds for lookup in lookups if lookup.seconds >= RENEWAL_TIMEOUT_SECONDS]
-    assert len(waited) <= len(lookups) / 100
-    assert max(waited, default=0) < SLOW_MINT_SECONDS / 2
+    *others, renewing = sorted(lookup.seconds for lookup in lookups)
+    assert max(others) < RENEWAL_TIMEOUT_SECONDS
+    assert renewing < SLOW_MINT_SECONDS / 2
 
 
 class LateStore(HostStore):

@@ -72,11 +72,10 @@ def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
         start_registry(world, host, f"{{addr: '127.0.0.1:{port}'}}")
         world.wait(f"the registry for {host}", partial(is_open, world, port))
         seed(world, host, f"127.0.0.1:{port}/app:1")
-    certificate = authority.issue_cert(*UPSTREAMS)
-    log = world.folder / "registries.jsonl"
+    certificate, log = authority.issue_cert(*UPSTREAMS), world.folder / "registries.jsonl"
     with ExitStack() as stack:
-        running = RegistryStandIn.running(ADDRESS, UPSTREAMS, certificate, aws, log)
-        yield world.inside(lambda: stack.enter_context(running))
+        listen = partial(RegistryStandIn, ADDRESS, UPSTREAMS, certificate, aws, log)
+        yield world.inside(lambda: stack.enter_context(listen().running()))
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +86,8 @@ def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterato
     upstreams = {PROXY: registries.upstreams[next(iter(REGISTRIES))]}
     certificate, log = authority.issue_cert(PROXY_HOST), world.folder / "proxy.jsonl"
     with ExitStack() as stack:
-        running = RegistryStandIn.running(ADDRESS, upstreams, certificate, aws, log, PROXY_PORT)
-        yield world.inside(lambda: stack.enter_context(running))
+        listen = partial(RegistryStandIn, ADDRESS, upstreams, certificate, aws, log, PROXY_PORT)
+        yield world.inside(lambda: stack.enter_context(listen().running()))
 
 
 @pytest.fixture(scope="session")

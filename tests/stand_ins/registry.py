@@ -5,7 +5,7 @@ What ECR adds to a plain registry is who may enter. That is done here, as ECR do
 those who come without a login, a refusal for a wrong one, and another, well known one for a token that has expired.
 All else is passed on to a registry that trusts everybody. The stand-in for AWS says which tokens are alive::
 
-    with RegistryStandIn.running("192.0.2.1", {host: 5000}, certificate, aws, log):
+    with RegistryStandIn("192.0.2.1", {host: 5000}, certificate, aws, log).running():
         ...  # docker login <host>, where <host> means that address
 """
 
@@ -95,25 +95,16 @@ class RegistryStandIn(ThreadingHTTPServer):
         log.touch()
         super().__init__((address, port), Handler)
 
-    @classmethod
     @contextmanager
-    def running(
-        cls,
-        address: str,
-        upstreams: Mapping[str, int],
-        certificate: trustme.LeafCert,
-        aws: AwsStandIn,
-        log: Path,
-        port: int = HTTPS_PORT,
-    ) -> Iterator[RegistryStandIn]:
-        """Serve in threads of this process until the block ends; the parameters are the class's."""
-        with cls(address, upstreams, certificate, aws, log, port) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    def running(self) -> Iterator[RegistryStandIn]:
+        """Serve in threads of this process until the block ends."""
+        with self:
+            thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
             try:
-                yield server
+                yield self
             finally:
-                server.shutdown()
+                self.shutdown()
                 thread.join()
 
     def requests(self) -> list[Request]:

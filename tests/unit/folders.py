@@ -8,19 +8,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ecr_secrets_backend.host_store import FOLDER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from ecr_secrets_backend.host_store import HostStore
 
 KEY = "entry"
 NAME = f"{KEY}.json"
 DAY_SECONDS = 86_400.0
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 
 def folder_in(place: Path) -> Path:

@@ -977,7 +977,7 @@ class TestForksAndThreads:
         assert memory.join("key", Future()) is running
 
     def test_a_refresh_that_was_interrupted_before_it_started_is_not_joined(self) -> None:
-        """However it was interrupted: its callers, and the next ones, begin anew."""
+        """However it was interrupted: its callers, and the next ones, start again."""
         memory = Memory()
         interrupted: Future[Any] = Future()
         memory.join("key", interrupted)

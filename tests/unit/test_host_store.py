@@ -17,7 +17,8 @@ from freezegun import freeze_time
 from ecr_secrets_backend import host_lock, host_store, private_files
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, UnsafeFileError
-from tests.unit.folders import KEY, NAME, folder_in, ignore_permissions, mode_of, needs_root, write
+from tests.requirements import need_root
+from tests.unit.folders import KEY, NAME, folder_in, ignore_permissions, mode_of, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,9 +228,9 @@ class TestUnsafeFiles:
         write(store, b"ours")
         assert store.read(NAME) == b"ours"
 
-    @needs_root
     def test_what_belongs_to_another_user_is_refused(self, store: HostStore, folder: Path) -> None:
         """A file, a lock or the folder."""
+        need_root()
         write(store, b"forged")
         os.chown(folder / NAME, 12345, 12345)
         with pytest.raises(UnsafeFileError, match=rf"^\[Errno 1\] a file of the cache belongs to another.*'{NAME}'$"):
@@ -248,12 +249,12 @@ class TestUnsafeFiles:
                 operation(NAME)
             assert str(caught.value) == f"[Errno {errno.EPERM}] the folder belongs to user 12345: '{folder}'"
 
-    @needs_root
     @pytest.mark.parametrize("them", [1, 54321])
     def test_every_user_but_the_own_one_is_another(
         self, store: HostStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, them: int
     ) -> None:
         """Root is not special, and numbers are not compared by size."""
+        need_root()
         us = 12345
         monkeypatch.setattr("os.geteuid", lambda: us)
         folder = folder_in(tmp_path)

@@ -7,7 +7,8 @@ import pytest
 
 from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.host_store import HostStore
-from tests.unit.folders import NAME, folder_in, ignore_permissions, mode_of, needs_root, write
+from tests.requirements import need_root
+from tests.unit.folders import NAME, folder_in, ignore_permissions, mode_of, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +48,9 @@ class TestSurvey:
         assert survey.path is None
         assert len(survey.refused) == 1
 
-    @needs_root
     def test_it_reports_the_folder_of_another_user(self, store: HostStore, folder: Path) -> None:
         """Without looking into it."""
+        need_root()
         os.chown(folder, 4321, 4321)
 
         assert Survey.of(store).refused == (f"{folder}: the folder belongs to user 4321",)
