@@ -204,7 +204,7 @@ def test_an_arn_that_is_not_told_is_no_fault(site: Site, aws: AwsStandIn) -> Non
     identity = site.check(exit_code=0)[1]
 
     assert (identity["step"], identity["state"]) == ("AWS identity", "good")
-    assert "STS does not tell" in identity["message"]
+    assert "STS does not return" in identity["message"]
 
 
 def test_a_token_that_the_registry_refuses_is_named(site: Site) -> None:
