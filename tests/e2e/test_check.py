@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES
+from ecr_secrets_backend.cli.check.registry import INDEX_TYPES, MANIFEST_TYPES
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity

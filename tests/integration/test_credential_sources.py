@@ -20,7 +20,7 @@ from airflow.models.connection import Connection
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend import credentials
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cli.caller import caller
+from ecr_secrets_backend.cli.check.aws import caller
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.commands import US_HOST, run, run_on_terminal

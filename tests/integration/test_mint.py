@@ -17,7 +17,7 @@ import pytest
 
 from ecr_secrets_backend import aws as mint_room
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cli.caller import caller
+from ecr_secrets_backend.cli.check.aws import caller
 from ecr_secrets_backend.credentials import Source
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity

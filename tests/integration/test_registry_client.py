@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from ecr_secrets_backend.cli.finding import Fault
-from ecr_secrets_backend.cli.image import Image
-from ecr_secrets_backend.cli.pull import Platform, Pull
-from ecr_secrets_backend.cli.registry_client import MANIFEST_TYPES, RegistryClient
+from ecr_secrets_backend.cli.check.image import Image
+from ecr_secrets_backend.cli.check.pull import Platform, Pull
+from ecr_secrets_backend.cli.check.registry import MANIFEST_TYPES, RegistryClient
+from ecr_secrets_backend.cli.check.result import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
-from ecr_secrets_backend.cli.docker_files import DockerConfig, change_logins, default_folder, encoded
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins, default_folder, encoded
 from ecr_secrets_backend.cli.output import iso_time
 from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS
 from ecr_secrets_backend.errors import ConnectionUnavailableError

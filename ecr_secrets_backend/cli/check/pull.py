@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from ecr_secrets_backend.cli.finding import Fault, Told
-from ecr_secrets_backend.cli.image import ANOTHER, DOCKER_HUB, Image, operator_of
-from ecr_secrets_backend.cli.registry_client import INDEX_TYPES, MANIFEST_TYPES, Answer, RegistryClient
+from ecr_secrets_backend.cli.check.image import ANOTHER, DOCKER_HUB, Image, operator_of
+from ecr_secrets_backend.cli.check.registry import INDEX_TYPES, MANIFEST_TYPES, Answer, RegistryClient
+from ecr_secrets_backend.cli.check.result import Fault, Told
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:

@@ -13,15 +13,16 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.cli import configuration, leftovers
-from ecr_secrets_backend.cli.caller import caller
+from ecr_secrets_backend.cli import configuration
+from ecr_secrets_backend.cli.check import leftovers
+from ecr_secrets_backend.cli.check.aws import caller
+from ecr_secrets_backend.cli.check.engine import Engine
+from ecr_secrets_backend.cli.check.image import Image
+from ecr_secrets_backend.cli.check.pull import Pull, is_ecr, read_image
+from ecr_secrets_backend.cli.check.registry import RegistryClient
+from ecr_secrets_backend.cli.check.result import Fault, Finding, Told
 from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
-from ecr_secrets_backend.cli.engine import Engine
-from ecr_secrets_backend.cli.finding import Fault, Finding, Told
-from ecr_secrets_backend.cli.image import Image
 from ecr_secrets_backend.cli.output import duration
-from ecr_secrets_backend.cli.pull import Pull, is_ecr, read_image
-from ecr_secrets_backend.cli.registry_client import RegistryClient
 from ecr_secrets_backend.cli.status import OUTPUT, state_of
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError, MintError
 from ecr_secrets_backend.registry import Registry

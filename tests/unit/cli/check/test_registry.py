@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ecr_secrets_backend.cli.registry_client import Answer, RegistryClient
+from ecr_secrets_backend.cli.check.registry import Answer, RegistryClient
 
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 

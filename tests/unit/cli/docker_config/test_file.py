@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
-from ecr_secrets_backend.cli.docker_files import DockerConfig, change_logins, default_folder, encoded
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins, default_folder, encoded
 
 if TYPE_CHECKING:
     from pathlib import Path

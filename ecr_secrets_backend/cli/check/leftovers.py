@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.cli.docker_files import DockerConfig, default_folder
-from ecr_secrets_backend.cli.finding import Told
+from ecr_secrets_backend.cli.check.result import Told
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ecr_secrets_backend.cli.registry_client import RegistryClient
+    from ecr_secrets_backend.cli.check.registry import RegistryClient
     from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0

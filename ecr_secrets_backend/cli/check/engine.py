@@ -11,11 +11,11 @@ import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from ecr_secrets_backend.cli.check.pull import Platform
+from ecr_secrets_backend.cli.check.registry import LONGEST_WORDS
+from ecr_secrets_backend.cli.check.result import Fault, Told
 from ecr_secrets_backend.cli.command import quiet
-from ecr_secrets_backend.cli.docker_files import DockerConfig, default_folder
-from ecr_secrets_backend.cli.finding import Fault, Told
-from ecr_secrets_backend.cli.pull import Platform
-from ecr_secrets_backend.cli.registry_client import LONGEST_WORDS
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ecr_secrets_backend.cli.image import Image, operator_of
+from ecr_secrets_backend.cli.check.image import Image, operator_of
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import airflow.configuration  # noqa: F401 - which connects to the database that is configured at the first import
 import pytest
 
-from ecr_secrets_backend.cli.leftovers import other_definitions, refresh_dags
+from ecr_secrets_backend.cli.check.leftovers import other_definitions, refresh_dags
 
 if TYPE_CHECKING:
     from pathlib import Path

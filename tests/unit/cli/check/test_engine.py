@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ecr_secrets_backend.cli.engine import DEFAULT_URL, Engine
-from ecr_secrets_backend.cli.finding import Fault, Finding
-from ecr_secrets_backend.cli.pull import Platform
+from ecr_secrets_backend.cli.check.engine import DEFAULT_URL, Engine
+from ecr_secrets_backend.cli.check.pull import Platform
+from ecr_secrets_backend.cli.check.result import Fault, Finding
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
 
