@@ -66,12 +66,12 @@ class Configuration:
     """The settings that a command works by.
 
     :param source: where they were read, for messages
-    :param is_airflow_s: whether Airflow, in this process, has the backend
+    :param from_airflow: whether Airflow, in this process, has the backend
     """
 
     settings: Settings
     source: str
-    is_airflow_s: bool
+    from_airflow: bool
 
     @cached_property
     def store(self) -> HostStore | None:
@@ -125,7 +125,7 @@ def read(options: argparse.Namespace) -> Configuration:
     :raises ConfigurationError: it cannot be right
     """
     if options.backend_kwargs is None:
-        return _airflow_s(options.section)
+        return _from_airflow(options.section)
     if options.section is not None:
         raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
     return _of_file(options.backend_kwargs)
@@ -163,10 +163,10 @@ def _of_file(name: str) -> Configuration:
         raise CommandError(f"{source} is not JSON: {error}", remedy) from None
     if not isinstance(kwargs, dict):
         raise CommandError(f"{source} holds no object", 'Write one such as {"connections": {…}}.')
-    return Configuration(Settings.parse(kwargs), source, is_airflow_s=False)
+    return Configuration(Settings.parse(kwargs), source, from_airflow=False)
 
 
-def _airflow_s(section: str | None) -> Configuration:
+def _from_airflow(section: str | None) -> Configuration:
     """Have Airflow read its configuration and build the backend, as it would for a task."""
     _allow_import_in_task_child()
     try:
@@ -193,7 +193,7 @@ def _airflow_s(section: str | None) -> Configuration:
     except Exception as error:  # noqa: BLE001 - as above
         raise _unreadable(error) from None
     if isinstance(backend, EcrSecretsBackend):
-        return Configuration(backend.settings, source, is_airflow_s=True)
+        return Configuration(backend.settings, source, from_airflow=True)
     file = f"configuration file: {configuration.AIRFLOW_CONFIG}"
     if not is_worker_s:
         told = f"[secrets] backend is {server}" if server else "no secrets backend is set"

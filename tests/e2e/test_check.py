@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.cli.check.registry import INDEX_TYPES, MANIFEST_TYPES
+from ecr_secrets_backend.cli.check.image import INDEX_TYPES, MANIFEST_TYPES
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
@@ -40,9 +40,6 @@ GOOD_STEPS = [
     "configuration",
     "AWS identity",
     "token",
-    "registry: name",
-    "registry: port",
-    "registry: TLS",
     "registry: login",
     "image: registry",
     "image: permission",
@@ -135,8 +132,8 @@ def test_a_registry_under_another_name_is_checked_at_its_host_and_port(site: Sit
 
     findings = proxied.check("--image", f"{PROXY}/app:1", exit_code=0)
     assert [finding["step"] for finding in findings] == GOOD_STEPS
-    assert f"{PROXY} accepts connections" in [finding["message"] for finding in findings]
-    assert f"DockerHook logs in to {PROXY} by unix:///var/run/docker.sock" in [each["message"] for each in findings]
+    assert f"{PROXY} accepts the token" in [finding["message"] for finding in findings]
+    assert f"DockerHook logs in to {PROXY} by unix://var/run/docker.sock" in [each["message"] for each in findings]
 
     step, code, told = fault(proxied.check("docker_default", "--image", f"{PROXY_HOST}/app:1"))
     assert (step, code) == ("image: registry", "image-of-other-registry")
@@ -155,7 +152,7 @@ def test_a_person_reads_the_same(site: Site) -> None:
 
     for step in GOOD_STEPS:
         assert f"✓ {step}" in done.stdout
-    assert done.stdout.rstrip().endswith("All good.")
+    assert done.stdout.rstrip().endswith("All checks passed.")
     assert "\x1b" not in done.stdout
 
 
@@ -278,7 +275,7 @@ def test_the_right_one_of_many_platforms_is_found(site: Site) -> None:
         ("registry.gitlab.com/group/app:1", "image-not-ecr", "GitLab"),
         ("docker.io/library/busybox", "image-not-ecr", "Docker Hub"),
         (f"{PROXY}/app:1", "image-not-ecr", f'{{"registry": "{PROXY}", "region_name": "us-east-1"}}'),
-        (f"https://{US_HOST}/app:1", "image-name-invalid", "without https://"),
+        (f"https://{US_HOST}/app:1", "image-name-invalid", f"Write {US_HOST}/app:1."),
     ],
 )
 def test_an_image_of_elsewhere_is_named(site: Site, image: str, code: str, told: str) -> None:
@@ -312,7 +309,7 @@ def test_without_a_name_server_that_is_named(site: Site) -> None:
     """The world has none."""
     step, code, told = fault(site.with_kwargs(connections={"docker_default": OTHER_HOST}).check())
 
-    assert (step, code) == ("registry: name", "no-name-server")
+    assert (step, code) == ("registry: login", "no-name-server")
     assert "name server" in told
 
 
@@ -326,7 +323,7 @@ def test_a_name_that_is_not_found_is_named(site: Site) -> None:
         )
 
     step, code, told = fault(findings)
-    assert (step, code) == ("registry: name", "name-not-found")
+    assert (step, code) == ("registry: login", "name-not-found")
     assert OTHER_HOST in told
     assert "account and region" in told
 
@@ -334,9 +331,9 @@ def test_a_name_that_is_not_found_is_named(site: Site) -> None:
 @pytest.mark.parametrize(
     ("address", "step", "code", "remedy"),
     [
-        ("127.0.0.1", "registry: port", "port-closed", "443"),
-        ("192.0.2.99", "registry: port", "no-network", "443"),
-        (ADDRESS, "registry: TLS", "tls-untrusted", f"/etc/docker/certs.d/{OTHER_HOST}/ca.crt"),
+        ("127.0.0.1", "registry: login", "port-closed", "com.amazonaws.us-east-1.ecr.dkr"),
+        ("192.0.2.99", "registry: login", "no-network", "com.amazonaws.us-east-1.ecr.dkr"),
+        (ADDRESS, "registry: login", "tls-untrusted", f"/etc/docker/certs.d/{OTHER_HOST}/ca.crt"),
     ],
 )
 def test_a_broken_way_to_the_registry_is_named(site: Site, address: str, step: str, code: str, remedy: str) -> None:

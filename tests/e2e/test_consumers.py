@@ -200,7 +200,7 @@ def test_pruning_leaves_what_is_young_or_in_use_or_not_ours(world: World, airflo
 def test_the_self_check_fails_by_what_is_wrong(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
     """In a good world it passes. Where the permission to pull is taken away, its log has the finding and the remedy."""
     run_to_success(world, airflow, "self_check")
-    assert "All good." in airflow.last_log("connections").read_text()
+    assert "All checks passed." in airflow.last_log("connections").read_text()
     registries.denied["app"] = "ecr:BatchGetImage"
     try:
         states = airflow.run_dag("self_check", seconds=120)
@@ -209,7 +209,7 @@ def test_the_self_check_fails_by_what_is_wrong(world: World, registries: Registr
 
     assert states == {"connections": "success", "app": "failed"}
     log = airflow.last_log("app").read_text()
-    assert "Not good: permission-missing." in log
+    assert "Failed: permission-missing." in log
     assert "Allow ecr:BatchGetImage" in log
 
 

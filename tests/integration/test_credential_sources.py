@@ -20,7 +20,7 @@ from airflow.models.connection import Connection
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend import credentials
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cli.check.aws import caller
+from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.commands import US_HOST, run, run_on_terminal
@@ -78,7 +78,7 @@ def kwargs_file(tmp_path: Path) -> tuple[str, str]:
 def error_of(profile_name: str | None = None, **fields: Any) -> MintError:
     """Fail to load credentials as ``check`` does."""
     with pytest.raises(MintError) as caught:
-        caller(replace(IDENTITY, profile_name=profile_name, **fields))
+        identify(replace(IDENTITY, profile_name=profile_name, **fields))
     assert str(caught.value).isprintable()
     return caught.value
 
@@ -138,9 +138,9 @@ class TestList:
     def test_the_source_that_has_credentials_is_the_last(self, configure: Any) -> None:
         """The list says why those before it were not used."""
         configure(dev=KEYS)
-        found = caller(replace(IDENTITY, profile_name="dev"))
+        found = identify(replace(IDENTITY, profile_name="dev"))
 
-        assert found.source == "config file"
+        assert found.sources[-1].source == "config file"
         assert found.sources[-1].message == "has credentials"
         assert found.sources[0].message == "profile dev: no role_arn"
 
@@ -291,7 +291,7 @@ class TestContainer:
         with Proxy.running() as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
 
-            assert caller(IDENTITY).source == "container"
+            assert identify(IDENTITY).sources[-1].source == "container"
             assert endpoint.given
             assert not [target for target in proxy.asked if "credentials" in target]
 
@@ -389,7 +389,7 @@ class TestMfa:
         """Behind another profile, botocore uses its keys and not its role."""
         configure(**{**self.PROFILES, "mfa": {**self.PROFILES["mfa"], **KEYS}})
 
-        assert caller(replace(IDENTITY, profile_name="dev")).arn
+        assert "arn:aws:" in identify(replace(IDENTITY, profile_name="dev")).message
 
     def test_keys_of_the_environment_need_no_code(self, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """They come before the role of a profile that a variable names."""
@@ -398,7 +398,7 @@ class TestMfa:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
 
-        assert caller(IDENTITY).source == "environment"
+        assert identify(IDENTITY).sources[-1].source == "environment"
 
     @pytest.mark.parametrize("command", ["token", "check", "docker-config"])
     @pytest.mark.parametrize("has_terminal", [False, True])
@@ -658,7 +658,7 @@ class TestAirflowConnection:
 
     def failure(self, connection: Any) -> MintError:
         with pytest.raises(MintError) as caught:
-            caller(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
+            identify(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
         return caught.value
 
     @pytest.mark.parametrize("role", [{}, {"role_arn": ROLE}])

@@ -17,7 +17,7 @@ import pytest
 
 from ecr_secrets_backend import aws as mint_room
 from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.cli.check.aws import caller
+from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.credentials import Source
 from ecr_secrets_backend.errors import MintError, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
@@ -361,17 +361,16 @@ class TestCaller:
     def test_the_source_and_the_arn_are_told(self, aws: AwsStandIn) -> None:
         """Where boto3 found the credentials, and whose they are."""
         del aws
-        found = caller(IDENTITY)
+        found = identify(IDENTITY)
 
-        assert (found.source, found.arn) == ("environment", "arn:aws:sts::123456789012:user/moto")
+        assert found.message == "environment, arn:aws:sts::123456789012:user/moto"
         assert found.sources == (Source("environment", "has credentials", None),)
 
     def test_a_role_is_assumed_first(self, aws: AwsStandIn) -> None:
         """The ARN is the role's."""
-        found = caller(replace(IDENTITY, role_arn=ROLE))
+        found = identify(replace(IDENTITY, role_arn=ROLE))
 
-        assert found.arn is not None
-        assert found.arn.startswith("arn:aws:sts::210987654321:assumed-role/pull/")
+        assert "arn:aws:sts::210987654321:assumed-role/pull/" in found.message
         assert [call.operation for call in aws.calls()] == ["AssumeRole", "GetCallerIdentity"]
 
     @pytest.mark.parametrize("fault", [Error("AccessDenied", status=403), Close()])
@@ -379,7 +378,7 @@ class TestCaller:
         """A pull does not need it."""
         aws.script(fault)
 
-        assert caller(IDENTITY).arn is None
+        assert "whose ARN STS does not return" in identify(IDENTITY).message
 
     @pytest.mark.parametrize(
         ("identity", "code", "remedy"),
@@ -394,7 +393,7 @@ class TestCaller:
         """As a mint would tell it."""
         aws.script(Error("AccessDenied", operation="AssumeRole", status=403))
         with pytest.raises(MintError) as caught:
-            caller(identity)
+            identify(identity)
 
         assert caught.value.failure.code == code
         assert remedy in caught.value.failure.remedy
@@ -403,5 +402,5 @@ class TestCaller:
         """Nothing is found by boto3's chain."""
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         with pytest.raises(MintError, match="NoCredentialsError"):
-            caller(IDENTITY)
+            identify(IDENTITY)
         assert aws.calls() == []

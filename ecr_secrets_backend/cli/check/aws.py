@@ -1,49 +1,79 @@
-"""The AWS principal that requests a connection's token, as far as AWS identifies it."""
+"""AWS: whose credentials request a connection's token, and whether there is one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.aws import request
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
+from ecr_secrets_backend.cli.output import duration
+from ecr_secrets_backend.cli.status import state_of
+from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
 
 if TYPE_CHECKING:
     from ecr_secrets_backend.aws import AwsSession
-    from ecr_secrets_backend.credentials import Source
+    from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
+    from ecr_secrets_backend.logins import Login
+    from ecr_secrets_backend.settings import MappedConnection
+
+#: Loading credentials, assuming a role and a request to STS may each take AWS's timeouts.
+IDENTITY_SECONDS: Final = 30.0
 
 
-class Caller(NamedTuple):
-    """An AWS principal.
+def check_identity(configured: Configuration, mapped: MappedConnection) -> StepResult:
+    """Load the credentials of a connection, and ask STS whose they are."""
+    try:
+        found = within(IDENTITY_SECONDS, lambda: identify(*configured.logins.resolve(mapped)))
+    except MintError as error:
+        failure = error.failure
+        message = f"{failure.code}: {failure.reason} ({failure.identity})"
+        raise CheckFailed("no-credentials", message, failure.remedy, error.sources) from None
+    except TimeoutError:
+        fix = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
+        raise CheckFailed("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", fix) from None
+    return replace(found, message=f"{mapped.identity}: {found.message}")
 
-    :param source: where boto3 found the credentials, such as ``environment`` or ``instance metadata``
-    :param arn: the answer of STS GetCallerIdentity; None if there was none
-    :param sources: what each source of credentials said
-    """
 
-    source: str
-    arn: str | None
-    sources: tuple[Source, ...] = ()
-
-
-def caller(identity: AwsIdentity, connection: AwsConnection | None = None) -> Caller:
-    """Load the credentials of an identity, and ask STS for their ARN.
+def identify(identity: AwsIdentity, connection: AwsConnection | None = None) -> StepResult:
+    """Return where boto3 found the credentials of an identity, and their ARN.
 
     :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
     :raises MintError: there are no credentials, or the role cannot be assumed
     """
-    outcome = request(identity, connection, _caller)
+    outcome = request(identity, connection, _identify)
     if isinstance(outcome, MintError):  # raised here, where no local variable holds what AWS sent
         raise outcome
     return outcome
 
 
-def _caller(session: AwsSession) -> Caller:
+def _identify(session: AwsSession) -> StepResult:
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = session.client("sts")
     try:
         arn = client.get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route
-        arn = None
-    return Caller(session.sources[-1].source, arn, session.sources)
+        arn = "whose ARN STS does not return (a pull does not need it)"
+    return StepResult(f"{session.sources[-1].source}, {arn}", sources=session.sources)
+
+
+def get_login(configured: Configuration, mapped: MappedConnection) -> tuple[Login, StepResult]:
+    """Return the login of a connection, from the cache or AWS, and what is to be reported of it."""
+    started_at = time.time()
+    try:
+        login = configured.login(mapped)
+    except ConnectionUnavailableError as error:
+        failure = error.failure
+        reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}; region: {failure.region})"
+        raise CheckFailed("no-token", reason, failure.remedy) from None
+    token, now = login.token, time.time()
+    source = "requested now" if token.received_at >= started_at else "from the cache"
+    message = f"{source}, {duration(token.expires_at - now)} left"
+    if state_of(token, now, configured.settings.refresh_before) == "fresh":
+        return login, StepResult(message)
+    fix = "ecr-secrets-backend status shows what failed last."
+    return login, StepResult(f"{message}, but AWS has not renewed it", "warning", "token-not-renewed", fix)

@@ -1,4 +1,4 @@
-"""The Docker engine's part of a check: whether it answers, logs in as a DockerHook does, and uses that login."""
+"""A Docker engine: whether it answers, logs in as a DockerHook does, and sends that login with a pull."""
 
 from __future__ import annotations
 
@@ -7,100 +7,99 @@ import json
 import logging
 import os
 import platform
-import socket
+import re
+import ssl
+import stat
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ecr_secrets_backend.cli.check.pull import Platform
-from ecr_secrets_backend.cli.check.registry import LONGEST_WORDS
-from ecr_secrets_backend.cli.check.result import Fault, Told
-from ecr_secrets_backend.cli.command import quiet
+from ecr_secrets_backend.cli.check.image import Platform
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
+from ecr_secrets_backend.cli.command import CommandError, quiet
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
-from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ecr_secrets_backend.logins import Login
 
-DEFAULT_URL: Final = "unix:///var/run/docker.sock"  # DockerOperator's own
-ENGINE_SECONDS: Final = 30  # a login goes from the engine to the registry and back
+DEFAULT_URL: Final = "unix://var/run/docker.sock"  # DockerOperator's own
+ENGINE_SECONDS: Final = 20  # a login goes from the engine to the registry and back
+#: How Docker spells Python's names of processors.
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+#: Sockets of rootless Docker, Docker Desktop and Podman.
+_OTHER_SOCKETS: Final = (
+    *("{run}/docker.sock", "{home}/.docker/run/docker.sock"),
+    *("{run}/podman/podman.sock", "/run/podman/podman.sock"),
+)
+#: Findings by what the engine says of a failed login, each with its fix.
+_REFUSALS: Final = {
+    "engine-tls": (r"x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
+    "engine-no-name": (
+        r"no such host|server misbehaving|name resolution|lookup ",
+        "Give the engine's host a name server that knows the registry, or the engine a proxy.",
+    ),
+    "engine-no-network": (
+        r"timeout|connection refused|unreachable|deadline|Client\.Timeout",
+        "Let the engine's host reach the registry's port, or give the engine a proxy.",
+    ),
+    "engine-login-refused": (
+        "",
+        "This process's token is valid. Check the engine's clock, and its proxy, which may change what it sends.",
+    ),
+}
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS: Final = 5.0
 
-#: What Python's names of processors are in Docker's words.
-_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+class EngineOptions(NamedTuple):
+    """Where the engine is, by the names of DockerOperator's parameters; None: where DockerOperator looks."""
+
+    docker_url: str | None = None
+    tls_ca_cert: str | None = None
+    tls_client_cert: str | None = None
+    tls_client_key: str | None = None
 
 
 class Engine:
     """A Docker engine, and the client that a DockerHook makes for it.
 
-    :param url: None: where DockerOperator looks
+    :raises CommandError: only some of the options for TLS were given
     """
 
-    def __init__(self, url: str | None) -> None:
-        self.url = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+    def __init__(self, options: EngineOptions) -> None:
+        self.url = options.docker_url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        self._options = options
         self._client: Any = None
+        if None in options[1:] and any(options[1:]):
+            fix = "Give all three: DockerOperator uses TLS only then."
+            raise CommandError("--tls-ca-cert, --tls-client-cert and --tls-client-key belong together", fix)
 
-    def version(self) -> Told:
-        """Ask the engine for its version.
-
-        :raises Fault: it does not answer
-        """
+    def check_version(self) -> Iterator[StepResult]:
+        """Check that the engine answers, and that it is the one that the docker command uses."""
         try:
-            found = self._version()
+            found = self._request_version()
         except ImportError:
-            remedy = "Install apache-airflow-providers-docker where DockerOperator runs."
-            return Told("Docker's client for Python is not installed here", "skipped", "no-docker-provider", remedy)
-        return Told(f"{self.url} answers: Docker {found.get('Version', '?')} for {_platform(found)}")
+            yield _skip("Docker's client for Python")
+            return
+        yield StepResult(f"{self.url} answers: Docker {found.get('Version', '?')} for {_platform_of(found)}")
+        if context := self._find_context():
+            fix = "Set DOCKER_HOST, or docker_url of the DockerOperator, to use the same engine."
+            yield StepResult(f"{context}, DockerOperator does not", "warning", "docker-context", fix)
+        if self._tls() and not self._options.tls_ca_cert:
+            problem = "docker and this check read DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, DockerOperator does not"
+            fix = "Set its tls_ca_cert, tls_client_cert and tls_client_key."
+            yield StepResult(problem, "warning", "engine-tls-variables", fix)
 
     def platform(self) -> Platform:
-        """Tell for which platform images have to be; where no engine answers, this host's."""
+        """Return for which platform images have to be; if no engine answers, this host's."""
         try:
-            return _platform(self._version())
-        except (Fault, ImportError):
+            return _platform_of(self._request_version())
+        except (CheckFailed, ImportError):
             machine = platform.machine()
             return Platform(platform.system().lower(), _ARCHITECTURES.get(machine, machine))
 
-    def _version(self) -> dict[str, Any]:
-        import docker
-
-        self._reach()
-        try:
-            # With a version it asks nothing while it is made, where it would leave its socket open if that failed.
-            api = docker.constants.DEFAULT_DOCKER_API_VERSION
-            with quiet(), docker.APIClient(self.url, version=api, timeout=ENGINE_SECONDS) as client:
-                version: dict[str, Any] = client.version(api_version=False)
-                return version
-        except (docker.errors.DockerException, OSError) as error:
-            raise self._unreachable(_first_line(str(error))) from None
-
-    def _reach(self) -> None:
-        """Connect to a socket of this host: the client would leave its own open if that failed, and tell less."""
-        scheme, _, path = self.url.partition("unix://")
-        if scheme or not path:
-            return
-        try:
-            with socket.socket(socket.AF_UNIX) as engine:
-                engine.settimeout(CONNECT_SECONDS)
-                engine.connect(f"/{path.lstrip('/')}")
-        except PermissionError:
-            raise Fault(
-                "engine-forbidden",
-                f"this user (uid {os.geteuid()}) may not use {self.url}",
-                "Make the user a member of the socket's group (docker), or run as one.",
-            ) from None
-        except OSError as error:
-            raise self._unreachable(error.strerror or str(error)) from None
-
-    def _unreachable(self, reason: str) -> Fault:
-        return Fault(
-            "engine-unreachable",
-            f"no Docker engine answers at {self.url}: {reason}",
-            "Start it, mount its socket into this container, or name another by --docker-url or DOCKER_HOST.",
-        )
-
-    def log_in(self, conn_id: str, login: Login, extra: str | None) -> Told:
+    def log_in(self, conn_id: str, login: Login, extra: str | None) -> StepResult:
         """Log in as a DockerHook does with exactly this connection.
 
         :param extra: the connection's, as JSON
@@ -108,100 +107,153 @@ class Engine:
         try:
             from airflow.providers.docker.hooks.docker import DockerHook
         except ImportError:
-            remedy = "Install apache-airflow-providers-docker where DockerOperator runs."
-            return Told("DockerHook is not installed here", "skipped", "no-docker-provider", remedy)
+            return _skip("DockerHook")
         import docker
 
-        connection = SimpleNamespace(
-            host=login.host,
-            port=None,
-            login=login.token.username,
-            password=login.token.password,
-            extra_dejson=json.loads(extra or "{}"),
-        )
+        token, extra_dejson = login.token, json.loads(extra or "{}")
+        names: Any = {"host": login.host, "port": None, "login": token.username, "password": token.password}
 
         class Hook(DockerHook):  # type: ignore[misc, unused-ignore]
-            """Has the connection already, and does with it what any DockerHook does."""
+            """Has the connection already."""
 
-            # Airflow's own goes by ways that logging does not know.
-            log = logger  # type: ignore[assignment, unused-ignore]
+            log = logger  # type: ignore[assignment, unused-ignore] # Airflow's own bypasses logging
 
             @classmethod
             def get_connection(cls, conn_id: str) -> Any:  # noqa: ANN401, ARG003
-                return connection
+                return SimpleNamespace(**names, extra_dejson=extra_dejson)
 
         try:
             with quiet():
-                self._client = Hook(docker_conn_id=conn_id, base_url=self.url, timeout=ENGINE_SECONDS).api_client
+                self._client = Hook(conn_id, self.url, tls=self._tls(), timeout=ENGINE_SECONDS).api_client
         except docker.errors.APIError as error:
-            raise self._refused(login.host, str(error.explanation or error)) from None
+            reason = str(error.explanation or error)
+            code, (_, fix) = next(item for item in _REFUSALS.items() if re.search(item[1][0], reason))
+            problem = f"the engine cannot log in to {login.host}: {reason}"
+            raise CheckFailed(code, problem, fix.format(host=login.host)) from None
         except Exception as error:  # noqa: BLE001 - the provider's own exceptions differ by version
-            self._check_helper(login.host)
-            raise Fault(
-                "engine-login-failed",
-                f"the login by DockerHook fails: {_first_line(str(error))}",
-                "Look at the log of the Docker engine.",
-            ) from None
-        return Told(f"DockerHook logs in to {login.host} by {self.url}")
+            _check_helper(login.host)
+            fix = "Read the log of the Docker engine."
+            raise CheckFailed("engine-login-failed", f"the login by DockerHook fails: {error}", fix) from None
+        return StepResult(f"DockerHook logs in to {login.host} by {self.url}")
 
-    def _refused(self, host: str, explanation: str) -> Fault:
-        """Tell why the engine, which goes its own way to the registry, could not log in."""
-        reason = _first_line(explanation)
-        if "x509" in reason or "certificate" in reason:
-            remedy = f"Put the authority's certificate into /etc/docker/certs.d/{host}/ca.crt on the engine's host."
-            return Fault("engine-tls", f"the engine does not trust the registry's certificate: {reason}", remedy)
-        if any(sign in reason for sign in ("no such host", "server misbehaving", "name resolution", "lookup ")):
-            remedy = "Give the engine's host a name server that knows the registry, or the engine a proxy."
-            return Fault("engine-no-name", f"the engine does not find the registry: {reason}", remedy)
-        if any(
-            sign in reason for sign in ("timeout", "connection refused", "unreachable", "deadline", "Client.Timeout")
-        ):
-            remedy = "Let the engine's host reach the registry's port, or give the engine a proxy."
-            return Fault("engine-no-network", f"the engine does not reach the registry: {reason}", remedy)
-        remedy = "This process's token is good: look for a proxy that changes what the engine sends, and at its clock."
-        return Fault("engine-login-refused", f"the engine's login is refused: {reason}", remedy)
-
-    def _check_helper(self, host: str) -> None:
-        helper = DockerConfig.load(default_folder()).helper(host)
-        if helper:
-            key, name = helper
-            raise Fault(
-                "credential-helper-broken",
-                f"{key} in {default_folder()}/config.json names the credential helper {name!r}, which fails",
-                f"Remove it, or install docker-credential-{name} where DockerOperator runs.",
-            )
-
-    def check_use(self, login: Login) -> Told:
-        """See whether the login, once made, is what the client sends with a pull."""
+    def check_login_used(self, login: Login) -> StepResult:
+        """Check that the login, once made, is what the client sends with a pull."""
         if self._client is None:
-            return Told("there was no login", "skipped", "no-docker-provider")
+            return _skip("DockerHook")
         import docker.auth
 
         try:
             with quiet():
                 header = docker.auth.get_config_header(self._client, login.host)
-            sent = json.loads(base64.urlsafe_b64decode(header)) if header else {}
         except docker.errors.DockerException:
-            self._check_helper(login.host)
+            _check_helper(login.host)
             raise
-        helper = DockerConfig.load(default_folder()).helper(login.host)
+        sent = json.loads(base64.urlsafe_b64decode(header)) if header else {}
+        path, helper = default_folder() / "config.json", DockerConfig.load(default_folder()).helper(login.host)
         key, name = helper or ("", "")
-        place = f"{key} in {default_folder()}/config.json names the credential helper {name!r}"
-        remedy = f"Remove {key} from {default_folder()}/config.json, or the helper's login for {login.host}."
-        if login.token.password not in sent.values():
-            if helper is None:
-                raise Fault("login-lost", "the client sends another login than that of the connection", remedy)
-            raise Fault("credential-helper-wins", f"{place}, whose login takes the place of the connection's", remedy)
+        named = f"{key} in {path} names the credential helper {name!r}"
+        fix = f"Remove {key} from {path}, or the helper's login for {login.host}."
+        if login.token.password in sent.values():
+            if helper:
+                problem = f"{named}: it has no login now, but it is asked before the connection's"
+                return StepResult(problem, "warning", "credential-helper", fix)
+            return StepResult("a pull uses the connection's login")
         if helper:
-            told = f"{place}: it has no login now, but it is asked before the connection's"
-            return Told(told, "warning", "credential-helper", remedy)
-        return Told("a pull uses the connection's login")
+            raise CheckFailed("credential-helper-wins", f"{named}, whose login takes the connection's place", fix)
+        raise CheckFailed("login-lost", "the client sends another login than the connection's", f"Check {path}.")
+
+    def _tls(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
+        """Return what DockerOperator makes of its options; without them, what docker makes of its variables."""
+        import docker
+
+        _, ca_cert, client_cert, client_key = self._options
+        if ca_cert:
+            return docker.tls.TLSConfig((client_cert, client_key), ca_cert, verify=True)
+        return docker.utils.kwargs_from_env().get("tls") or False
+
+    def _request_version(self) -> dict[str, Any]:
+        import docker
+
+        try:
+            tls = self._tls()
+            url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
+            # With a version it requests nothing while it is made, where a failure would leave its socket open.
+            version = docker.constants.DEFAULT_DOCKER_API_VERSION
+            with quiet(), docker.APIClient(url, version, ENGINE_SECONDS, tls) as client:
+                found = client.version(api_version=False)
+        except (docker.errors.DockerException, OSError, ValueError) as error:
+            raise self._explain(error) from None
+        if isinstance(found, dict):
+            return found
+        raise self._unreachable("what answers is not a Docker engine")
+
+    def _explain(self, error: Exception) -> CheckFailed:
+        """Return the finding for an exception of docker, by the causes that it wraps."""
+        words = str(error)
+        for cause in causes(error):
+            if isinstance(cause, PermissionError) and not cause.filename:
+                fix = "Add the user to the socket's group (docker), or run the task as one that is in it."
+                return CheckFailed("engine-forbidden", f"this user (uid {os.geteuid()}) may not use {self.url}", fix)
+            if isinstance(cause, ssl.SSLError) or "TLS" in type(cause).__name__:
+                fix = (
+                    "Check the CA, the client certificate and its key, and the host's name in the engine's certificate."
+                )
+                return CheckFailed("engine-certificate", f"TLS with {self.url} fails: {cause}", fix)
+            words = getattr(cause, "strerror", None) or words
+        if "HTTP request to an HTTPS server" in words:
+            fix = (
+                "Give its certificates by --tls-ca-cert, --tls-client-cert and --tls-client-key, as to DockerOperator."
+            )
+            return CheckFailed("engine-wants-tls", f"the engine at {self.url} accepts only TLS", fix)
+        if "paramiko" in words:
+            fix = "Install paramiko where DockerOperator runs: it does not use the program ssh, as docker does."
+            return CheckFailed("engine-ssh", f"{self.url} needs the Python package paramiko", fix)
+        return self._unreachable(words)
+
+    def _unreachable(self, reason: str) -> CheckFailed:
+        fix = "Start it, mount its socket into this container, or name another by --docker-url or DOCKER_HOST."
+        if context := self._find_context():
+            fix = f"{context}, DockerOperator does not: set DOCKER_HOST or docker_url."
+        elif self.url == DEFAULT_URL and (sockets := list(_find_sockets())):
+            fix = f"Set DOCKER_HOST or docker_url to unix://{sockets[0]}, where another engine listens."
+        return CheckFailed("engine-unreachable", f"no Docker engine answers at {self.url}: {reason}", fix)
+
+    def _find_context(self) -> str | None:
+        """Return which engine the docker command uses, if its context chooses another one than DockerOperator's."""
+        import docker
+
+        if self.url != DEFAULT_URL:
+            return None
+        try:
+            context: Any = docker.context.ContextAPI.get_context(os.environ.get("DOCKER_CONTEXT"))
+            is_other = context.Name != "default" and context.Host.replace("///", "//") != DEFAULT_URL
+        except Exception:  # noqa: BLE001 - files of any shape
+            return None
+        return f"docker uses context {context.Name} ({context.Host})" if is_other else None
 
 
-def _platform(version: dict[str, Any]) -> Platform:
+def _find_sockets() -> Iterator[str]:
+    run, home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", os.environ.get("HOME", "")
+    for pattern in _OTHER_SOCKETS:
+        path = pattern.format(run=run, home=home)
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH110, PTH116
+            yield path
+
+
+def _check_helper(host: str) -> None:
+    """Report the credential helper for a host as the cause of a failure, if one is configured."""
+    path = default_folder() / "config.json"
+    if helper := DockerConfig.load(path.parent).helper(host):
+        key, name = helper
+        problem = f"{key} in {path} names the credential helper {name!r}, which fails"
+        fix = f"Remove it, or install docker-credential-{name} where DockerOperator runs."
+        raise CheckFailed("credential-helper-broken", problem, fix)
+
+
+def _platform_of(version: dict[str, Any]) -> Platform:
     return Platform(str(version.get("Os", "linux")), str(version.get("Arch", "amd64")))
 
 
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines() or ["no reason is told"]
-    return one_line(lines[0].rstrip("."), LONGEST_WORDS)
+def _skip(what: str) -> StepResult:
+    fix = "Install apache-airflow-providers-docker where DockerOperator runs."
+    return StepResult(f"{what} is not installed here", "skipped", "no-docker-provider", fix)

@@ -1,20 +1,21 @@
-"""What earlier solutions have left behind, and what would be used where the backend is not asked or fails."""
+"""What earlier solutions have left behind, and what would be used where the backend is not configured or fails."""
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.cli.check.result import Told
+from ecr_secrets_backend.cli.check.registry import RegistryClient
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ecr_secrets_backend.cli.check.registry import RegistryClient
     from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0
@@ -23,54 +24,46 @@ MOST_FILES: Final = 5000
 LARGEST_FILE_BYTES: Final = 1024 * 1024
 #: How DAGs, operators and scripts get a token that they then store.
 _REFRESH: Final = re.compile(
-    r"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
+    rb"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
 )
 
 
-def stale_logins(login: Login, client: RegistryClient) -> Iterator[Told]:
-    """Look for logins for the registry in Docker's own configuration, and try each."""
+def check_docker_logins(login: Login) -> Iterator[StepResult]:
+    """Try the login for the registry in Docker's own configuration."""
     config = DockerConfig.load(default_folder())
-    for name in config.names(login.host):
-        found = config.login(name)
-        if found is None or found == (login.token.username, login.token.password):
-            continue
-        try:
-            is_refused = client.get("/v2/", found).status in (401, 403)
-        except OSError:
-            continue
-        if is_refused:
-            yield Told(
-                f'auths["{name}"] in {config.path} is a login that the registry refuses: whoever pulls without this'
-                " connection, docker pull or a DockerOperator without docker_conn_id, uses it",
-                "warning",
-                "stale-auth",
-                f"Remove it by docker logout {name}, or keep it alive by ecr-secrets-backend docker-config.",
+    name = config.winning_name(login.host)
+    found = config.login(name) if name else None
+    if found in (None, (login.token.username, login.token.password)):
+        return
+    with suppress(CheckFailed):  # the registry has just answered: a check of another login is not worth a failure
+        if RegistryClient(login.host, found).get("/v2/").status in (401, 403):
+            problem = (
+                f'auths["{name}"] in {config.path} is a login that the registry refuses: docker pull and'
+                " DockerOperator without docker_conn_id use it"
             )
+            fix = f"Remove it with docker logout {name}, or let ecr-secrets-backend docker-config renew it."
+            yield StepResult(problem, "warning", "stale-auth", fix)
 
 
-def other_definitions(conn_id: str) -> Iterator[Told]:
-    """Look for other connections of the same ID: they win wherever the backend is not configured."""
+def check_other_definitions(conn_id: str) -> Iterator[StepResult]:
+    """Look for other connections of the same ID, which processes without the backend use."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
-        yield Told(
-            f"the environment variable {variable} defines the connection as well",
-            "warning",
-            "leftover-variable",
-            "Remove it: it would be used by processes without the backend.",
-        )
-    row = _row(conn_id)
-    if row is not None:
-        yield Told(
-            f"the metadata database holds a connection of this ID as well (host {row[0]}, login {row[1]})",
+        problem = f"the environment variable {variable} also defines the connection"
+        fix = "Remove it: processes without the backend would use it."
+        yield StepResult(problem, "warning", "leftover-variable", fix)
+    if row := _find_row(conn_id):
+        yield StepResult(
+            f"the metadata database also holds a connection of this ID (host {row[0]}, login {row[1]})",
             "warning",
             "leftover-row",
-            f"Remove it by airflow connections delete {conn_id}: processes without the backend would use it, and"
+            f"Remove it with airflow connections delete {conn_id}: processes without the backend would use it, and"
             " Airflow before 3.2.2 does whenever a lookup fails.",
         )
 
 
-def _row(conn_id: str) -> tuple[str, str] | None:
-    """Find a connection in the metadata database, where this process may and can ask it."""
+def _find_row(conn_id: str) -> tuple[str, str] | None:
+    """Return a connection's host and login in the metadata database, if this process can query it."""
     from airflow.configuration import conf
 
     url = conf.get("database", "sql_alchemy_conn", fallback="")
@@ -92,37 +85,33 @@ def _row(conn_id: str) -> tuple[str, str] | None:
         return None
 
 
-def refresh_dags() -> Iterator[Told]:
-    """Look for DAGs that renew a stored login, as was done before."""
+def check_dags() -> Iterator[StepResult]:
+    """Look for DAGs that renew a stored login."""
     from airflow.configuration import conf
 
     folder = Path(conf.get("core", "dags_folder"))
-    found = [path for path in _sources(folder) if _refreshes(path)]
+    found = [path for path in _list_scripts(folder) if _renews_login(path)]
     if found:
         names = ", ".join(str(path.relative_to(folder)) for path in found[:3])
-        yield Told(
-            f"{len(found)} file{'s' if len(found) > 1 else ''} in {folder} seem to renew ECR logins: {names}",
-            "warning",
-            "leftover-dag",
-            "Pause and remove such DAGs: what they store is not used any more, and is there to leak.",
-        )
+        problem = f"{len(found)} file{'s' if len(found) > 1 else ''} in {folder} seem to renew ECR logins: {names}"
+        fix = "Pause and remove such DAGs: nothing uses what they store, and it may leak."
+        yield StepResult(problem, "warning", "leftover-dag", fix)
 
 
-def _sources(folder: Path) -> Iterator[Path]:
-    seen = 0
+def _list_scripts(folder: Path) -> Iterator[Path]:
+    scripts = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             if name.endswith((".py", ".sh")):
-                seen += 1
-                if seen > MOST_FILES:
+                scripts += 1
+                if scripts > MOST_FILES:
                     return
                 yield Path(parent) / name
 
 
-def _refreshes(path: Path) -> bool:
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            return False
-        return bool(_REFRESH.search(path.read_text(encoding="utf-8", errors="replace")))
-    except OSError:
-        return False
+def _renews_login(path: Path) -> bool:
+    with suppress(OSError):
+        if path.is_file():  # no pipe, which would block
+            with path.open("rb") as file:
+                return bool(_REFRESH.search(file.read(LARGEST_FILE_BYTES)))
+    return False

@@ -1,188 +1,232 @@
-"""A registry as Docker's engine meets it: a name, a port, TLS, and the Distribution API behind a login."""
+"""A registry, reached as Docker's engine does: by its proxy settings and certificates, over the Distribution API."""
 
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import socket
 import ssl
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
-from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.errors import one_line
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
+from ecr_secrets_backend.cli.command import quiet
+from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from urllib3 import PoolManager
+    from urllib3.util import Url
 
-PORT: Final = 443
-PROXY_PORT: Final = 80  # of a proxy's URL that names none
-NAME_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 15.0
-LONGEST_WORDS: Final = 600  # characters of what a registry or an engine says of an error
-LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own bound for a manifest; an image's configuration is smaller
-
-#: Where the engine looks for the certificates of a registry's authority, beside the system's.
+READ_SECONDS: Final = 15.0
+LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller
+_MOST_REDIRECTS: Final = 5
+#: Where the engine reads the certificates of a registry's authority, beside the system's.
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
+DENIED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-INDEX_TYPES: Final = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
+_TUNNEL_REFUSED: Final = "Tunnel connection failed: "  # of http.client, before the proxy's answer
+_NETWORK: Final = (
+    "Allow this host TCP to {hop}: its route, firewall, security group and network ACL{group}. Or set HTTPS_PROXY."
 )
-MANIFEST_TYPES: Final = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
+_NAMES: Final = "Give this host a network and a name server that knows {hop}{endpoints}."
+#: How to fix each finding of :func:`_recognize`.
+_FIXES: Final = {
+    "proxy-refused": (
+        "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write it into HTTPS_PROXY,"
+        " percent-encoded: http://USER:PASSWORD@HOST:PORT."
+    ),
+    "name-not-found": "Correct {setting}. " + _NAMES,
+    "no-name-server": _NAMES,
+    "port-closed": _NETWORK,
+    "port-silent": _NETWORK,
+    "no-network": _NETWORK,
+    "tls-untrusted": (
+        "Add the CA of the proxy that inspects TLS: for this check by SSL_CERT_FILE, for the Docker engine in"
+        " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
+    ),
+    "tls-broken": "Look for a proxy or firewall between this host and the registry that breaks TLS.{plain_http}",
+    "registry-error": "Try again. If it lasts, look for a proxy or firewall between this host and the registry.",
+}
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer.
-
-    :param location: where it redirects to
-    """
+class Answer(NamedTuple):
+    """An HTTP answer, and the host that gave it: a registry redirects to the storage of its layers."""
 
     status: int
-    content: bytes
-    location: str | None
+    content: bytes = b""
+    host: str = ""
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON value
-        """Its body as JSON; an empty object if it is none."""
+    def fields(self) -> dict[str, Any]:
+        """The body's JSON object; an empty one if it is anything else."""
         try:
-            return json.loads(self.content)
-        except ValueError:
+            value = json.loads(self.content)
+        except (ValueError, RecursionError):
             return {}
+        return value if isinstance(value, dict) else {}
 
     @property
     def error(self) -> tuple[str, str]:
-        """The code and the message of the error that the registry tells."""
-        try:
-            (error, *_) = self.json["errors"]
-            return str(error.get("code", "")), one_line(str(error.get("message", "")), LONGEST_WORDS)
-        except (TypeError, KeyError, ValueError, AttributeError):
-            return "", ""
+        """The code and message of the registry's first error."""
+        match self.fields.get("errors"):
+            case [{"code": str(code), "message": str(message)}, *_]:
+                return code, message
+            case _:
+                return "", ""
 
 
 class RegistryClient:
-    """A client that goes the engine's way, one part after the other.
+    """A client of one registry, with one login.
 
-    :param host: the registry, as images name it: with a port if it has one
+    :param host: as images name it: with a port if it has one
+    :param login: user name and password
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, login: tuple[str, str]) -> None:
         self.host = host
-        name, _, port = host.partition(":")
-        self._address = name, int(port or PORT)
-        self.proxy = _proxy_for(name)
+        self.name = host.partition(":")[0]
+        self._authorization = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"
 
-    @property
-    def port(self) -> int:
-        """The registry's port."""
-        return self._address[1]
+    def get(self, path: str, accept: tuple[str, ...] = ()) -> Answer:
+        """Request a path, such as ``/v2/``, and follow redirects, to other hosts without the login.
 
-    @property
-    def first_hop(self) -> tuple[str, int]:
-        """The host and port that this process itself connects to: the registry's, or its proxy's."""
-        if self.proxy is None:
-            return self._address
-        return self.proxy.hostname or "", self.proxy.port or PROXY_PORT
-
-    @property
-    def way(self) -> str:
-        """The first hop in words, without a proxy's own login."""
-        name, port = self.first_hop
-        return f"{name}:{port}" if self.proxy is None else f"the proxy {name}:{port}"
-
-    def resolve(self) -> list[str]:
-        """Look up the addresses of the first hop.
-
-        :raises OSError: there are none
+        :raises CheckFailed: there is no answer
         """
-        name, port = self.first_hop
-        found = within(NAME_SECONDS, lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
-        return sorted({str(address[0]) for *_, address in found})
+        import urllib3
 
-    def connect(self) -> None:
-        """Open a connection to the first hop, and close it.
+        # No content encoding: a small answer could become a large one.
+        headers = {"Authorization": self._authorization, "Accept-Encoding": "identity", "Accept": ", ".join(accept)}
+        retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_MOST_REDIRECTS, raise_on_redirect=False)
+        limits: Any = {"retries": retries, "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)}
+        url, proxy = f"https://{self.host}{path}", _find_proxy(self.host)
+        try:
+            with (
+                quiet(),
+                self._open_pool(proxy) as pool,
+                pool.request("GET", url, headers=headers, preload_content=False, **limits) as answer,
+            ):
+                content = answer.read(LARGEST_ANSWER_BYTES, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise self._explain(error, proxy) from None
+        return Answer(answer.status, content, urllib3.util.parse_url(answer.url or url).host or self.name)
 
-        :raises OSError: nobody answers there
-        """
-        socket.create_connection(self.first_hop, CONNECT_SECONDS).close()
+    def check_login(self) -> StepResult:
+        """Check that the registry accepts the login."""
+        answer = self.get("/v2/")
+        if answer.status == HTTPStatus.OK:
+            return StepResult(f"{self.host} accepts the token")
+        if answer.status in DENIED:
+            problem = f"{self.host} refuses the token: {answer.error[1] or answer.status}"
+            fix = (
+                "Remove it with ecr-secrets-backend clear, and try again. If the next one is refused as well, the"
+                " identity is of another partition or region, or the policy of a VPC endpoint denies it."
+            )
+            raise CheckFailed("token-refused", problem, fix)
+        raise reject(answer)
 
-    def handshake(self) -> str:
-        """Begin TLS with the registry.
+    def _open_pool(self, proxy: Url | None) -> PoolManager:
+        import urllib3
 
-        :return: TLS's version
-        :raises OSError: it cannot be begun; :class:`ssl.SSLCertVerificationError`: the certificate is not trusted
-        """
-        with closing(self._connection(*self._address)) as connection:
-            connection.connect()
-            encrypted: ssl.SSLSocket = connection.sock
-            return encrypted.version() or "TLS"
-
-    def get(self, path: str, login: tuple[str, str], accept: tuple[str, ...] = ()) -> Answer:
-        """Ask the registry.
-
-        :param path: such as ``/v2/``
-        :param login: user name and password
-        :raises OSError: there is no answer
-        """
-        user = base64.b64encode(":".join(login).encode()).decode()
-        headers = {"Authorization": f"Basic {user}", **({"Accept": ", ".join(accept)} if accept else {})}
-        return _ask(self._connection(*self._address), path, headers)
-
-    def follow(self, location: str) -> Answer:
-        """Get what the registry has redirected to, without the login: the storage of its layers.
-
-        :raises OSError: there is no answer
-        """
-        url = urlsplit(location)
-        connection = self._connection(url.hostname or "", url.port or PORT)
-        return _ask(connection, f"{url.path}?{url.query}" if url.query else url.path, {})
-
-    def _connection(self, host: str, port: int) -> HTTPSConnection:
         trust = ssl.create_default_context()
-        for certificate in _certificates(self.host):
-            with suppress(OSError):  # not ours to read, or none
-                trust.load_verify_locations(certificate)
-        if self.proxy is None:
-            return HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=trust)
-        name, proxy_port = self.first_hop
-        connection = HTTPSConnection(name, proxy_port, timeout=ANSWER_SECONDS, context=trust)
-        connection.set_tunnel(host, port, _proxy_headers(self.proxy))
-        return connection
+        with suppress(OSError):  # there is no such folder, or it is not readable for this user
+            for certificate in sorted((CERTIFICATES / self.host).glob("*.crt")):
+                with suppress(OSError):
+                    trust.load_verify_locations(certificate)
+        if proxy is None:
+            return urllib3.PoolManager(ssl_context=trust)
+        login = urllib3.make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
+        url = proxy._replace(auth=None).url
+        return urllib3.ProxyManager(url, proxy_headers=login, ssl_context=trust, proxy_ssl_context=trust)
+
+    def _explain(self, error: Exception, proxy: Url | None) -> CheckFailed:
+        """Return the finding for an exception, by the causes that urllib3 wraps."""
+        found = list(causes(error))
+        code, words = next(filter(None, map(_recognize, found)), ("registry-error", f"lost the connection: {error}"))
+        host = next((str(cause.pool.host) for cause in found if hasattr(cause, "pool")), self.name)
+        if host != self.name:
+            return storage_failure(host, words)
+        registry, hop = Registry.find(self.host), f"the proxy {proxy.netloc}" if proxy else self.host
+        values = {
+            "host": self.host,
+            "hop": hop,
+            "group": "",
+            "endpoints": "",
+            "plain_http": "",
+            "setting": "HTTPS_PROXY",
+        }
+        if proxy is None:
+            values["setting"] = f"the {'account and region' if registry else 'host'} of the registry in backend_kwargs"
+        if registry is None:
+            values["plain_http"] = " Docker's engine uses plain HTTP only for 127.0.0.0/8 and its insecure-registries."
+        else:
+            endpoint = f"com.amazonaws.{registry.region}.ecr"
+            values["group"] = f", and the security group of the VPC endpoint {endpoint}.dkr"
+            values["endpoints"] = f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr, with private DNS"
+        is_tls = code.startswith("tls-")
+        return CheckFailed(code, f"{self.host if is_tls else hop} {words}", _FIXES[code].format_map(values))
 
 
-def _ask(connection: HTTPConnection, path: str, headers: Mapping[str, str]) -> Answer:
-    with closing(connection):
-        connection.request("GET", path, headers=dict(headers))
-        response = connection.getresponse()
-        return Answer(response.status, response.read(LARGEST_ANSWER_BYTES), response.headers.get("Location"))
+def _recognize(cause: BaseException) -> tuple[str, str] | None:
+    """Return the code of a finding for an exception, and what the host does, in words; None if it says neither."""
+    words = str(cause)
+    if words.startswith(_TUNNEL_REFUSED):
+        return "proxy-refused", f"refuses to connect to the registry: {words.removeprefix(_TUNNEL_REFUSED)}"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "tls-untrusted", f"has a certificate that is not trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return "tls-broken", f"does not complete TLS: {cause.reason or words}"
+    if isinstance(cause, socket.gaierror):
+        is_silent = cause.errno == socket.EAI_AGAIN
+        return (
+            ("no-name-server", "cannot be looked up: no name server answers")
+            if is_silent
+            else ("name-not-found", "has no address")
+        )
+    if isinstance(cause, TimeoutError):
+        return "port-silent", f"does not answer: {words}"
+    codes = {errno.ECONNREFUSED: "port-closed", errno.ENETUNREACH: "no-network", errno.EHOSTUNREACH: "no-network"}
+    code = codes.get(getattr(cause, "errno", None) or 0)
+    return (code, f"cannot be connected to: {words}") if code else None
 
 
-def _certificates(host: str) -> list[Path]:
-    try:
-        return sorted((CERTIFICATES / host).glob("*.crt"))
-    except OSError:
-        return []
+def reject(answer: Answer) -> CheckFailed:
+    """Return the finding for an answer that has nothing to do with a login or permission."""
+    problem = f"{answer.host} answers {answer.status} {answer.error[1]}".rstrip()
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        fix = "Spread the tasks, or request a higher quota. For public.ecr.aws, map a connection: a login has its own."
+        return CheckFailed("rate-limited", problem, fix)
+    fix = "Try again. If it lasts, check AWS's health for that region, and any proxy between."
+    return CheckFailed("registry-error", problem, fix)
 
 
-def _proxy_for(host: str) -> SplitResult | None:
+def storage_failure(host: str, words: str) -> CheckFailed:
+    """Return the finding for the host to which the registry redirects for layers."""
+    fix = f"Allow this host TCP to {host}, to which the registry redirects."
+    if ".s3" in host or host.startswith("s3"):
+        fix = "Allow this host to reach Amazon S3 in the registry's region: by a route, or a gateway endpoint for S3."
+    return CheckFailed(
+        "storage-unreachable", f"the registry answers, but for layers it redirects to {host}, which {words}", fix
+    )
+
+
+def _find_proxy(host: str) -> Url | None:
+    """Return the URL of the proxy that the environment sets for a registry; None if there is none."""
     url = getproxies().get("https")
     if not url or proxy_bypass(host):
         return None
-    return urlsplit(url if "://" in url else f"http://{url}")
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
 
-
-def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+    with suppress(LocationParseError):
+        proxy = parse_url(url if "://" in url else f"http://{url}")
+        # With a fragment or query, a part of the password may be in the place of host or port.
+        if proxy.host and proxy.scheme in ("http", "https") and not (proxy.fragment or proxy.query):
+            return proxy
+    fix = "Write http://HOST:PORT, with the characters of a user name and password percent-encoded."
+    raise CheckFailed("proxy-invalid", "HTTPS_PROXY is not the URL of a proxy for HTTP or HTTPS", fix)

@@ -1,69 +1,66 @@
-"""What a check finds: a value for people and for programs."""
+"""What a check reports: a value for people and for programs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from ecr_secrets_backend.errors import EcrSecretsBackendError, one_line
+from ecr_secrets_backend.errors import one_line
 
 if TYPE_CHECKING:
-    from ecr_secrets_backend.credentials import Source
+    from collections.abc import Collection, Iterator
 
-State = Literal["good", "skipped", "warning", "failed"]
+    from ecr_secrets_backend.credentials import Source
 
 #: Characters of a message. A registry, an engine or a file may have written most of it.
 LONGEST_MESSAGE: Final = 2000
+#: A run of characters that may be a part of a token, or of its base64: shorter ones reveal too little to matter.
+_PART_OF_TOKEN: Final = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a step has found.
+class StepResult:
+    """What a step of a check has found.
 
-    :param connection: whose way it is; None: the way of all
-    :param step: the step's name
-    :param code: a word for the finding that programs can rely on; ``ok`` where all is well
-    :param remedy: what to do about it
-    :param seconds: how long the step took
-    :param sources: what each source of AWS credentials said, if this is the step that asks them
+    :param code: a word that programs can rely on
+    :param fix: how to fix it
+    :param sources: what each source of AWS credentials said, if the step asks them
     """
 
-    connection: str | None
-    step: str
-    state: State
-    code: str
     message: str
-    remedy: str | None
-    seconds: float
-    sources: tuple[Source, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "message", one_line(self.message, LONGEST_MESSAGE))
-        if self.remedy is not None:
-            object.__setattr__(self, "remedy", one_line(self.remedy, LONGEST_MESSAGE))
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a step tells, in good weather or bad."""
-
-    message: str
-    state: State = "good"
+    state: Literal["good", "skipped", "warning", "failed"] = "good"
     code: str = "ok"
-    remedy: str | None = None
+    fix: str | None = None
     sources: tuple[Source, ...] = ()
 
+    def without(self, secrets: Collection[str]) -> StepResult:
+        """Return it in bounded lines, without any part of a secret, which a registry or engine may echo."""
 
-class Fault(EcrSecretsBackendError):  # noqa: N818 - it ends a way, and is what a check is for
-    """Why the way ends here.
+        def mask(found: re.Match[str]) -> str:
+            return "***" if any(found[0] in secret or secret in found[0] for secret in secrets) else found[0]
 
-    :param code: as of a :class:`Finding`
-    :param sources: as of a :class:`Finding`
-    """
+        def clean(text: str) -> str:
+            return one_line(_PART_OF_TOKEN.sub(mask, text), LONGEST_MESSAGE)
 
-    def __init__(self, code: str, message: str, remedy: str, sources: tuple[Source, ...] = ()) -> None:
-        super().__init__(code, message, remedy)
-        self.code = code
-        self.message = message
-        self.remedy = remedy
-        self.sources = sources
+        return replace(self, message=clean(self.message), fix=self.fix and clean(self.fix))
+
+
+class CheckFailed(Exception):  # noqa: N818 - named for what it reports
+    """A step that failed, so that the steps after it cannot run."""
+
+    def __init__(self, code: str, message: str, fix: str, sources: tuple[Source, ...] = ()) -> None:
+        self.result = StepResult(message, "failed", code, fix, sources)
+        super().__init__(self.result)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Return an exception and those that it wraps, in the ways of Python, urllib3, requests and docker."""
+    seen: list[BaseException] = []
+    found: list[object] = [error]
+    while found:
+        cause = found.pop()
+        if isinstance(cause, BaseException) and cause not in seen:
+            seen.append(cause)
+            found += [cause.__context__, cause.__cause__, getattr(cause, "reason", None), *cause.args]
+            yield cause

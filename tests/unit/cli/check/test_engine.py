@@ -1,66 +1,103 @@
 from __future__ import annotations
 
+import gc
 import platform
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ecr_secrets_backend.cli.check.engine import DEFAULT_URL, Engine
-from ecr_secrets_backend.cli.check.pull import Platform
-from ecr_secrets_backend.cli.check.result import Fault, Finding
+from ecr_secrets_backend.cli.check.engine import DEFAULT_URL, Engine, EngineOptions
+from ecr_secrets_backend.cli.check.image import Platform
+from ecr_secrets_backend.cli.check.result import CheckFailed
+from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOGIN = Login("123456789012.dkr.ecr.us-east-1.amazonaws.com", build_token(), "mint")
 
 
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_open_sockets() -> Iterator[None]:
+    """Collect what docker leaves open where it cannot connect, before Python warns of it in another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+def fail(options: EngineOptions) -> CheckFailed:
+    """Return how the check of an engine's version fails."""
+    with pytest.raises(CheckFailed) as caught:
+        list(Engine(options).check_version())
+    return caught.value
+
+
 def test_the_engine_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the option, by DOCKER_HOST, or where DockerOperator looks."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
-    assert Engine("unix:///other.sock").url == "unix:///other.sock"
-    assert Engine(None).url == "tcp://docker:2375"
+    assert Engine(EngineOptions("unix:///other.sock")).url == "unix:///other.sock"
+    assert Engine(EngineOptions()).url == "tcp://docker:2375"
     monkeypatch.delenv("DOCKER_HOST")
-    assert Engine(None).url == DEFAULT_URL
+    assert Engine(EngineOptions()).url == DEFAULT_URL
+
+
+def test_options_for_tls_belong_together() -> None:
+    """DockerOperator ignores them unless all three are set."""
+    with pytest.raises(CommandError, match="belong together"):
+        Engine(EngineOptions("tcp://docker:2376", tls_ca_cert="ca.pem"))
 
 
 def test_without_an_engine_the_platform_is_this_host_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Docker's words."""
+    """As Docker names it."""
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
 
-    assert Engine(f"unix://{tmp_path}/nowhere.sock").platform() == Platform("linux", "arm64")
+    assert Engine(EngineOptions(f"unix://{tmp_path}/nowhere.sock")).platform() == Platform("linux", "arm64")
 
 
-@pytest.mark.parametrize("url", ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://"])
-def test_an_engine_that_does_not_answer_is_a_fault(url: str) -> None:
+@pytest.mark.parametrize("url", ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://", "tcp://127.0.0.1:x", ""])
+def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is wrong with its URL."""
-    with pytest.raises(Fault) as caught:
-        Engine(url).version()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    result = fail(EngineOptions(url)).result
 
-    assert caught.value.code == "engine-unreachable"
-    assert url in caught.value.message
+    assert result.code == "engine-unreachable"
+    assert (url or "tcp://127.0.0.1:9") in result.message
+
+
+def test_an_engine_by_ssh_needs_paramiko() -> None:
+    """DockerOperator does not use the program ssh, as docker does."""
+    result = fail(EngineOptions("ssh://airflow@127.0.0.1")).result
+
+    assert result.code == "engine-ssh"
+    assert "paramiko" in str(result.fix)
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """DockerOperator would fail for it as well."""
+    missing = str(tmp_path / "none.pem")
+    result = fail(EngineOptions("tcp://127.0.0.1:9", missing, missing, missing)).result
+
+    assert result.code == "engine-certificate"
 
 
 def test_an_engine_that_does_not_answer_shows_no_password() -> None:
     """Its URL may hold one."""
-    with pytest.raises(Fault) as caught:
-        Engine("tcp://user:s3cret@127.0.0.1:9").version()
-    fault = caught.value
-    finding = Finding(None, "engine", "failed", fault.code, fault.message, fault.remedy, 0.0)
+    result = fail(EngineOptions("tcp://user:s3cret@127.0.0.1:9")).result.without(())
 
-    assert "tcp://***@127.0.0.1:9" in finding.message
-    assert "s3cret" not in str(finding)
-
-
-def test_a_finding_is_one_bounded_line() -> None:
-    """Whatever a registry, an engine, a file or a database has written into it."""
-    finding = Finding(None, "engine", "failed", "a-code", "\x1b[2J\n" + "a" * 200_000, "b\n\x07", 0.0)
-
-    assert (finding.message + str(finding.remedy)).isprintable()
-    assert len(finding.message) <= 2000
+    assert "tcp://***@127.0.0.1:9" in result.message
+    assert "s3cret" not in str(result)
 
 
 def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +106,7 @@ def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.Monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "docker", None)
     monkeypatch.delitem(sys.modules, "airflow.providers.docker.hooks.docker", raising=False)
-    engine = Engine("unix:///nowhere.sock")
+    engine = Engine(EngineOptions("unix:///nowhere.sock"))
 
-    told = [engine.version(), engine.log_in("docker_default", LOGIN, None), engine.check_use(LOGIN)]
-    assert {(each.state, each.code) for each in told} == {("skipped", "no-docker-provider")}
+    results = [*engine.check_version(), engine.log_in("docker_default", LOGIN, None), engine.check_login_used(LOGIN)]
+    assert {(each.state, each.code) for each in results} == {("skipped", "no-docker-provider")}

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ecr_secrets_backend.cli.check.image import Image, operator_of
+from ecr_secrets_backend.cli.check.image import Image, match_registry, read_image
+from ecr_secrets_backend.cli.check.result import CheckFailed
 
+HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -40,7 +42,51 @@ def test_a_name_is_written_as_docker_writes_it(text: str) -> None:
     assert str(Image.parse(text)) == text
 
 
-def test_registries_are_called_by_their_names() -> None:
-    """As far as they are known."""
-    assert operator_of("registry.gitlab.com") == "GitLab"
-    assert operator_of("registry.example.com") == "another registry"
+@pytest.mark.parametrize(
+    ("text", "problem", "right"),
+    [
+        (f"https://{HOST}/app:1", "'https://'", f"{HOST}/app:1"),
+        (f"http://{HOST}/app:1", "'http://'", f"{HOST}/app:1"),
+        (f" {HOST}/app:1", "' '", f"{HOST}/app:1"),
+        (f"{HOST}/app:1 ", "' '", "REGISTRY/REPOSITORY:TAG"),
+        (f"{HOST}:443/app:1", "':443'", f"{HOST}/app:1"),
+        (f"{HOST.replace('dkr', 'Dkr')}/app:1", "'D'", f"{HOST}/app:1"),
+        (f"{HOST.upper()}:443/app", "'D'", f"{HOST}/app"),
+        (HOST, "names a registry and no repository", f"{HOST}/REPOSITORY:TAG"),
+        (f"{HOST}/", "names a registry and no repository", f"{HOST}/REPOSITORY:TAG"),
+        (f"{HOST}:latest", "names a registry and no repository", f"{HOST}/REPOSITORY:TAG"),
+        (f"https://{HOST}", "names a registry and no repository", f"{HOST}/REPOSITORY:TAG"),
+        (f"{HOST}/App:1", "'A'", "REGISTRY/REPOSITORY:TAG"),
+        (f"{HOST}/app:1:2", "':'", "REGISTRY/REPOSITORY:TAG"),
+        (f"{HOST}/app:v1+2", "'+'", "REGISTRY/REPOSITORY:TAG"),
+        (f"{HOST}/app@sha256:0", "is not valid", "REGISTRY/REPOSITORY:TAG"),
+        ("", "is not valid", "REGISTRY/REPOSITORY:TAG"),
+    ],
+)
+def test_the_character_that_is_wrong_in_a_name_is_named(text: str, problem: str, right: str) -> None:
+    """Docker refuses such a name, or finds no login for its registry."""
+    with pytest.raises(CheckFailed) as caught:
+        read_image(text)
+
+    assert caught.value.result.code == "image-name-invalid"
+    assert problem in caught.value.result.message
+    assert f"Write {right}" in str(caught.value.result.fix)
+
+
+@pytest.mark.parametrize(
+    ("registry", "operator"), [("registry.gitlab.com", "GitLab"), ("registry.example.com", "another registry")]
+)
+def test_another_registry_is_called_by_its_name(registry: str, operator: str) -> None:
+    """As far as it is known."""
+    with pytest.raises(CheckFailed, match=f"{registry} is {operator}, not Amazon ECR"):
+        match_registry(Image(registry, "app", "1"), HOST, {})
+
+
+def test_an_image_of_ecr_public_needs_no_connection() -> None:
+    """Unless one is mapped, which the image's registry is then compared with."""
+    image = Image("public.ecr.aws", "docker/library/busybox", "1")
+
+    assert match_registry(image, HOST, {}).code == "image-public"
+    assert match_registry(image, "public.ecr.aws", {}).code == "ok"
+    with pytest.raises(CheckFailed, match="logs in to"):
+        match_registry(image, HOST, {"public.ecr.aws": "docker_public"})

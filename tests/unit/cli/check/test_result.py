@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import base64
+import secrets
+
+import pytest
+
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
+
+TOKEN = base64.b64encode(secrets.token_bytes(1500)).decode()
+HEADER = base64.b64encode(f"AWS:{TOKEN}".encode()).decode()
+
+
+def test_a_result_is_one_bounded_line() -> None:
+    """A registry, an engine, a file or a database may have written anything into it."""
+    result = StepResult("\x1b[2J\n" + "a " * 200_000, "failed", "a-code", "b\n\x07").without(())
+
+    assert (result.message + str(result.fix)).isprintable()
+    assert len(result.message) <= 2000
+
+
+@pytest.mark.parametrize("echo", [TOKEN, HEADER, HEADER[:300], TOKEN[40:500], f"{HEADER}=="])
+def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str) -> None:
+    """A registry or an engine may echo it, whole or cut, in either form."""
+    result = StepResult(f"denied: Basic {echo} is unknown", fix=f"Write {echo}.").without([TOKEN, HEADER])
+
+    assert result.message == "denied: Basic *** is unknown"
+    assert echo[:20] not in str(result)
+
+
+def test_a_result_keeps_the_words_that_are_no_secret() -> None:
+    """Hosts, digests and ARNs stay readable."""
+    words = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/app@sha256:{'0' * 64} of arn:aws:iam::123456789012:role/pull"
+
+    assert StepResult(words).without([TOKEN, HEADER]).message == words
+
+
+def test_the_causes_of_an_error_are_found_in_the_ways_of_each_library() -> None:
+    """By Python's own chain, an attribute or an argument, and each once."""
+    inner, outer = OSError("refused"), RuntimeError("outer", ValueError("argument"))
+    outer.__cause__ = inner
+    inner.__context__ = outer
+
+    assert {type(cause) for cause in causes(outer)} == {RuntimeError, OSError, ValueError}
+
+
+def test_a_failed_step_carries_its_result() -> None:
+    """With the code and the fix."""
+    assert CheckFailed("tag-missing", "no tag", "Push it.").result == StepResult(
+        "no tag", "failed", "tag-missing", "Push it."
+    )
