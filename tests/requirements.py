@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -18,3 +19,8 @@ def give_up(reason: str) -> NoReturn:
 def need_root() -> None:
     if os.geteuid() != 0:
         give_up("only root may become other users and mount file systems")
+
+
+def need_programs(*names: str) -> None:
+    if missing := [name for name in names if shutil.which(name) is None]:
+        give_up(f"not installed: {', '.join(missing)}")

@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ecr_secrets_backend.cli.check.image import INDEX_TYPES, MANIFEST_TYPES
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
+from tests.e2e.checks import Site, fault, warning
 from tests.sites.fixtures import PROXY, PROXY_HOST, REGISTRIES, TOKEN_LIFE_SECONDS
 from tests.sites.world import ADDRESS, World
 from tests.stand_ins.aws import Error
@@ -50,69 +50,6 @@ GOOD_STEPS = [
     "engine: login used",
     "Docker's own logins",
 ]
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where the command is run.
-
-    :param docker: the folder of Docker's configuration
-    """
-
-    world: World
-    environment: Mapping[str, str]
-    kwargs: Mapping[str, Any]
-    folder: Path
-    docker: Path
-
-    def check(self, *arguments: str, exit_code: int = 1, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Run it with the kwargs in a file, and give its findings."""
-        (self.folder / "kwargs.json").write_text(json.dumps(self.kwargs))
-        file = ("--backend-kwargs", str(self.folder / "kwargs.json"))
-        return self.findings(*arguments, *file, exit_code=exit_code, prefix=prefix)
-
-    def findings(self, *arguments: str, exit_code: int, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Run it as it is."""
-        command = (*prefix, "ecr-secrets-backend", "check", *arguments, "--output", "json")
-        done = self.world.run(*command, environment=self.environment, exit_code=exit_code)
-        assert "Traceback" not in done.stderr
-        report = json.loads(done.stdout)
-        assert report["ok"] is (exit_code == 0)
-        findings: list[dict[str, Any]] = report["findings"]
-        return findings
-
-    def with_(self, **environment: str) -> Site:
-        """Give the same site with further variables."""
-        return replace(self, environment={**self.environment, **environment})
-
-    def with_kwargs(self, **kwargs: Any) -> Site:
-        """Give the same site with other kwargs."""
-        return replace(self, kwargs={**self.kwargs, **kwargs})
-
-
-@pytest.fixture
-def site(world: World, aws: AwsStandIn, registries: RegistryStandIn, tmp_path: Path) -> Iterator[Site]:
-    world.inside(aws.reset)
-    docker = tmp_path / "docker"
-    docker.mkdir()
-    environment = {**aws.environment(), "DOCKER_CONFIG": str(docker), "AIRFLOW_HOME": str(world.folder / "home")}
-    kwargs = {"connections": {"docker_default": US_HOST}, "cache_dir": str(tmp_path / "cache")}
-    yield Site(world, environment, kwargs, tmp_path, docker)
-    registries.denied.clear()
-
-
-def fault(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Give the step, code and message with remedy of the one fault, where the way ends."""
-    (failed,) = [finding for finding in findings if finding["state"] == "failed"]
-    assert failed is findings[-1]
-    assert failed["remedy"]
-    return failed["step"], failed["code"], f"{failed['message']}. {failed['remedy']}"
-
-
-def warning(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Give the same of the one warning."""
-    (warned,) = [finding for finding in findings if finding["state"] == "warning"]
-    return warned["step"], warned["code"], f"{warned['message']}. {warned['remedy']}"
 
 
 def test_a_good_way_is_walked_to_its_end(site: Site) -> None:

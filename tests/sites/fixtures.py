@@ -34,6 +34,7 @@ DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
 # What htpasswd -B makes of it; the registry reads no other form.
 DEPLOY_TOKEN_HASH = "$2b$05$eaah4KqYIO6OFhFjX48yJ.E8ILxEa2afxQDMaY//OqY7tc12oRzR."
 TOKEN_LIFE_SECONDS = 30.0
+ENGINE_URL = "tcp://127.0.0.1:2376"  # where the engine also listens, for those with a certificate
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if reason := missing():
         give_up(reason)
     with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
+        certificates = write_engine_certificates(world)
         world.start(
             "dockerd",
             "dockerd",
@@ -51,6 +53,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "--storage-driver=vfs",  # works on every file system
             "--exec-opt=native.cgroupdriver=cgroupfs",
             f"--cgroup-parent=/{world.control_group}",
+            "--host=unix:///var/run/docker.sock",
+            f"--host={ENGINE_URL}",
+            "--tlsverify",
+            f"--tlscacert={certificates / 'ca.pem'}",
+            f"--tlscert={certificates / 'cert.pem'}",
+            f"--tlskey={certificates / 'key.pem'}",
         )
         world.wait("the Docker engine", (world.root / "run/docker.sock").exists)
         yield world
@@ -108,6 +116,18 @@ def gitlab(world: World) -> str:
     world.run(*docker, "login", "--username=airflow", f"--password={DEPLOY_TOKEN}", name)
     seed(world, GITLAB_HOST, f"{name}/group/project/app:1", docker)
     return name
+
+
+def write_engine_certificates(world: World) -> Path:
+    """Write an authority's certificate, and one of it with its key, for both the engine and its clients."""
+    folder = world.folder / "engine"
+    folder.mkdir()
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", common_name="engine")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    return folder
 
 
 def trust(world: World, name: str, authority: trustme.CA) -> None:

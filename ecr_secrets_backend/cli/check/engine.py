@@ -181,7 +181,7 @@ class Engine:
             version = docker.constants.DEFAULT_DOCKER_API_VERSION
             with quiet(), docker.APIClient(url, version, ENGINE_SECONDS, tls) as client:
                 found = client.version(api_version=False)
-        except (docker.errors.DockerException, OSError, ValueError) as error:
+        except (docker.errors.DockerException, OSError, ValueError, RecursionError) as error:
             raise self._explain(error) from None
         if isinstance(found, dict):
             return found
