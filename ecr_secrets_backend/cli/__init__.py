@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command ``ecr-secrets-backend``: one file per command, over the same rooms as the backend.
+"""The command ``ecr-secrets-backend``: one module for each, on the same modules as the backend.
 
 Nothing here imports Airflow before the command line has been read: with ``--backend-kwargs`` no command needs it.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.cli import check, clear, configuration, docker_config, status, token
 from ecr_secrets_backend.cli.command import Command, execute
+from ecr_secrets_backend.cli.output import standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,16 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     :param arguments: the command line; None: this process's own
-    :return: the exit code: 0 good, 1 it has failed, 2 wrong usage or configuration
-    :raises SystemExit: the command line is wrong, or only asks for help
+    :return: the exit code: 0 success, 1 failure, 2 wrong usage or configuration
+    :raises SystemExit: the command line is wrong or asks for help, or standard output does not take what is printed
     """
     import argcomplete
 
-    parser = build_parser()
-    argcomplete.autocomplete(parser)
-    options = parser.parse_args(arguments)
-    command: Command = options.command
-    exit_code = execute(command, options)
+    with standard_streams():
+        parser = build_parser()
+        argcomplete.autocomplete(parser)
+        options = parser.parse_args(arguments)
+        command: Command = options.command
+        exit_code = execute(command, options)
     sys.stdout = sys.stderr  # Airflow, where it was imported, logs to the very end
     return exit_code
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecr_secrets_backend.cli import COMMANDS, DESCRIPTION
 from ecr_secrets_backend.cli.command import GOOD, execute
+from ecr_secrets_backend.cli.output import standard_streams
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +38,7 @@ def get_cli_commands() -> list[Any]:
 
 
 def _run(command: Command, options: argparse.Namespace) -> None:
-    exit_code = execute(command, options)
+    with standard_streams():
+        exit_code = execute(command, options)
     if exit_code != GOOD:
         sys.exit(exit_code)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import sys
 import warnings
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
-from ecr_secrets_backend.cli.output import Output
+from ecr_secrets_backend.cli.output import Output, OutputError, report
 from ecr_secrets_backend.errors import ConfigurationError, EcrSecretsBackendError
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 GOOD: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
-INTERRUPTED: Final = 130  # as shells tell of SIGINT
+INTERRUPTED: Final = 130  # as shells report SIGINT
+MOST_PLACES: Final = 8  # of a traceback: from a library's innermost function to ours
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,29 @@ def execute(command: Command, options: argparse.Namespace) -> int:
     try:
         with redirect_stdout(sys.stderr), _logging():
             return command.run(options, output)
-    except BrokenPipeError:  # whoever has read our output has seen enough
-        with suppress(OSError, io.UnsupportedOperation):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not fail
-        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OutputError as error:
+        if isinstance(error.cause, BrokenPipeError):  # the reader has read enough
+            return FAILED
+        problem, exit_code = str(error), FAILED
     except CommandError as error:
         problem, exit_code = str(error), error.exit_code
     except ConfigurationError as error:
         problem, exit_code = str(error), WRONG_USAGE
     except EcrSecretsBackendError as error:
         problem, exit_code = str(error), FAILED
-    sys.stderr.write(f"ecr-secrets-backend {command.name}: {problem}\n")
+    except Exception as error:  # noqa: BLE001 - a bug: one line, as for any other failure
+        problem, exit_code = _describe_bug(error), FAILED
+    report(f"ecr-secrets-backend {command.name}: {problem}\n")
     return exit_code
+
+
+def _describe_bug(error: Exception) -> str:
+    """Return an exception's type and places, the innermost first: its words may quote a secret."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    places = [f"{Path(name).name}:{line}" for name, line in reversed(frames[-MOST_PLACES:])]
+    return f"Unexpected {type(error).__qualname__} (at {', '.join(places)}). Please report this line as a bug."
 
 
 @contextmanager

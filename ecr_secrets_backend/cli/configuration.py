@@ -1,4 +1,4 @@
-"""Which configuration a command works by: the one that Airflow would use in this process, or a file."""
+"""The configuration that a command uses: the one that Airflow would use in this process, or a file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ecr_secrets_backend.errors import (
     EcrSecretsBackendError,
     MintError,
 )
+from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.settings import Settings
@@ -34,9 +35,9 @@ BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
 
 _SERVER_KWARGS: Final = "[secrets] backend_kwargs"
 _WORKER_KWARGS: Final = "[workers] secrets_backend_kwargs"
-_REMEDY: Final = (
+_FIX: Final = (
     f"Set [secrets] backend = {BACKEND} and backend_kwargs for this process, run the command with the environment of"
-    " the process that is to have it, or name a file by --backend-kwargs."
+    " the process that has it, or name a file by --backend-kwargs."
 )
 
 CONN_ID: Final = "CONN_ID"
@@ -53,9 +54,8 @@ BACKEND_KWARGS: Final = argument(
 )
 ARGUMENTS: Final = (SECTION, BACKEND_KWARGS)
 
-#: What Airflow 3 leaves to its tasks, and to all that they start, in place of its database's URL. SQLAlchemy cannot
-#: read it, so that no other process can import Airflow there. Source: ``block_orm_access`` of its supervisor; 3.3.2
-#: needs it still.
+#: What Airflow 3 gives its tasks, and all that they start, in place of its database's URL. SQLAlchemy cannot read it,
+#: so no other process can import Airflow there. Source: ``block_orm_access`` of its supervisor. 3.3.2 still does so.
 _FORBIDDEN_DATABASE: Final = "airflow-db-not-allowed:///"
 _DATABASE_VARIABLES: Final = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
 _EMPTY_DATABASE: Final = "sqlite://"  # in memory
@@ -63,10 +63,10 @@ _EMPTY_DATABASE: Final = "sqlite://"  # in memory
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings that a command works by.
+    """The settings that a command uses.
 
     :param source: where they were read, for messages
-    :param from_airflow: whether Airflow, in this process, has the backend
+    :param from_airflow: whether they are those of Airflow's own backend, in this process
     """
 
     settings: Settings
@@ -75,13 +75,13 @@ class Configuration:
 
     @cached_property
     def store(self) -> HostStore | None:
-        """The host's cache, if there is to be one."""
+        """The host's cache; None if the settings want none."""
         return HostStore(self.settings.cache_dir) if self.settings.cache == "host" else None
 
     @cached_property
     def logins(self) -> Logins:
-        """Where logins come from: the same cache, and the same way to AWS, as the backend's."""
-        return Logins(TokenCache(self.store, self.settings.refresh_before), _aws_connection)
+        """What gets logins as the backend does, through the same cache."""
+        return Logins(TokenCache(self.store, self.settings.refresh_before), self._aws_connection)
 
     def login(self, mapped: MappedConnection) -> Login:
         """Get a connection's login.
@@ -94,7 +94,7 @@ class Configuration:
             raise ConnectionUnavailableError(mapped.conn_id, error.failure) from None
 
     def key(self, mapped: MappedConnection) -> str | None:
-        """Name the cache's entry for a connection; None where it cannot be told whose token it would be."""
+        """Return the key of a connection's entry in the cache; None if its identity cannot be found."""
         try:
             return self.logins.resolve(mapped)[0].key
         except MintError:
@@ -114,31 +114,34 @@ class Configuration:
             ) from None
 
     def connections(self, conn_ids: list[str]) -> list[MappedConnection]:
-        """Find connections; all of them where none is named."""
+        """Find connections: all of them if none is named."""
         return [self.connection(conn_id) for conn_id in conn_ids or self.settings.connections]
+
+    def _aws_connection(self, aws_conn_id: str) -> AwsConnection:
+        """Look up an AWS connection as the backend does: with its fallback backends, which Airflow asks through it."""
+        _allow_import_in_task_child()
+        from airflow.models.connection import Connection
+
+        fallback = FallbackChain(self.settings.fallback_backends)
+        fallback.set_connection_class(Connection)
+        connection: AwsConnection | None = fallback.get_connection(aws_conn_id, team_name=None)
+        if connection is None:
+            with quiet():
+                connection = Connection.get_connection_from_secrets(aws_conn_id)
+        return connection
 
 
 def read(options: argparse.Namespace) -> Configuration:
-    """Read the configuration that the command line asks for.
+    """Read the configuration that the command line chooses.
 
     :raises CommandError: there is none
-    :raises ConfigurationError: it cannot be right
+    :raises ConfigurationError: it is not valid
     """
     if options.backend_kwargs is None:
         return _from_airflow(options.section)
     if options.section is not None:
         raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
     return _of_file(options.backend_kwargs)
-
-
-def _aws_connection(aws_conn_id: str) -> AwsConnection:
-    """Look up an AWS connection as ``airflow connections get`` does."""
-    _allow_import_in_task_child()
-    from airflow.models.connection import Connection
-
-    with quiet():
-        connection: AwsConnection = Connection.get_connection_from_secrets(aws_conn_id)
-    return connection
 
 
 def complete(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
@@ -153,16 +156,15 @@ def complete(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[
 def _of_file(name: str) -> Configuration:
     source = "standard input" if name == "-" else name
     try:
-        kwargs = json.loads(sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8"))
+        kwargs = json.loads(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except OSError as error:
         raise CommandError(
             f"{source} cannot be read: {error.strerror}", "Name a file that this user may read."
         ) from None
     except (ValueError, RecursionError) as error:
-        remedy = "Write what stands in backend_kwargs, an object."
-        raise CommandError(f"{source} is not JSON: {error}", remedy) from None
+        raise CommandError(f"{source} is not JSON: {error}", "Write the object that is in backend_kwargs.") from None
     if not isinstance(kwargs, dict):
-        raise CommandError(f"{source} holds no object", 'Write one such as {"connections": {…}}.')
+        raise CommandError(f"{source} is not a JSON object", 'Write one such as {"connections": {…}}.')
     return Configuration(Settings.parse(kwargs), source, from_airflow=False)
 
 
@@ -173,7 +175,7 @@ def _from_airflow(section: str | None) -> Configuration:
         from airflow import configuration
     except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported
         raise ConfigurationError(f"{_SERVER_KWARGS}: {error.path}", error.problem, error.remedy) from None
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with Airflow's configuration
+    except Exception as error:  # noqa: BLE001 - any exception means that Airflow's configuration is wrong
         raise _unreadable(error) from None
     from ecr_secrets_backend import EcrSecretsBackend
 
@@ -184,10 +186,10 @@ def _from_airflow(section: str | None) -> Configuration:
     workers = configuration.conf.get("workers", "secrets_backend", fallback="") if knows_workers else ""
     if section == "workers" and not workers:
         raise CommandError("[workers] secrets_backend is not set", "Leave --section off to read [secrets].")
-    is_worker_s = bool(workers) and section != "secrets"
-    source = _WORKER_KWARGS if is_worker_s else _SERVER_KWARGS
+    reads_workers = bool(workers) and section != "secrets"
+    source = _WORKER_KWARGS if reads_workers else _SERVER_KWARGS
     try:
-        backend = build(worker_mode=True) if is_worker_s else build()
+        backend = build(worker_mode=True) if reads_workers else build()
     except ConfigurationError as error:
         raise ConfigurationError(f"{source}: {error.path}", error.problem, error.remedy) from None
     except Exception as error:  # noqa: BLE001 - as above
@@ -195,15 +197,16 @@ def _from_airflow(section: str | None) -> Configuration:
     if isinstance(backend, EcrSecretsBackend):
         return Configuration(backend.settings, source, from_airflow=True)
     file = f"configuration file: {configuration.AIRFLOW_CONFIG}"
-    if not is_worker_s:
-        told = f"[secrets] backend is {server}" if server else "no secrets backend is set"
-        raise CommandError(f"In the Airflow of this process {told} ({file})", _REMEDY)
-    told = f"In the Airflow of this process [workers] secrets_backend is {workers} ({file})"
-    if server == BACKEND:
-        told = f"{told}, so only servers have {BACKEND}"
-        remedy = "Set it there as well; or, where tasks ask the API server, check its way by --section secrets."
-        raise CommandError(told, remedy)
-    raise CommandError(told, _REMEDY)
+    on_servers = f"[secrets] backend is {server}" if server else "no secrets backend is set in [secrets]"
+    on_workers = f"[workers] secrets_backend is {workers}"
+    found, fix = on_workers if reads_workers else on_servers, _FIX
+    if reads_workers and server == BACKEND:
+        found = f"{on_workers}, so only servers have {BACKEND}"
+        fix = "Set it there as well. Or, if tasks ask the API server, check its configuration by --section secrets."
+    elif workers == BACKEND and not reads_workers:
+        found = f"{on_servers}, and {on_workers}, so only tasks have it"
+        fix = "Leave --section off to read [workers]. If servers are to have it, set [secrets] backend as well."
+    raise CommandError(f"In the Airflow of this process, {found} ({file})", fix)
 
 
 def _allow_import_in_task_child() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
 from tests.integration import commands
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, wait
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, passwords, run, run_on_terminal, wait
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, mo
     """The backend is configured in Airflow, by environment variables."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "ecr_secrets_backend.EcrSecretsBackend")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
     monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
 
 
@@ -120,6 +123,26 @@ class TestToken:
         done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=1, given=by_nobody)
         assert "Add an Airflow connection 'aws_nobody'" in done.stderr.splitlines()[-1]
 
+    @pytest.mark.usefixtures("airflow")
+    def test_those_credentials_may_stand_in_a_fallback_backend(
+        self, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Also if only workers have the backend, so that Airflow's own commands do not find them."""
+        (tmp_path / "connections.json").write_text(json.dumps({"aws_team": f"aws://{'AKIA' + 'V' * 16}:s3cret@/"}))
+        local_files = {
+            "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "backend_kwargs": {"connections_file_path": str(tmp_path / "connections.json")},
+        }
+        by_team = json.dumps({**kwargs, "aws_conn_id": "aws_team", "fallback_backends": [local_files]})
+        section = "WORKERS__SECRETS_" if HAS_WORKERS_BACKEND else "SECRETS__"
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
+        monkeypatch.setenv(f"AIRFLOW__{section}BACKEND", BACKEND)
+        monkeypatch.setenv(f"AIRFLOW__{section}BACKEND_KWARGS", by_team)
+
+        assert run("token", "docker_default").stdout
+        assert aws.calls(operation="GetAuthorizationToken")[0].access_key_id == "AKIA" + "V" * 16
+        assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
+
     def test_kwargs_may_come_from_standard_input(self, kwargs: dict[str, Any]) -> None:
         """By a dash in place of a file."""
         assert run("token", "docker_eu", "--backend-kwargs", "-", given=json.dumps(kwargs)).stdout
@@ -158,6 +181,113 @@ class TestToken:
         assert done.stderr == ""
 
 
+#: Where a command's streams may lead, its exit code if it works, and what is printed on standard error.
+STREAMS = [
+    (">&-", 1, "Cannot write to standard output: Bad file descriptor"),
+    (">/dev/full", 1, "Cannot write to standard output: No space left on device"),
+    ("| true", 1, ""),
+    ("2>&-", 0, ""),
+    ("2>/dev/full", 0, ""),
+    ("<&-", 0, ""),
+    ("<&- >&- 2>&-", 1, ""),
+    (">/dev/full 2>/dev/full", 1, ""),
+]
+
+ENCODINGS = {
+    "utf-8": {"LC_ALL": "C.UTF-8"},
+    "ascii": {"PYTHONIOENCODING": "ascii:strict"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command from a shell that leads its streams elsewhere, with bash's exit code of the command itself."""
+    line = f"set -o pipefail; {shlex.join([*COMMAND, *arguments])} {redirection}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+class TestStreams:
+    """Whatever its streams are, a command ends with an exit code, and with one line where there is room for it."""
+
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    @pytest.mark.parametrize("command", ["token docker_default", "status --output json", "status", "clear", "--help"])
+    def test_a_stream_may_be_closed_or_full(
+        self, command: str, unbuffered: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is a failure only of a command that has something to print there."""
+        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+        arguments = [*command.split(), *(file if command != "--help" else ())]
+        run("token", "docker_default", *file)
+        with ThreadPoolExecutor(4) as pool:
+            ended = list(pool.map(lambda each: run_with(each[0], *arguments), STREAMS))
+
+        for (redirection, exit_code, line), done in zip(STREAMS, ended, strict=True):
+            if (command, redirection) == ("--help", "| true"):
+                continue  # argparse is content if nobody reads that
+            assert done.returncode == exit_code, redirection
+            assert line in done.stderr
+            assert done.stderr.count("\n") == bool(line)
+
+    def test_docker_config_needs_no_standard_output(self, file: tuple[str, str], tmp_path: Path) -> None:
+        """A service manager or cron may close it."""
+        done = run_with(">&-", "docker-config", "--config", str(tmp_path / "docker"), *file)
+
+        assert done.returncode == 0
+        assert passwords(tmp_path / "docker/config.json")
+
+    def test_kwargs_that_may_not_be_read_are_one_line(self) -> None:
+        """They are to come from standard input, which is closed."""
+        done = run_with("<&-", "status", "--backend-kwargs", "-")
+
+        assert done.returncode == 2
+        assert done.stderr.startswith("ecr-secrets-backend status: standard input is not JSON")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("name", ENCODINGS)
+    def test_a_pipe_may_be_of_any_encoding(
+        self, name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ASCII takes the place of what an encoding does not have, in results and in errors."""
+        for variable, value in ENCODINGS[name].items():
+            monkeypatch.setenv(variable, value)
+        checked = run("check", "--image", "app:1", *file, exit_code=1)
+        failed = run("token", "docker_…", *file, exit_code=2)
+
+        assert marks(checked.stdout) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
+        assert failed.stderr.count("\n") == 1
+        assert (checked.stdout + failed.stderr).isascii() is (name != "utf-8")
+
+    @pytest.mark.parametrize("name", ENCODINGS)
+    def test_a_terminal_may_be_of_any_encoding(
+        self, name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tables, marks and what shows that the command waits."""
+        run("token", "docker_default", *file)
+        for variable, value in {"TERM": "xterm", "NO_COLOR": "1", **ENCODINGS[name]}.items():
+            monkeypatch.setenv(variable, value)
+        checked = run_on_terminal("check", "--image", "app:1", *file, exit_code=1)
+        table = run_on_terminal("status", *file)
+
+        assert marks(checked) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
+        assert (checked + table).isascii() is (name != "utf-8")
+        assert "\\u" not in checked + table
+
+    def test_kwargs_are_in_utf_8_in_any_locale(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As JSON is."""
+        for variable, value in ENCODINGS["C"].items():
+            monkeypatch.setenv(variable, value)
+        given = json.dumps({"connections": {"docker_ü": US_HOST}}, ensure_ascii=False)
+        done = run("token", "docker", "--backend-kwargs", "-", exit_code=2, given=given)
+
+        assert r"connections.docker_\xfc is not the ID of an Airflow connection" in done.stderr
+
+
+def marks(text: str) -> set[str]:
+    """Find the marks that begin a step of ``check``, or what to do about it."""
+    return set(re.findall(r"(?<!\S)[✓✗→+x>](?= )", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)))
+
+
 class TestUsage:
     """What is wrong with the command line or the configuration ends with exit code 2 and one line."""
 
@@ -165,7 +295,7 @@ class TestUsage:
         ("text", "told"),
         [
             ("{", "is not JSON"),
-            ("[]", "holds no object"),
+            ("[]", "is not a JSON object"),
             ("{}", "backend_kwargs are missing"),
             ('{"connections": {"docker_default": "example.com"}}', "is not the host of an ECR registry"),
             ('{"conections": {}}', "did you mean connections?"),
@@ -192,8 +322,8 @@ class TestUsage:
         monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
         done = run("token", "docker_default", exit_code=2)
 
-        assert "In the Airflow of this process no secrets backend is set" in done.stderr
-        assert "ecr_secrets_backend.EcrSecretsBackend" in done.stderr
+        assert "In the Airflow of this process, no secrets backend is set in [secrets]" in done.stderr
+        assert BACKEND in done.stderr
 
     @pytest.mark.usefixtures("airflow")
     def test_an_airflow_whose_kwargs_are_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +345,7 @@ class TestUsage:
     def test_the_section_of_workers_wins(self, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
         """As it does in a task; an option chooses the other."""
         connections = {"docker_worker": US_HOST}
-        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", "ecr_secrets_backend.EcrSecretsBackend")
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", BACKEND)
         monkeypatch.setenv(
             "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps({**kwargs, "connections": connections})
         )
@@ -227,6 +357,21 @@ class TestUsage:
         assert run("token", "docker_worker").stdout
         assert "docker_worker" in run("token", "docker_default", exit_code=2).stderr
         assert run("token", "docker_default", "--section", "secrets").stdout
+
+    @pytest.mark.skipif(not HAS_WORKERS_BACKEND, reason="needs [workers] secrets_backend")
+    @pytest.mark.usefixtures("airflow")
+    def test_a_backend_of_workers_alone(self, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+        """Each command finds it as a worker does; if it is asked for the servers', it says that they have none."""
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
+        monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", BACKEND)
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps(kwargs))
+
+        assert run("token", "docker_default").stdout
+        assert json.loads(run("status", "--output", "json").stdout)["tokens"][0]["connections"] == ["docker_default"]
+        (line,) = run("status", "--section", "secrets", exit_code=2).stderr.splitlines()
+        assert "no secrets backend is set in [secrets]" in line
+        assert f"[workers] secrets_backend is {BACKEND}, so only tasks have it" in line
 
     @pytest.mark.usefixtures("airflow")
     def test_kwargs_may_be_given_by_a_command_and_one_by_one(

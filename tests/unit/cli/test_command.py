@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,29 @@ def test_a_failure_is_one_line_and_an_exit_code(
     assert output == ""
     assert errors.startswith(f"ecr-secrets-backend do: {told}")
     assert errors.count("\n") == 1
+
+
+def test_a_bug_is_one_line_that_can_be_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has the exception's type and places, and not its words, which may quote a token."""
+
+    def run(_: object, __: Output) -> int:
+        raise KeyError("ey.token\nof two lines")
+
+    assert do(run) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    line = r"ecr-secrets-backend do: Unexpected KeyError \(at test_command\.py:\d+, command\.py:\d+\)\. .* bug\.\n"
+    assert re.fullmatch(line, errors)
+
+
+def test_a_deep_bug_is_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A recursion without an end has a thousand places."""
+
+    def run(options: argparse.Namespace, output: Output) -> int:
+        return run(options, output)
+
+    assert do(run) == 1
+    assert len(capsys.readouterr().err) < 400
 
 
 def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
