@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from ecr_secrets_backend.cli import check
+from ecr_secrets_backend.cli.check import registry
 from ecr_secrets_backend.cli.check.image import Image, Platform, Pull
 from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
@@ -344,6 +345,57 @@ def test_an_answer_is_read_up_to_a_limit_and_not_decompressed(site: Site) -> Non
     ):
         site.answers[path] = 200, headers, body
         assert len(RegistryClient(HOST, LOGIN).get(path).content) <= LARGEST_ANSWER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("greeting", "code", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "tls-broken", "does not complete TLS"),
+        (b"", "tls-broken", "does not complete TLS"),
+        (None, "port-silent", "does not answer"),
+    ],
+)
+def test_what_breaks_before_a_request_is_named(
+    greeting: bytes | None, code: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port that speaks plain HTTP, one that closes the connection, and one that never says anything."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(registry, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+    over = threading.Event()
+
+    class Greeting(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.connection.recv(65536)
+            if greeting is None:
+                over.wait(30)
+            else:
+                self.wfile.write(greeting)
+
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeting)) as port:
+        result = fail(RegistryClient(f"localhost:{port}", LOGIN).check_login)
+        over.set()
+
+    assert result.code == code
+    assert f"localhost:{port} {words}" in result.message
+
+
+def test_a_port_that_accepts_no_connection_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one behind a firewall that drops packets."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+    with ExitStack() as stack:
+        server = stack.enter_context(closing(socket()))
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):  # the kernel accepts no more than its queue holds
+            client = stack.enter_context(closing(socket()))
+            client.settimeout(0)
+            client.connect_ex(server.getsockname())
+        result = fail(RegistryClient(f"127.0.0.1:{server.getsockname()[1]}", LOGIN).check_login)
+
+    assert result.code == "port-silent"
+    assert "HTTPS_PROXY" in str(result.fix)
 
 
 @pytest.mark.parametrize(
