@@ -209,8 +209,8 @@ def test_the_right_one_of_many_platforms_is_found(site: Site) -> None:
     [
         ("app:1", "image-without-registry", f"Write {US_HOST}/app:1"),
         (f"{EU_HOST}/app:1", "image-of-other-registry", "no connection is mapped"),
-        ("registry.gitlab.com/group/app:1", "image-not-ecr", "GitLab"),
-        ("docker.io/library/busybox", "image-not-ecr", "Docker Hub"),
+        ("registry.gitlab.com/group/app:1", "image-not-ecr", "host registry.gitlab.com"),
+        ("docker.io/library/busybox", "image-not-ecr", "host https://index.docker.io/v1/"),
         (f"{PROXY}/app:1", "image-not-ecr", f'{{"registry": "{PROXY}", "region_name": "us-east-1"}}'),
         (f"https://{US_HOST}/app:1", "image-name-invalid", f"Write {US_HOST}/app:1."),
     ],
@@ -288,7 +288,7 @@ def test_a_backend_that_this_process_does_not_have_is_named(site: Site) -> None:
 
     assert (step, code) == ("configuration", "not-configured")
     assert "In the Airflow of this process" in told
-    assert "the environment of the process that is to have it" in told
+    assert "the environment of the process that has it" in told
 
 
 def test_the_backend_of_another_section_is_named(site: Site) -> None:

@@ -20,7 +20,7 @@ import trustme
 
 from ecr_secrets_backend.cli import check
 from ecr_secrets_backend.cli.check import registry
-from ecr_secrets_backend.cli.check.image import Image, Platform, Pull
+from ecr_secrets_backend.cli.check.image import Image, Pull
 from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from tests.integration.commands import run
@@ -33,7 +33,7 @@ HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 S3 = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
 CDN = "production.cloudflare.example"
 LOGIN = ("AWS", "a-token")
-AMD64 = Platform("linux", "amd64")
+AMD64 = "linux/amd64"
 DIGEST = f"sha256:{'0' * 64}"
 CONTENT = {"config": {"digest": DIGEST}, "os": "linux", "architecture": "amd64"}
 

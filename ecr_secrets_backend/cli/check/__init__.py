@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.check import aws, leftovers
-from ecr_secrets_backend.cli.check.engine import Engine, EngineOptions
+from ecr_secrets_backend.cli.check.engine import Engine
 from ecr_secrets_backend.cli.check.image import Image, Pull, match_registry, read_image
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
@@ -56,9 +56,9 @@ class Finding(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the fields as ``docs/commands/check.md`` documents them."""
         fields = asdict(self.result)
-        shown = {"connection": self.connection, "step": self.step, "state": fields["state"], "code": fields["code"]}
-        shown |= {"message": fields["message"], "remedy": fields["fix"], "seconds": self.seconds}
-        return {**shown, "sources": fields["sources"]} if self.result.sources else shown
+        fields["remedy"] = fields.pop("fix")
+        sources = {"sources": fields.pop("sources")} if self.result.sources else {}
+        return {"connection": self.connection, "step": self.step, **fields, "seconds": self.seconds, **sources}
 
 
 @dataclass
@@ -121,8 +121,7 @@ def conn_ids_by_host(configured: Configuration) -> dict[str, str]:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Run all steps, and print what they have found."""
-    names = (options.docker_url, options.tls_ca_cert, options.tls_client_cert, options.tls_client_key)
-    findings = list(run_steps(options, Engine(EngineOptions(*names)), output))
+    findings = list(run_steps(options, Engine(options), output))
     failed = [finding for finding in findings if finding.result.state == "failed"]
     exit_code = GOOD if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
     if options.output == "json":

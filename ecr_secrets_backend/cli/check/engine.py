@@ -9,16 +9,15 @@ import os
 import platform
 import re
 import ssl
-import stat
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from ecr_secrets_backend.cli.check.image import Platform
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import CommandError, quiet
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from ecr_secrets_backend.logins import Login
@@ -52,26 +51,18 @@ _REFUSALS: Final = {
 logger = logging.getLogger(__name__)
 
 
-class EngineOptions(NamedTuple):
-    """Where the engine is, by the names of DockerOperator's parameters; None: where DockerOperator looks."""
-
-    docker_url: str | None = None
-    tls_ca_cert: str | None = None
-    tls_client_cert: str | None = None
-    tls_client_key: str | None = None
-
-
 class Engine:
     """A Docker engine, and the client that a DockerHook makes for it.
 
-    :raises CommandError: only some of the options for TLS were given
+    :param options: ``docker_url`` and those for TLS, named as DockerOperator's parameters
+    :raises CommandError: only some of those for TLS were given
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.url = options.docker_url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
-        self._options = options
+        self._certificates = (options.tls_ca_cert, options.tls_client_cert, options.tls_client_key)
         self._client: Any = None
-        if None in options[1:] and any(options[1:]):
+        if None in self._certificates and any(self._certificates):
             fix = "Give all three: DockerOperator uses TLS only then."
             raise CommandError("--tls-ca-cert, --tls-client-cert and --tls-client-key belong together", fix)
 
@@ -86,18 +77,18 @@ class Engine:
         if context := self._find_context():
             fix = "Set DOCKER_HOST, or docker_url of the DockerOperator, to use the same engine."
             yield StepResult(f"{context}, DockerOperator does not", "warning", "docker-context", fix)
-        if self._tls() and not self._options.tls_ca_cert:
+        if self._tls() and not any(self._certificates):
             problem = "docker and this check read DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, DockerOperator does not"
             fix = "Set its tls_ca_cert, tls_client_cert and tls_client_key."
             yield StepResult(problem, "warning", "engine-tls-variables", fix)
 
-    def platform(self) -> Platform:
-        """Return for which platform images have to be; if no engine answers, this host's."""
+    def platform(self) -> str:
+        """Return for which platform images have to be, such as ``linux/amd64``; if no engine answers, this host's."""
         try:
             return _platform_of(self._request_version())
         except (CheckFailed, ImportError):
             machine = platform.machine()
-            return Platform(platform.system().lower(), _ARCHITECTURES.get(machine, machine))
+            return f"{platform.system().lower()}/{_ARCHITECTURES.get(machine, machine)}"
 
     def log_in(self, conn_id: str, login: Login, extra: str | None) -> StepResult:
         """Log in as a DockerHook does with exactly this connection.
@@ -149,24 +140,25 @@ class Engine:
             _check_helper(login.host)
             raise
         sent = json.loads(base64.urlsafe_b64decode(header)) if header else {}
-        path, helper = default_folder() / "config.json", DockerConfig.load(default_folder()).helper(login.host)
-        key, name = helper or ("", "")
-        named = f"{key} in {path} names the credential helper {name!r}"
-        fix = f"Remove {key} from {path}, or the helper's login for {login.host}."
-        if login.token.password in sent.values():
-            if helper:
-                problem = f"{named}: it has no login now, but it is asked before the connection's"
-                return StepResult(problem, "warning", "credential-helper", fix)
-            return StepResult("a pull uses the connection's login")
-        if helper:
-            raise CheckFailed("credential-helper-wins", f"{named}, whose login takes the connection's place", fix)
-        raise CheckFailed("login-lost", "the client sends another login than the connection's", f"Check {path}.")
+        is_sent = login.token.password in sent.values()
+        helper = _find_helper(login.host)
+        if helper is None:
+            if is_sent:
+                return StepResult("a pull uses the connection's login")
+            fix = f"Check config.json in {default_folder()}."
+            raise CheckFailed("login-lost", "the client sends another login than the connection's", fix)
+        key, name, problem = helper
+        fix = f"Remove {key}, or the login for {login.host} that docker-credential-{name} has."
+        if is_sent:
+            problem = f"{problem}: it has no login now, but it is asked before the connection's"
+            return StepResult(problem, "warning", "credential-helper", fix)
+        raise CheckFailed("credential-helper-wins", f"{problem}, whose login takes the connection's place", fix)
 
     def _tls(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
         """Return what DockerOperator makes of its options; without them, what docker makes of its variables."""
         import docker
 
-        _, ca_cert, client_cert, client_key = self._options
+        ca_cert, client_cert, client_key = self._certificates
         if ca_cert:
             return docker.tls.TLSConfig((client_cert, client_key), ca_cert, verify=True)
         return docker.utils.kwargs_from_env().get("tls") or False
@@ -214,7 +206,7 @@ class Engine:
         fix = "Start it, mount its socket into this container, or name another by --docker-url or DOCKER_HOST."
         if context := self._find_context():
             fix = f"{context}, DockerOperator does not: set DOCKER_HOST or docker_url."
-        elif self.url == DEFAULT_URL and (sockets := list(_find_sockets())):
+        elif self.url == DEFAULT_URL and (sockets := _find_sockets()):
             fix = f"Set DOCKER_HOST or docker_url to unix://{sockets[0]}, where another engine listens."
         return CheckFailed("engine-unreachable", f"no Docker engine answers at {self.url}: {reason}", fix)
 
@@ -232,26 +224,29 @@ class Engine:
         return f"docker uses context {context.Name} ({context.Host})" if is_other else None
 
 
-def _find_sockets() -> Iterator[str]:
+def _find_sockets() -> list[str]:
     run, home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", os.environ.get("HOME", "")
-    for pattern in _OTHER_SOCKETS:
-        path = pattern.format(run=run, home=home)
-        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH110, PTH116
-            yield path
+    paths = [pattern.format(run=run, home=home) for pattern in _OTHER_SOCKETS]
+    return [path for path in paths if os.path.exists(path)]  # noqa: PTH110
+
+
+def _find_helper(host: str) -> tuple[str, str, str] | None:
+    """Return the key that names a credential helper for a host, the helper's name, and both in words."""
+    config = DockerConfig.load(default_folder())
+    helper = config.helper(host)
+    return helper and (*helper, f"{helper[0]} in {config.path} names the credential helper {helper[1]!r}")
 
 
 def _check_helper(host: str) -> None:
     """Report the credential helper for a host as the cause of a failure, if one is configured."""
-    path = default_folder() / "config.json"
-    if helper := DockerConfig.load(path.parent).helper(host):
-        key, name = helper
-        problem = f"{key} in {path} names the credential helper {name!r}, which fails"
+    if helper := _find_helper(host):
+        _, name, problem = helper
         fix = f"Remove it, or install docker-credential-{name} where DockerOperator runs."
-        raise CheckFailed("credential-helper-broken", problem, fix)
+        raise CheckFailed("credential-helper-broken", f"{problem}, which fails", fix)
 
 
-def _platform_of(version: dict[str, Any]) -> Platform:
-    return Platform(str(version.get("Os", "linux")), str(version.get("Arch", "amd64")))
+def _platform_of(version: dict[str, Any]) -> str:
+    return f"{version.get('Os', 'linux')}/{version.get('Arch', 'amd64')}"
 
 
 def _skip(what: str) -> StepResult:

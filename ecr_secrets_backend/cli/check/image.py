@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -34,14 +33,6 @@ _REFERENCE: Final = re.compile(
     re.ASCII,
 )
 _DOCKER_HUB: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
-_KNOWN: Final = {
-    **dict.fromkeys(_DOCKER_HUB, "Docker Hub"),
-    "registry.gitlab.com": "GitLab",
-    "ghcr.io": "GitHub",
-    "quay.io": "Quay",
-    "gcr.io": "Google",
-    "mcr.microsoft.com": "Microsoft",
-}
 
 
 class Image(NamedTuple):
@@ -72,20 +63,10 @@ class Image(NamedTuple):
         return f"{name}{'@' if self.kind == 'digest' else ':'}{self.reference}"
 
 
-class Platform(NamedTuple):
-    """An operating system and a processor, as Docker names them."""
-
-    os: str
-    architecture: str
-
-    @classmethod
-    def of(cls, fields: object) -> Platform:
-        """Read what a manifest or the configuration of an image says."""
-        found = fields if isinstance(fields, dict) else {}
-        return cls(str(found.get("os", "unknown")), str(found.get("architecture", "unknown")))
-
-    def __str__(self) -> str:
-        return f"{self.os}/{self.architecture}"
+def platform_of(fields: object) -> str:
+    """Return the platform that a manifest or the configuration of an image names, such as ``linux/amd64``."""
+    found = fields if isinstance(fields, dict) else {}
+    return f"{found.get('os', 'unknown')}/{found.get('architecture', 'unknown')}"
 
 
 def _split(text: str) -> tuple[str | None, str]:
@@ -152,14 +133,13 @@ def match_registry(image: Image, host: str | None, conn_ids: Mapping[str, str]) 
         problem = f"the image is of {other}, and no connection is mapped to that registry"
         fix = f'Map one to it in backend_kwargs: {{"docker_other": "{other}"}}. Or correct the name.'
     else:
-        code, kind = "image-not-ecr", _KNOWN.get(other, "another registry")
-        problem = f"{other} is {kind}, not Amazon ECR: no connection of this backend serves it"
+        code, problem = "image-not-ecr", f"{other} is not Amazon ECR: no connection of this backend serves it"
         url = "https://index.docker.io/v1/" if other in _DOCKER_HUB else other
         fix = f"Store another Airflow connection of type docker, with host {url} and that registry's own login and"
-        fix += " password (a deploy token, for example), and name it by docker_conn_id."
-        if other not in _KNOWN:
-            shape = json.dumps({"registry": other, "region_name": "us-east-1"})
-            fix += f" If it is a proxy in front of ECR or an emulator, map a connection in backend_kwargs: {shape}."
+        fix += (
+            " password (a deploy token, for example), and name it by docker_conn_id. If it is a proxy in front of ECR"
+        )
+        fix += f' or an emulator, map a connection: {{"registry": "{other}", "region_name": "us-east-1"}}.'
     raise CheckFailed(code, problem, fix)
 
 
@@ -205,11 +185,11 @@ class Pull:
         fix = "Correct the tag. It may not have been pushed yet, or a lifecycle policy has removed it."
         raise CheckFailed("tag-missing", f"{problem}; the nearest are {near}" if near else problem, fix)
 
-    def check_platform(self, wanted: Platform) -> StepResult:
+    def check_platform(self, wanted: str) -> StepResult:
         """Check that there is an image for a platform, and that its content can be downloaded."""
         manifest = self._found.fields
         if isinstance(variants := manifest.get("manifests"), list):
-            digests = {Platform.of(it.get("platform")): it.get("digest") for it in variants if isinstance(it, dict)}
+            digests = {platform_of(it.get("platform")): it.get("digest") for it in variants if isinstance(it, dict)}
             if wanted not in digests:
                 _reject_platforms(wanted, digests)
             manifest = self._get("manifests", str(digests[wanted]), MANIFEST_TYPES).fields
@@ -220,7 +200,7 @@ class Pull:
                 return StepResult("the manifest names no platform", "skipped", "platform-unknown")
         if answer.status != HTTPStatus.OK:
             raise reject(answer)
-        found = Platform.of(answer.fields)
+        found = platform_of(answer.fields)
         if found != wanted:
             _reject_platforms(wanted, [found])
         return StepResult(f"it is for {wanted}, and can be downloaded")
@@ -251,7 +231,7 @@ class Pull:
         )
 
 
-def _reject_platforms(wanted: Platform, found: Iterable[Platform]) -> NoReturn:
-    names = ", ".join(sorted(str(each) for each in found if each.os != "unknown")) or "no platform"
+def _reject_platforms(wanted: str, found: Iterable[str]) -> NoReturn:
+    names = ", ".join(sorted(each for each in found if not each.startswith("unknown/"))) or "no platform"
     fix = f"Build it for {wanted}: docker buildx build --platform {wanted}. Or run it on another host."
     raise CheckFailed("platform-wrong", f"the engine is {wanted}, and the image is for {names}", fix)

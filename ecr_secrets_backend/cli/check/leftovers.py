@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,23 +91,12 @@ def check_dags() -> Iterator[StepResult]:
     from airflow.configuration import conf
 
     folder = Path(conf.get("core", "dags_folder"))
-    found = [path for path in _list_scripts(folder) if _renews_login(path)]
+    scripts = (path for path in folder.rglob("*") if path.suffix in (".py", ".sh"))
+    found = [str(path.relative_to(folder)) for path in islice(scripts, MOST_FILES) if _renews_login(path)]
     if found:
-        names = ", ".join(str(path.relative_to(folder)) for path in found[:3])
-        problem = f"{len(found)} file{'s' if len(found) > 1 else ''} in {folder} seem to renew ECR logins: {names}"
+        problem = f"{len(found)} file(s) in {folder} seem to renew ECR logins: {', '.join(found[:3])}"
         fix = "Pause and remove such DAGs: nothing uses what they store, and it may leak."
         yield StepResult(problem, "warning", "leftover-dag", fix)
-
-
-def _list_scripts(folder: Path) -> Iterator[Path]:
-    scripts = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith((".py", ".sh")):
-                scripts += 1
-                if scripts > MOST_FILES:
-                    return
-                yield Path(parent) / name
 
 
 def _renews_login(path: Path) -> bool:

@@ -50,7 +50,7 @@ _FIXES: Final = {
         "Add the CA of the proxy that inspects TLS: for this check by SSL_CERT_FILE, for the Docker engine in"
         " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
     ),
-    "tls-broken": "Look for a proxy or firewall between this host and the registry that breaks TLS.{plain_http}",
+    "tls-broken": "Look for a proxy or firewall between this host and the registry that breaks TLS.{plain}",
     "registry-error": "Try again. If it lasts, look for a proxy or firewall between this host and the registry.",
 }
 
@@ -152,24 +152,19 @@ class RegistryClient:
         if host != self.name:
             return storage_failure(host, words)
         registry, hop = Registry.find(self.host), f"the proxy {proxy.netloc}" if proxy else self.host
-        values = {
-            "host": self.host,
-            "hop": hop,
-            "group": "",
-            "endpoints": "",
-            "plain_http": "",
-            "setting": "HTTPS_PROXY",
-        }
-        if proxy is None:
-            values["setting"] = f"the {'account and region' if registry else 'host'} of the registry in backend_kwargs"
-        if registry is None:
-            values["plain_http"] = " Docker's engine uses plain HTTP only for 127.0.0.0/8 and its insecure-registries."
-        else:
-            endpoint = f"com.amazonaws.{registry.region}.ecr"
-            values["group"] = f", and the security group of the VPC endpoint {endpoint}.dkr"
-            values["endpoints"] = f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr, with private DNS"
-        is_tls = code.startswith("tls-")
-        return CheckFailed(code, f"{self.host if is_tls else hop} {words}", _FIXES[code].format_map(values))
+        endpoint = f"com.amazonaws.{registry.region}.ecr" if registry else ""
+        part = "account and region" if registry else "host"
+        fix = _FIXES[code].format(
+            host=self.host,
+            hop=hop,
+            setting="HTTPS_PROXY" if proxy else f"the {part} of the registry in backend_kwargs",
+            group=f", and the security group of the VPC endpoint {endpoint}.dkr" if registry else "",
+            endpoints=f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr" if registry else "",
+            plain=""
+            if registry
+            else " Docker's engine uses plain HTTP only for 127.0.0.0/8 and its insecure-registries.",
+        )
+        return CheckFailed(code, f"{self.host if code.startswith('tls-') else hop} {words}", fix)
 
 
 def _recognize(cause: BaseException) -> tuple[str, str] | None:

@@ -74,12 +74,14 @@ def test_the_character_that_is_wrong_in_a_name_is_named(text: str, problem: str,
 
 
 @pytest.mark.parametrize(
-    ("registry", "operator"), [("registry.gitlab.com", "GitLab"), ("registry.example.com", "another registry")]
+    ("registry", "host"), [("docker.io", "https://index.docker.io/v1/"), ("registry.gitlab.com", "registry.gitlab.com")]
 )
-def test_another_registry_is_called_by_its_name(registry: str, operator: str) -> None:
-    """As far as it is known."""
-    with pytest.raises(CheckFailed, match=f"{registry} is {operator}, not Amazon ECR"):
+def test_an_image_of_another_registry_needs_another_connection(registry: str, host: str) -> None:
+    """With the host by which Docker finds the login."""
+    with pytest.raises(CheckFailed) as caught:
         match_registry(Image(registry, "app", "1"), HOST, {})
+
+    assert f"with host {host} and" in str(caught.value.result.fix)
 
 
 def test_an_image_of_ecr_public_needs_no_connection() -> None:
