@@ -87,19 +87,20 @@ def read_image(text: str) -> Image:
     """
     plain = re.sub(r"^\s*(https?://)?", "", text).rstrip("/ ")
     registry, rest = _split(plain if "/" in plain else f"{plain}/")
-    host = (registry or "").lower().removesuffix(":443")
-    image = Image.parse(text)
+    host, _, port = (registry or "").lower().partition(":")
+    is_ecr = Registry.find(host) is not None
+    if port and not (is_ecr and port == "443"):  # which Docker does not take for the same registry
+        host = f"{host}:{port}"
     wrong = re.sub(r"^[a-z0-9._/-]*(:[\w.-]*)?(@[a-z0-9:]*)?", "", _split(text)[1], flags=re.ASCII)[:1]
     right = f"{host}/{rest}"
-    if not rest and Registry.find(host.partition(":")[0]):
-        problem = "names a registry and no repository"
-        right = f"{host.partition(':')[0]}/REPOSITORY:TAG"
+    if is_ecr and not rest:
+        problem, right = "names a registry and no repository", f"{host.partition(':')[0]}/REPOSITORY:TAG"
     elif not text.startswith(plain):
         problem, right = f"begins with {text.partition(plain)[0]!r}", plain
     elif registry and registry != host:
         wrong = next((character for character in registry if character.isupper()), ":443")
         problem = f"has {wrong!r} in the registry's host, under which Docker finds no login"
-    elif image:
+    elif image := Image.parse(text):
         return image
     else:
         problem = f"has {wrong!r}, which Docker refuses there" if wrong else "is not valid for Docker"

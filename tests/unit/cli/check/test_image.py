@@ -73,6 +73,12 @@ def test_the_character_that_is_wrong_in_a_name_is_named(text: str, problem: str,
     assert f"Write {right}" in str(caught.value.result.fix)
 
 
+@pytest.mark.parametrize("text", [f"{HOST}/app:1", "ecr.example.com:443/app:1", f"{HOST}:8443/app", "app:1"])
+def test_a_name_that_docker_accepts_is_read(text: str) -> None:
+    """A port belongs to the name of a registry that is not ECR's own, such as a proxy's."""
+    assert read_image(text) == Image.parse(text)
+
+
 @pytest.mark.parametrize(
     ("registry", "host"), [("docker.io", "https://index.docker.io/v1/"), ("registry.gitlab.com", "registry.gitlab.com")]
 )
