@@ -61,6 +61,15 @@ _OWN_DOMAINS: Final = tuple(
 )
 _PUBLIC_HOSTS: Final = {"public.ecr.aws": False, "ecr-public.aws.com": True}
 _HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?")
+#: What is wrong with any other text, and how to fix it: the first pattern that is found says so.
+_HOST_FAULTS: Final = (
+    (r"\A\Z", "is empty", _EXAMPLE),
+    (r"://", "has a scheme that is not https", _EXAMPLE),
+    (r"@", "has a user name before the host", _EXAMPLE),
+    (r"/", "has a path after the host", "leave the repository to the image's name"),
+    (r"\s", "has white space in it", _EXAMPLE),
+    (r"", "has a character that no host name has", _EXAMPLE),
+)
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 #: What Docker takes for a registry. Without a dot, a port or this name, it is a part of a repository's name.
 _REGISTRY_HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+(:[1-9]\d{{0,4}})?|{_LABEL}:[1-9]\d{{0,4}}|localhost")
@@ -102,7 +111,6 @@ class Registry(NamedTuple):
     service: Service
     account_id: str | None
     region: str
-    partition: str
     fips: bool
     dual_stack: bool
 
@@ -123,13 +131,13 @@ class Registry(NamedTuple):
                 remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
                 raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", remedy)
             if name not in _PUBLIC_HOSTS and not (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
-                partition = _existing_partition(other_region, path)
-                return cls(host, "ecr", None, other_region, partition.name, fips=False, dual_stack=False)
+                _existing_partition(other_region, path)
+                return cls(host, "ecr", None, other_region, fips=False, dual_stack=False)
         elif colon:
             remedy = f"leave it off: Docker would look the login up under another name; {other}"
             raise ConfigurationError(path, "has a port after the host", remedy)
         if name in _PUBLIC_HOSTS:
-            return cls(host, "ecr-public", None, PUBLIC_REGION, "aws", fips=False, dual_stack=_PUBLIC_HOSTS[name])
+            return cls(host, "ecr-public", None, PUBLIC_REGION, fips=False, dual_stack=_PUBLIC_HOSTS[name])
         match = _PRIVATE_HOST.fullmatch(name)
         if match is None:
             problem = f"is {name!r}, which is not the host of an ECR registry"
@@ -144,8 +152,7 @@ class Registry(NamedTuple):
             problem = f"is {name!r}, which is not the name of a registry in {region}"
             remedy = f"its host is {partition.private_host(account_id, region)}; {other}"
             raise ConfigurationError(path, problem, remedy)
-        fips, dual_stack = match["fips"] is not None, domain == dual_stack_domain
-        return cls(host, "ecr", account_id, region, partition.name, fips, dual_stack)
+        return cls(host, "ecr", account_id, region, match["fips"] is not None, domain == dual_stack_domain)
 
     @classmethod
     def find(cls, text: str) -> Registry | None:
@@ -177,17 +184,5 @@ def _bare_host(text: str, path: str) -> str:
     host = host.removesuffix("/")
     if _HOST_CHARACTERS.fullmatch(host):
         return host.lower()
-    remedy = _EXAMPLE
-    if not host:
-        problem = "is empty"
-    elif "://" in host:
-        problem = "has a scheme that is not https"
-    elif "@" in host:
-        problem = "has a user name before the host"
-    elif "/" in host:
-        problem, remedy = "has a path after the host", "leave the repository to the image's name"
-    elif any(character.isspace() for character in host):
-        problem = "has white space in it"
-    else:
-        problem = "has a character that no host name has"
+    problem, remedy = next(explanation for pattern, *explanation in _HOST_FAULTS if re.search(pattern, host))
     raise ConfigurationError(path, problem, remedy)

@@ -13,37 +13,33 @@ A = "123456789012"
 
 
 @pytest.mark.parametrize(
-    ("host", "region", "partition", "fips", "dual_stack"),
+    ("host", "region", "fips", "dual_stack"),
     [
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", "aws", False, False),
-        (f"{A}.dkr.ecr-fips.us-east-2.amazonaws.com", "us-east-2", "aws", True, False),
-        (f"{A}.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", "aws-us-gov", True, False),
-        (f"{A}.dkr-ecr.eu-west-1.on.aws", "eu-west-1", "aws", False, True),
-        (f"{A}.dkr-ecr-fips.us-west-2.on.aws", "us-west-2", "aws", True, True),
-        (f"{A}.dkr-ecr.us-gov-east-1.on.aws", "us-gov-east-1", "aws-us-gov", False, True),
-        (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", "aws-cn", False, False),
-        (f"{A}.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", "aws-cn", False, True),
-        (f"{A}.dkr.ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", "aws-cn", False, True),
-        (f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1", "aws-eusc", False, False),
-        (f"{A}.dkr.ecr.us-iso-east-1.c2s.ic.gov", "us-iso-east-1", "aws-iso", False, False),
-        (f"{A}.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1", "aws-iso-b", False, False),
-        (f"{A}.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1", "aws-iso-e", False, False),
-        (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", "aws-iso-f", False, False),
+        (f"{A}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", False, False),
+        (f"{A}.dkr.ecr-fips.us-east-2.amazonaws.com", "us-east-2", True, False),
+        (f"{A}.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", True, False),
+        (f"{A}.dkr-ecr.eu-west-1.on.aws", "eu-west-1", False, True),
+        (f"{A}.dkr-ecr-fips.us-west-2.on.aws", "us-west-2", True, True),
+        (f"{A}.dkr-ecr.us-gov-east-1.on.aws", "us-gov-east-1", False, True),
+        (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", False, False),
+        (f"{A}.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
+        (f"{A}.dkr.ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
+        (f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1", False, False),
+        (f"{A}.dkr.ecr.us-iso-east-1.c2s.ic.gov", "us-iso-east-1", False, False),
+        (f"{A}.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1", False, False),
+        (f"{A}.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1", False, False),
+        (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", False, False),
     ],
 )
-def test_every_form_of_a_private_host_is_understood(
-    host: str, region: str, partition: str, fips: bool, dual_stack: bool
-) -> None:
-    """A host tells account, region, partition, FIPS and dual stack."""
-    assert Registry.parse(host) == Registry(host, "ecr", A, region, partition, fips=fips, dual_stack=dual_stack)
+def test_every_form_of_a_private_host_is_understood(host: str, region: str, fips: bool, dual_stack: bool) -> None:
+    """A host tells account, region, FIPS and dual stack."""
+    assert Registry.parse(host) == Registry(host, "ecr", A, region, fips=fips, dual_stack=dual_stack)
 
 
 @pytest.mark.parametrize(("host", "dual_stack"), [("public.ecr.aws", False), ("ecr-public.aws.com", True)])
 def test_ecr_public_mints_in_one_region(host: str, dual_stack: bool) -> None:
     """ECR Public has no account, and its API answers in us-east-1."""
-    assert Registry.parse(host) == Registry(
-        host, "ecr-public", None, "us-east-1", "aws", fips=False, dual_stack=dual_stack
-    )
+    assert Registry.parse(host) == Registry(host, "ecr-public", None, "us-east-1", fips=False, dual_stack=dual_stack)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +192,7 @@ def test_partitions_are_those_of_botocore() -> None:
 def test_a_registry_may_have_any_name_if_its_region_is_known(text: str, host: str) -> None:
     """A proxy in front of ECR, an emulator, a registry on a port; the name comes out as images have it."""
     assert Registry.parse(text, other_region="eu-west-1") == Registry(
-        host, "ecr", None, "eu-west-1", "aws", fips=False, dual_stack=False
+        host, "ecr", None, "eu-west-1", fips=False, dual_stack=False
     )
 
 
