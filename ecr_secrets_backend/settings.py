@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from ecr_secrets_backend import setting_readers as readers
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.identity import AwsIdentity
-from ecr_secrets_backend.registry import Registry, parse_endpoint
+from ecr_secrets_backend.registry import Registry, parse_endpoint, partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from ecr_secrets_backend.setting_readers import Reader
+    #: Reads a value: a function of its path and of what was given, which returns it or raises ConfigurationError.
+    Reader = Callable[[str, object], Any]
 
 DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
 
@@ -112,14 +115,14 @@ def _read(prefix: str, given: Mapping[str, object], known: Mapping[str, Reader])
 def _connection(conn_id: str, shapes: Mapping[str, object], common: Mapping[str, Any]) -> MappedConnection:
     """Read a connection by its shape; its own AWS settings win over the common ones."""
     path = f"connections.{conn_id}"
-    readers.conn_id(path, conn_id)
+    _conn_id(path, conn_id)
     shape = shapes[conn_id]
     if isinstance(shape, str) and not shape.lstrip().startswith("{"):
         registry_path = path
         own: dict[str, Any] = {"registry": shape}
     else:
         registry_path = f"{path}.registry"
-        own = _read(f"{path}.", readers.mapping(path, shape, "a registry's host, or an object"), CONNECTION_SETTINGS)
+        own = _read(f"{path}.", _mapping(path, shape, "a registry's host, or an object"), CONNECTION_SETTINGS)
 
     def path_of(name: str) -> str:
         return f"{path}.{name}" if name in own else name
@@ -133,7 +136,7 @@ def _connection(conn_id: str, shapes: Mapping[str, object], common: Mapping[str,
             raise ConfigurationError(f"{path}.assume_role_kwargs", *_NO_ROLE)
         aws.pop("assume_role_kwargs", None)
     if aws.get("aws_conn_id") in shapes:
-        problem = f"is {readers.shown(aws['aws_conn_id'])}, which is itself served by this backend"
+        problem = f"is {_shown(aws['aws_conn_id'])}, which is itself served by this backend"
         raise ConfigurationError(path_of("aws_conn_id"), problem, "name an Airflow connection of type aws")
     registry = _registry(path, registry_path, own, region)
     if registry is None:
@@ -165,30 +168,101 @@ def _registry(path: str, registry_path: str, own: Mapping[str, Any], region: str
     registry = Registry.parse(own["registry"], registry_path, own.get("region_name"))
     for name, value in (("account_id", registry.account_id), ("region_name", registry.region)):
         if own.get(name, value) != value:
-            problem = f"is {readers.shown(own[name])}, which the registry {registry.host} contradicts"
+            problem = f"is {_shown(own[name])}, which the registry {registry.host} contradicts"
             raise ConfigurationError(f"{path}.{name}", problem, "leave it off: the registry's host decides it")
     return registry
 
 
+def _text(path: str, value: object) -> str:
+    """Read a plain string."""
+    if not isinstance(value, str):
+        raise ConfigurationError(path, f"is {_kind_of(value)}", "write a string")
+    if not value or value != value.strip() or not value.isprintable():
+        problem = "has white space around it or a control character in it" if value.strip() else "is empty"
+        raise ConfigurationError(path, problem, "write a plain string")
+    return value
+
+
+def _matching(pattern: str, problem: str, remedy: str, path: str, value: object) -> str:
+    """Read a string that matches a regular expression as a whole; the problem may name the value, as ``{}``."""
+    given = _text(path, value)
+    if not re.fullmatch(pattern, given, re.ASCII):  # compiled at need: Airflow builds the backend in every process
+        raise ConfigurationError(path, problem.format(_shown(given)), remedy)
+    return given
+
+
+def _choice(choices: tuple[str, ...], path: str, value: object) -> str:
+    if value not in choices:
+        raise ConfigurationError(path, f"is {_shown(value)}", "write " + " or ".join(map(json.dumps, choices)))
+    return str(value)
+
+
+def _region(path: str, value: object) -> str:
+    name = _text(path, value)
+    if partition_of(name) is None:
+        problem = f"is {_shown(name)}, which is not a region of AWS"
+        raise ConfigurationError(path, problem, "write one such as us-east-1")
+    return name
+
+
+def _verify(path: str, value: object) -> bool | str:
+    """Read boto3's ``verify``."""
+    if not isinstance(value, (bool, str)):
+        raise ConfigurationError(path, f"is {_kind_of(value)}", "write true, false, or the path of a CA bundle")
+    if str(value).lower() in {"true", "false"}:
+        return str(value).lower() == "true"
+    return _text(path, value)
+
+
+def _seconds(path: str, value: object) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ConfigurationError(path, f"is {_shown(value)}", "write a number of seconds, such as 3600")
+    return number
+
+
+def _structure(kind: type, form: str, path: str, value: object) -> Any:  # noqa: ANN401 - any JSON value
+    """Read a structured value, as it is or as JSON text: Airflow's per-kwarg environment variables are raw strings."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ConfigurationError(path, "is a string that is not JSON", f"write {form}") from None
+    if not isinstance(value, kind):
+        raise ConfigurationError(path, f"is {_kind_of(value)}", f"write {form}")
+    return value
+
+
+def _mapping(path: str, value: object, form: str = "an object") -> dict[str, Any]:
+    """Read an object, whose keys are plain strings."""
+    given: dict[str, Any] = _structure(dict, form, path, value)
+    for key in given:
+        _text(f"{path}.{key}", key)
+    return given
+
+
 def _assume_role_kwargs(path: str, value: object) -> str:
-    return readers.to_json(path, _read(f"{path}.", readers.mapping(path, value), ASSUME_ROLE_ARGUMENTS))
+    return _to_json(path, _read(f"{path}.", _mapping(path, value), ASSUME_ROLE_ARGUMENTS))
 
 
 def _extra(path: str, value: object) -> str:
-    mapping = readers.mapping(path, value)
-    if mapping.get("reauth", True) is not True:
+    given = _mapping(path, value)
+    if given.get("reauth", True) is not True:
         remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
         raise ConfigurationError(f"{path}.reauth", "is not true", remedy)
-    return readers.to_json(path, mapping)
+    return _to_json(path, given)
 
 
 def _fallback_backends(path: str, value: object) -> tuple[FallbackBackend, ...]:
-    items = readers.structure(list, f"a list of objects {_FALLBACK_FORM}", path, value)
+    items = _structure(list, f"a list of objects {_FALLBACK_FORM}", path, value)
     return tuple(_fallback_backend(f"{path}[{index}]", item) for index, item in enumerate(items))
 
 
 def _fallback_backend(path: str, value: object) -> FallbackBackend:
-    own = _read(f"{path}.", readers.mapping(path, value, f"an object {_FALLBACK_FORM}"), FALLBACK_SETTINGS)
+    own = _read(f"{path}.", _mapping(path, value, f"an object {_FALLBACK_FORM}"), FALLBACK_SETTINGS)
     if "backend" not in own:
         raise ConfigurationError(f"{path}.backend", "is missing", "write the dotted name of the backend's class")
     if own["backend"].partition(".")[0] == __name__.partition(".")[0]:
@@ -197,55 +271,88 @@ def _fallback_backend(path: str, value: object) -> FallbackBackend:
     return FallbackBackend(path, own["backend"], own.get("backend_kwargs", {}))
 
 
-def _any(_: str, value: object) -> object:
-    """Read any value: botocore checks it when it assumes the role."""
-    return value
+def _to_json(path: str, value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True)
+    except RecursionError:
+        raise ConfigurationError(path, "is too deep", "nest it less") from None
 
 
-#: The arguments of STS AssumeRole. RoleArn is missing because ``role_arn`` sets it; SerialNumber and TokenCode are
-#: missing because an MFA code is valid once, for 30 seconds. Source: AWS STS API Reference.
+def _kind_of(value: object) -> str:
+    """Return the type of a JSON value, not the value: it may be a secret in the wrong place."""
+    if value is None:
+        return "null"
+    kinds = {dict: "an object", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _shown(value: object) -> str:
+    """Return a value that is not a secret, in one line and not at length."""
+    try:
+        line = json.dumps(value, default=_kind_of)
+    except RecursionError:
+        line = "too deep"
+    return line if len(line) <= 60 else f"{line[:57]}..."  # noqa: PLR2004 - about a line
+
+
+#: Source: ``sanitize_conn_id`` in Airflow's ``models/connection.py``.
+_conn_id: Final = partial(
+    _matching,
+    r"[\w#!()\-.:/\\]{1,250}",
+    "is not the ID of an Airflow connection",
+    "write letters, digits and any of # ! ( ) - . : / \\ _",
+)
+#: The arguments of STS AssumeRole, whose values botocore checks. RoleArn is missing because ``role_arn`` sets it;
+#: SerialNumber and TokenCode are missing because an MFA code is valid once, for 30 seconds. Source: AWS STS API
+#: Reference.
 ASSUME_ROLE_ARGUMENTS: Final[Mapping[str, Reader]] = dict.fromkeys(
     (
         *("DurationSeconds", "ExternalId", "Policy", "PolicyArns", "ProvidedContexts"),
         *("RoleSessionName", "SourceIdentity", "Tags", "TransitiveTagKeys"),
     ),
-    _any,
+    lambda _, value: value,
 )
 AWS_SETTINGS: Final[Mapping[str, Reader]] = {
-    "region_name": readers.region,
-    "profile_name": readers.text,
+    "region_name": _region,
+    "profile_name": _text,
     "role_arn": partial(
-        readers.matching,
+        _matching,
         r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+",
         "is not the ARN of an IAM role",
         "write one such as arn:aws:iam::123456789012:role/pull-images",
     ),
     "assume_role_kwargs": _assume_role_kwargs,
-    "aws_conn_id": readers.conn_id,
+    "aws_conn_id": _conn_id,
     "endpoint_url": partial(
-        readers.matching,
+        _matching,
         r"https?://[\w.-]+(:\d{1,5})?(/[\w./-]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?/?",
         "is not the URL of an endpoint",
         "write one such as https://api.ecr.us-east-1.amazonaws.com, without user name or query",
     ),
-    "verify": readers.verify,
+    "verify": _verify,
 }
 #: docs/configuration.md says what each means.
 SETTINGS: Final[Mapping[str, Reader]] = {
-    "connections": partial(readers.mapping, form=_CONNECTIONS_FORM),
+    "connections": partial(_mapping, form=_CONNECTIONS_FORM),
     **AWS_SETTINGS,
-    "refresh_before": readers.seconds,
-    "cache": partial(readers.choice, ("host", "process")),
-    "cache_dir": readers.absolute_path,
-    "on_error": partial(readers.choice, ("raise", "next")),
+    "refresh_before": _seconds,
+    "cache": partial(_choice, ("host", "process")),
+    "cache_dir": partial(_matching, r"/.*", "is {}", "write an absolute path"),
+    "on_error": partial(_choice, ("raise", "next")),
     "fallback_backends": _fallback_backends,
 }
-FALLBACK_SETTINGS: Final[Mapping[str, Reader]] = {"backend": readers.class_name, "backend_kwargs": readers.mapping}
-CONNECTION_SETTINGS: Final[Mapping[str, Reader]] = {
-    "registry": readers.text,
-    "account_id": partial(
-        readers.matching, r"\d{12}", "is not an AWS account ID", "write its twelve digits as a string"
+FALLBACK_SETTINGS: Final[Mapping[str, Reader]] = {
+    "backend": partial(
+        _matching,
+        r"[^\W\d]\w*(\.[^\W\d]\w*)+",
+        "is not the dotted name of a class",
+        "write one such as airflow.secrets.local_filesystem.LocalFilesystemBackend",
     ),
+    "backend_kwargs": _mapping,
+}
+CONNECTION_SETTINGS: Final[Mapping[str, Reader]] = {
+    "registry": _text,
+    "account_id": partial(_matching, r"\d{12}", "is not an AWS account ID", "write its twelve digits as a string"),
     "extra": _extra,
     **AWS_SETTINGS,
 }
