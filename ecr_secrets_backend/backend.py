@@ -54,6 +54,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._connections = settings.connections
         self._cache = TokenCache(store, settings.refresh_before)
         self._logins = Logins(self._cache, partial(airflow_compat.look_up_connection, self))
+        # Not an empty chain: what is not mapped is looked up in every process, at no cost.
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
@@ -64,14 +65,14 @@ class EcrSecretsBackend(BaseSecretsBackend):
         """
         mapped = self._connections.get(conn_id)
         if mapped is None:
-            return None if self._fallback is None else self._fallback.get_connection(conn_id, team_name)
+            return self._fallback and self._fallback.look_up("get_connection", conn_id=conn_id, team_name=team_name)
         return self._serve(mapped, lambda fields: airflow_compat.connection_class(self)(conn_id=conn_id, **fields))
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         """Do as ``get_connection``, but return text: JSON with the password in it, or what a fallback backend has."""
         mapped = self._connections.get(conn_id)
         if mapped is None:
-            return None if self._fallback is None else self._fallback.get_conn_value(conn_id, team_name)
+            return self._fallback and self._fallback.look_up("get_conn_value", conn_id=conn_id, team_name=team_name)
         return self._serve(mapped, json.dumps)
 
     async def aget_connection(self, conn_id: str) -> Any:  # noqa: ANN401 - of Airflow's choice
@@ -87,11 +88,11 @@ class EcrSecretsBackend(BaseSecretsBackend):
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Return what the fallback backends have; None if none has it. The inherited method would log an error."""
-        return None if self._fallback is None else self._fallback.get_variable(key, team_name)
+        return self._fallback and self._fallback.look_up("get_variable", key=key, team_name=team_name)
 
     def get_config(self, key: str) -> str | None:
         """Return what the fallback backends have for a ``*_secret`` option of Airflow's configuration, or None."""
-        return None if self._fallback is None else self._fallback.get_config(key)
+        return self._fallback and self._fallback.look_up("get_config", key=key)
 
     def _set_connection_class(self, conn_class: type) -> None:
         """Take the class of Connection that Airflow wants, which it passes from 3.2 on."""

@@ -83,6 +83,7 @@ class MintError(EcrSecretsBackendError):
         return str(self.failure)
 
 
+@dataclass(eq=False)
 class ConnectionUnavailableError(EcrSecretsBackendError):
     """A mapped connection that cannot be served now.
 
@@ -92,14 +93,11 @@ class ConnectionUnavailableError(EcrSecretsBackendError):
     :param failure: why there is no token for it
     """
 
-    def __init__(self, conn_id: str, failure: MintFailure) -> None:
-        # One argument only: a subclass that is an OSError as well would read several as errno and file name.
-        super().__init__(f"Connection {conn_id!r} has no ECR token. {failure}")
-        self.conn_id = conn_id
-        self.failure = failure
+    conn_id: str
+    failure: MintFailure
 
-    def __reduce__(self) -> tuple[type[ConnectionUnavailableError], tuple[str, MintFailure]]:
-        return type(self), (self.conn_id, self.failure)
+    def __str__(self) -> str:
+        return f"Connection {self.conn_id!r} has no ECR token. {self.failure}"
 
 
 def one_line(text: str, limit: int = sys.maxsize) -> str:

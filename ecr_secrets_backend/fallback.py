@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, final
 
 from ecr_secrets_backend.airflow_compat import is_denial
 from ecr_secrets_backend.errors import ConfigurationError
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+#: What is looked up by each method; by the others, a connection.
+_KINDS: Final = {"get_variable": "variable", "get_config": "option"}
 #: What Airflow calls in every version. A class that has it is a backend: Airflow itself has two base classes.
 _METHODS: Final = ("get_connection", "get_variable", "get_config")
 _LONGEST_CHAIN: Final = 5  # from a client library's exception down to the system's
 _AWS_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,100}")  # AWS's own have up to about 50 characters
 
 
+@final  # so it is true, whatever is in it
 class FallbackChain:
     """Other backends, in the order in which they are asked.
 
@@ -46,28 +48,18 @@ class FallbackChain:
             if hasattr(backend, "_set_connection_class"):
                 backend._set_connection_class(wanted)  # noqa: SLF001 - Airflow itself calls it
 
-    def get_connection(self, conn_id: str, team_name: str | None) -> Any:  # noqa: ANN401 - of the class Airflow wants
-        """Return a connection; None if no backend has it."""
-        return self._first("connection", conn_id, lambda it: _ask(it, "get_connection", team_name, conn_id=conn_id))
+    def look_up(self, method: str, **asked: str | None) -> Any:  # noqa: ANN401 - a text, or of the class Airflow wants
+        """Return the first answer, or raise it if it is a denial; None if no backend has any. Log other failures.
 
-    def get_conn_value(self, conn_id: str, team_name: str | None) -> str | None:
-        """Return a connection as the text that is stored, JSON or a URI; None if no backend has it."""
-        return self._first("connection", conn_id, lambda it: _ask(it, "get_conn_value", team_name, conn_id=conn_id))
-
-    def get_variable(self, key: str, team_name: str | None) -> str | None:
-        """Return a variable; None if no backend has it."""
-        return self._first("variable", key, lambda it: _ask(it, "get_variable", team_name, key=key))
-
-    def get_config(self, key: str) -> str | None:
-        """Return an option of Airflow's configuration; None if no backend has it, and none failed."""
-        return self._first("option", key, lambda it: it.get_config(key))
-
-    def _first(self, kind: str, key: str, ask: Callable[[Any], T | None]) -> T | None:
-        """Return the first answer, or raise it if it is a denial. Log other failures."""
+        :param method: Airflow's name for the lookup, such as ``get_variable``
+        :param asked: its arguments: the ID or key first, then the ``team_name`` for the backends that take one
+        :raises Exception: an option of Airflow's configuration could not be looked up
+        """
+        kind = _KINDS.get(method, "connection")
         failures: list[Exception] = []
         for name, backend in self._backends.items():
             try:
-                answer = ask(backend)
+                answer = _ask(getattr(backend, method), **asked)
             except NotImplementedError:  # noqa: PERF203 - each backend fails by itself
                 continue  # the backend inherits that method, and has nothing of that kind
             except Exception as error:
@@ -75,6 +67,7 @@ class FallbackChain:
                     raise
                 failures.append(error)
                 message = "%s failed to look up %s %r: %s. The next is asked."
+                key = next(iter(asked.values()))
                 logger.error(message, name, kind, key, _describe(error))  # noqa: TRY400 - no traceback: see there
             else:
                 if answer or (answer is not None and kind != "connection"):  # an empty connection does not count
@@ -84,11 +77,10 @@ class FallbackChain:
         return None
 
 
-def _ask(backend: Any, method: str, team_name: str | None, **key: str) -> Any:  # noqa: ANN401
-    ask = getattr(backend, method)
-    if _takes_team_name(getattr(ask, "__func__", ask)):
-        return ask(**key, team_name=team_name)
-    return ask(**key)
+def _ask(look_up: Callable[..., Any], **asked: str | None) -> Any:  # noqa: ANN401
+    if not _takes_team_name(getattr(look_up, "__func__", look_up)):
+        asked.pop("team_name", None)
+    return look_up(**asked)
 
 
 @lru_cache

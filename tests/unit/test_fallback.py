@@ -27,10 +27,10 @@ def build_chain(*backends: tuple[str, dict[str, Any]]) -> FallbackChain:
 
 
 LOOKUPS: dict[str, tuple[str, Any]] = {
-    "get_connection": ("connection", lambda chain, key: chain.get_connection(key, None)),
-    "get_conn_value": ("connection", lambda chain, key: chain.get_conn_value(key, None)),
-    "get_variable": ("variable", lambda chain, key: chain.get_variable(key, None)),
-    "get_config": ("option", lambda chain, key: chain.get_config(key)),
+    "get_connection": ("connection", lambda chain, key: chain.look_up("get_connection", conn_id=key, team_name=None)),
+    "get_conn_value": ("connection", lambda chain, key: chain.look_up("get_conn_value", conn_id=key, team_name=None)),
+    "get_variable": ("variable", lambda chain, key: chain.look_up("get_variable", key=key, team_name=None)),
+    "get_config": ("option", lambda chain, key: chain.look_up("get_config", key=key)),
 }
 every_lookup = pytest.mark.parametrize(("kind", "look_up"), LOOKUPS.values(), ids=LOOKUPS)
 
@@ -71,14 +71,16 @@ def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> 
     assert LOOKUPS[method][1](chain, "a") == found
 
 
-@pytest.mark.parametrize("method", ["get_connection", "get_conn_value", "get_variable"])
+@pytest.mark.parametrize(
+    ("method", "name"), [("get_connection", "conn_id"), ("get_conn_value", "conn_id"), ("get_variable", "key")]
+)
 @pytest.mark.parametrize(("backend", "team"), [("Recording", ["blue"]), ("Catching", ["blue"]), ("Legacy", [])])
-def test_a_team_is_named_to_those_who_can_take_it(method: str, backend: str, team: list[str]) -> None:
+def test_a_team_is_named_to_those_who_can_take_it(method: str, name: str, backend: str, team: list[str]) -> None:
     """By keyword, and to the others not at all."""
     asked: list[Any] = []
     chain = build_chain((backend, {"answers": {"a": "found"}, "asked": asked}))
 
-    assert getattr(chain, method)("a", "blue") == "found"
+    assert chain.look_up(method, **{name: "a"}, team_name="blue") == "found"
     assert asked == [(method, "a", *team, threading.current_thread().name)]
 
 
@@ -135,7 +137,7 @@ def raised(*causes: Exception) -> Exception:
 )
 def test_a_failure_is_told_by_its_kinds_alone(error: Exception, told: str, caplog: pytest.LogCaptureFixture) -> None:
     """With its causes and AWS's code; what it says may quote a secret that was read, and stands in no line."""
-    build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
+    build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
     assert f"'a': {told} (at" in caplog.text
     assert TOKEN not in caplog.text
@@ -171,7 +173,7 @@ def test_an_exception_whose_attributes_raise_does_not_stop_the_chain(
 def test_a_code_that_aws_could_not_have_sent_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     """It would add a line to the log that nobody wrote."""
     error = ClientError({"Error": {"Code": "Foo\nCRITICAL forged", "Message": ""}}, "GetSecretValue")
-    build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
+    build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
     assert "'a': botocore.exceptions.ClientError (at" in caplog.text
     assert "forged" not in caplog.text
@@ -184,7 +186,7 @@ def test_a_cause_that_was_put_aside_is_not_told(
     """As in Python's own tracebacks: what an exception was raised from counts, and not what was handled then."""
     error = raised(KeyError(), ValueError())
     error.__cause__ = cause
-    build_chain(("Recording", {"answers": {"a": error}})).get_connection("a", None)
+    build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
     assert f"'a': {told} (at" in caplog.text
 
@@ -221,7 +223,7 @@ def test_an_option_that_could_not_be_read_is_not_taken_for_one_that_is_not_set()
     )
 
     with pytest.raises(OSError, match="one") as caught:
-        chain.get_config("a")
+        chain.look_up("get_config", key="a")
 
     assert caught.value is first
 
