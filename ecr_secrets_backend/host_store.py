@@ -8,11 +8,12 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend import host_lock
 from ecr_secrets_backend.logs import log
-from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgnoredError, PrivateFolder, find_problem
+from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgnoredError, PrivateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,12 +27,6 @@ FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder in it is private, or refused
 #: Not tempfile.gettempdir(), which falls back to the working directory.
 _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
-
-#: A writer needs milliseconds, so that an older temporary file is that of a writer that was killed.
-_LEFTOVER_SECONDS: Final = 60.0
-
-#: Each cache_dir that a warning named.
-_warned: Final[dict[str, object]] = {}
 
 
 class HostStore:
@@ -95,18 +90,12 @@ class HostStore:
                     raise
 
     def remove_expired(self) -> None:
-        """Remove what is of no use any more: expired files, locks without a file, and what killed writers left."""
+        """Remove what is of no use any more: all files of an entry that has expired, or that was never written."""
         with self._open_folder() as folder:
-            names = os.listdir(folder.fileno())
-            for key in {name[:-5] for name in names if name.endswith((".json", ".lock"))}:
+            names = [name for name in os.listdir(folder.fileno()) if name.endswith((".json", ".lock", ".tmp"))]
+            for key in {name.partition(".")[0] for name in names}:
                 with suppress(OSError):
-                    _remove_if_expired(folder, key)
-            for name in names:
-                with suppress(OSError):
-                    if name.endswith(".tmp"):
-                        status = folder.get_status(name)
-                        if find_problem(status) or status.st_ctime < time.time() - _LEFTOVER_SECONDS:
-                            folder.remove(name)
+                    _remove_if_expired(folder, key, [name for name in names if name.startswith(f"{key}.")])
 
     def take_lock(self, name: str, is_stopped: Callable[[str], bool] = lambda _holder: False) -> HostLock | None:
         """Take a lock, as ``host_lock.take_lock`` does."""
@@ -123,26 +112,27 @@ class HostStore:
                 first_problem = first_problem or error
             else:
                 if first_problem and self._cache_dir:
-                    _warn_once(self._cache_dir, first_problem, path)
+                    _warn(self._cache_dir, first_problem.strerror, path)
                 return folder
         raise first_problem or OSError()
 
 
-def _warn_once(cache_dir: str, problem: OSError, path: str) -> None:
-    if _warned.setdefault(cache_dir, mark := object()) is mark:
-        message = (
-            "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
-            "Make cache_dir with mode 1777, on a file system that keeps permissions."
-        )
-        log(logger, logging.WARNING, message, cache_dir, problem.strerror, path)
+@lru_cache  # so once for each folder
+def _warn(cache_dir: str, problem: str, path: str) -> None:
+    message = (
+        "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
+        "Make cache_dir with mode 1777, on a file system that keeps permissions."
+    )
+    log(logger, logging.WARNING, message, cache_dir, problem, path)
 
 
-def _remove_if_expired(folder: PrivateFolder, key: str) -> None:
-    """Remove a key's file and lock if the file has expired or does not exist, and nobody holds the lock."""
+def _remove_if_expired(folder: PrivateFolder, key: str, names: list[str]) -> None:
+    """Remove a key's files, the lock last, if the key has no entry of use and nobody holds the lock."""
     if _is_expired(folder, key) and (lock := host_lock.take_lock(folder, key)):
         with lock:
             if _is_expired(folder, key):  # still: another process may have renewed it
-                folder.remove(f"{key}.json")
+                for name in {*names, f"{key}.json"} - {f"{key}.lock"}:
+                    folder.remove(name)
                 folder.remove(f"{key}.lock")
 
 

@@ -19,7 +19,7 @@ def no_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(host_store, "_SHARED_MEMORY", "/proc/nonexistent")
     monkeypatch.setattr(host_store, "_TEMP_FOLDERS", ())
-    monkeypatch.setattr(host_store, "_warned", {})
+    host_store._warn.cache_clear()
     monkeypatch.setattr(private_files, "_ignoring_permissions", set())
 
 
