@@ -74,17 +74,17 @@ class AwsIdentity:
         That is what boto3 takes from variables, files and the Airflow connection, secrets included. Of a file, path,
         times and size count: a file that is replaced costs a call. A pod's token is read, as it is replaced each hour.
         """
-        found: list[object] = []
-        for name in sorted(environ):
-            upper = name.upper()  # Python takes proxies in either case
-            if upper.startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME":
-                found.append((name, environ[name]))
-        found += [_version(environ.get(variable, default)) for variable, default in _FILES]
-        found += [_service_account(environ.get(variable, "")) for variable in _TOKEN_FILES]
-        if connection is not None:
-            found.append((connection.login, connection.password, connection.host, connection.extra))
-        region = self.region or environ.get("AWS_DEFAULT_REGION")  # boto3 reads no other
-        return replace(self, region=region, environment=_digest(found))
+        variables = {
+            name: environ[name]
+            for name in sorted(environ)
+            # In upper case, because Python takes proxies in either:
+            if (upper := name.upper()).startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME"
+        }
+        files = [_version(variables.get(variable, default)) for variable, default in _FILES]
+        pod = [_service_account(variables.get(variable, "")) for variable in _TOKEN_FILES]
+        keys = connection and (connection.login, connection.password, connection.host, connection.extra)
+        region = self.region or variables.get("AWS_DEFAULT_REGION")  # boto3 reads no other
+        return replace(self, region=region, environment=_digest((variables, files, pod, keys)))
 
     @cached_property
     def key(self) -> str:
