@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from functools import cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from ecr_secrets_backend.errors import ConnectionUnavailableError
-
-if TYPE_CHECKING:
-    from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import ConnectionUnavailableError, MintFailure
 
 
 def denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:

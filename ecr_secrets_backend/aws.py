@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
 from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.sdk import import_sdk, suppress_sdk_logs
 from ecr_secrets_backend.token import EcrToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
     from ecr_secrets_backend.credentials import Source
-    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 
 Result = TypeVar("Result")
 

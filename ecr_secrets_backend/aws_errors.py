@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.identity import AwsIdentity
 
+if TYPE_CHECKING:
     from ecr_secrets_backend.credentials import Source
-    from ecr_secrets_backend.errors import MintFailure
-    from ecr_secrets_backend.identity import AwsIdentity
 
 
 class UnusableAnswerError(Exception):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from airflow.secrets import BaseSecretsBackend
 
@@ -16,12 +17,7 @@ from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.logs import log
-from ecr_secrets_backend.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.settings import MappedConnection, Settings
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python's own from 3.11 on
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from cachetools import LRUCache, TLRUCache
@@ -21,20 +22,16 @@ from cachetools import LRUCache, TLRUCache
 from ecr_secrets_backend.bounded import start_thread, within
 from ecr_secrets_backend.entry import REQUEST_TIMEOUT_SECONDS, Entry
 from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.logs import log
+from ecr_secrets_backend.token import EcrToken
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ecr_secrets_backend.host_store import HostStore
-    from ecr_secrets_backend.identity import AwsIdentity
-    from ecr_secrets_backend.token import EcrToken
-
-    Mint = Callable[[], EcrToken]
-    OnToken = Callable[[EcrToken, float], object]
-    #: What a refresh came to, and for how many seconds it called AWS; None: it did not.
-    Refreshed = tuple[Entry, float | None]
-    Request = Callable[[], Refreshed]
+Mint = Callable[[], EcrToken]
+OnToken = Callable[[EcrToken, float], object]
+#: What a refresh came to, and for how many seconds it called AWS; None: it did not.
+Refreshed = tuple[Entry, float | None]
+Request = Callable[[], Refreshed]
 
 logger = logging.getLogger(__name__)
 

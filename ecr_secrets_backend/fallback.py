@@ -5,19 +5,16 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from ecr_secrets_backend.airflow_compat import is_denial
 from ecr_secrets_backend.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from ecr_secrets_backend.settings import FallbackBackend
+from ecr_secrets_backend.settings import FallbackBackend
 
 logger = logging.getLogger(__name__)
 

@@ -6,14 +6,12 @@ import errno
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ecr_secrets_backend.private_files import Descriptor, PrivateFolder
+from ecr_secrets_backend.private_files import Descriptor, PrivateFolder
 
 #: What opening a link, a folder, a socket, an unsafe file or one without permissions fails with.
 _NOT_OUR_FILE: Final = (errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES)

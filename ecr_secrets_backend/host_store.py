@@ -7,18 +7,15 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ecr_secrets_backend import host_lock
+from ecr_secrets_backend.host_lock import HostLock
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgnoredError, PrivateFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from ecr_secrets_backend.host_lock import HostLock
 
 logger = logging.getLogger(__name__)
 

@@ -7,25 +7,22 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.registry import Service
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Protocol
 
-    from ecr_secrets_backend.registry import Service
+class AwsConnection(Protocol):
+    """An AWS connection of Airflow, of any of its classes."""
 
-    class AwsConnection(Protocol):
-        """An AWS connection of Airflow, of any of its classes."""
-
-        login: str | None
-        password: str | None
-        host: str | None
-        extra: str | None
+    login: str | None
+    password: str | None
+    host: str | None
+    extra: str | None
 
 
 #: What boto3 and the libraries below it read: credentials, endpoints, proxies, CA bundles. Names are matched by form: a

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ecr_secrets_backend import aws
+from ecr_secrets_backend.cache import Source, TokenCache
 from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logs import log
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ecr_secrets_backend.cache import Source, TokenCache
-    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
-    from ecr_secrets_backend.settings import MappedConnection
-    from ecr_secrets_backend.token import EcrToken
+from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import logging
 
 
 def log(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:

@@ -6,15 +6,13 @@ import logging
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from ecr_secrets_backend.airflow_compat import stats
+from ecr_secrets_backend.cache import Source
 from ecr_secrets_backend.logs import log
-
-if TYPE_CHECKING:
-    from ecr_secrets_backend.cache import Source
-    from ecr_secrets_backend.settings import MappedConnection
-    from ecr_secrets_backend.token import EcrToken
+from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 

@@ -6,14 +6,12 @@ import logging
 import os
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPConnection
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, Final
 
 #: Held while boto3 is imported and OpenSSL starts, and while a process forks. A child that is forked in the middle of
 #: either finds half of a module, or a lock of OpenSSL that nothing releases.

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import Registry, parse_endpoint, partition_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    #: Reads a value: a function of its path and of what was given, which returns it or raises ConfigurationError.
-    Reader = Callable[[str, object], Any]
+#: Reads a value: a function of its path and of what was given, which returns it or raises ConfigurationError.
+Reader = Callable[[str, object], Any]
 
 DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
 

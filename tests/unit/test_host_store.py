@@ -7,7 +7,6 @@ import signal
 import stat
 import time
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
