@@ -121,11 +121,9 @@ def _service_account(path: str) -> tuple[object, ...] | None:
     if version is None:
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that has just taken the file's place
-        try:
-            _, claims, _ = os.read(descriptor, _LONGEST_TOKEN_BYTES).split(b".")
-        finally:
-            os.close(descriptor)
+        # Not blocking, because a pipe may have just taken the file's place.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            _, claims, _ = file.read(_LONGEST_TOKEN_BYTES).split(b".")
         payload = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
         return str(payload["iss"]), str(payload["sub"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

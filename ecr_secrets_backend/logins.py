@@ -32,11 +32,7 @@ _SOURCES: Final = {
 
 
 class Login(NamedTuple):
-    """A login for a registry.
-
-    :param source: where the token comes from
-    :param request_seconds: how long this lookup's own request to AWS took; None: it made none
-    """
+    """A login for a registry, and how its lookup came by the token, as in ``cache.Served``."""
 
     host: str
     token: EcrToken
@@ -47,7 +43,6 @@ class Login(NamedTuple):
 class Logins:
     """Logins for mapped connections, for the backend and for the commands.
 
-    :param cache: where tokens come from
     :param look_up: returns the Airflow connection of an ID, and raises whatever Airflow raises
     """
 
@@ -115,14 +110,7 @@ class _Request(NamedTuple):
 
 
 def _log_token(mapped: MappedConnection, identity: AwsIdentity, token: EcrToken, seconds: float) -> None:
-    log(
-        logger,
-        logging.INFO,
-        "Received an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s",
-        mapped.conn_id,
-        mapped.host or token.registry,
-        identity.region or "of the AWS configuration",
-        identity,
-        datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds"),
-        seconds,
-    )
+    message = "Received an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s"
+    host, region = mapped.host or token.registry, identity.region or "of the AWS configuration"
+    until = datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds")
+    log(logger, logging.INFO, message, mapped.conn_id, host, region, identity, until, seconds)
