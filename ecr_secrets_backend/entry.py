@@ -82,13 +82,11 @@ class Entry:
 
     def fresh_token(self, refresh_before: float) -> EcrToken | None:
         """Return the token if it may be served and is not due for renewal."""
-        token = self.token
-        return token if token is not None and token.is_fresh(self.now(), refresh_before) else None
+        return self.token if self.token and self.token.is_fresh(self.now(), refresh_before) else None
 
     def servable_token(self) -> EcrToken | None:
         """Return the token if it may be served."""
-        token = self.token
-        return token if token is not None and token.is_servable(self.now()) else None
+        return self.token if self.token and self.token.is_servable(self.now()) else None
 
     def is_due(self, refresh_before: float) -> bool:
         """Return whether to call AWS: the token is not fresh, and neither a renewal nor a back-off is running."""

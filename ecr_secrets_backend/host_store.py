@@ -81,10 +81,9 @@ class HostStore:
                     with suppress(FileNotFoundError, NotADirectoryError):
                         os.rmdir(name, dir_fd=folder.fileno())  # no file replaces a folder
                     os.replace(temporary, name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
-                except BaseException:
+                finally:  # it is still there only if something has failed
                     with suppress(OSError):
                         folder.remove(temporary)
-                    raise
 
     def remove_expired(self) -> None:
         """Remove what is of no use any more: all files of an entry that has expired, or that was never written."""

@@ -39,8 +39,7 @@ def report(
     :param token: what was served, if anything
     """
     try:
-        client = None if _has_failed.is_set() else stats()
-        if client is None:
+        if _has_failed.is_set() or (client := stats()) is None:
             return
         tags = {"conn_id": mapped.conn_id}
         if mapped.identity.region is not None:

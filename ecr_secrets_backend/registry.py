@@ -180,8 +180,7 @@ def _bare_host(text: str, path: str) -> str:
 
     A character that no host name has is refused before the case is folded: the Kelvin sign folds to ``k``.
     """
-    host = text[len("https://") :] if text[: len("https://")].lower() == "https://" else text
-    host = host.removesuffix("/")
+    host = re.sub(r"\Ahttps://|/\Z", "", text, flags=re.IGNORECASE)
     if _HOST_CHARACTERS.fullmatch(host):
         return host.lower()
     problem, remedy = next(explanation for pattern, *explanation in _HOST_FAULTS if re.search(pattern, host))

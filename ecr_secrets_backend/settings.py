@@ -23,7 +23,6 @@ DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
 class MappedConnection(NamedTuple):
     """An Airflow connection that the backend serves.
 
-    :param conn_id: its ID in Airflow
     :param host: the registry that Docker logs in to, as images name it; None: the default one of the identity's account
     :param identity: who asks AWS for the token
     :param extra: JSON text for the connection's extra, or None
