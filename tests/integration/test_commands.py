@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ import pytest
 from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
 from tests.integration import commands
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, passwords, run, run_on_terminal, wait
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, wait
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
@@ -179,113 +177,6 @@ class TestToken:
         done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=True)  # noqa: S602
 
         assert done.stderr == ""
-
-
-#: Where a command's streams may lead, its exit code if it works, and what is printed on standard error.
-STREAMS = [
-    (">&-", 1, "Cannot write to standard output: Bad file descriptor"),
-    (">/dev/full", 1, "Cannot write to standard output: No space left on device"),
-    ("| true", 1, ""),
-    ("2>&-", 0, ""),
-    ("2>/dev/full", 0, ""),
-    ("<&-", 0, ""),
-    ("<&- >&- 2>&-", 1, ""),
-    (">/dev/full 2>/dev/full", 1, ""),
-]
-
-ENCODINGS = {
-    "utf-8": {"LC_ALL": "C.UTF-8"},
-    "ascii": {"PYTHONIOENCODING": "ascii:strict"},
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-}
-
-
-def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command from a shell that leads its streams elsewhere, with bash's exit code of the command itself."""
-    line = f"set -o pipefail; {shlex.join([*COMMAND, *arguments])} {redirection}"
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-
-
-class TestStreams:
-    """Whatever its streams are, a command ends with an exit code, and with one line where there is room for it."""
-
-    @pytest.mark.parametrize("unbuffered", ["", "1"])
-    @pytest.mark.parametrize("command", ["token docker_default", "status --output json", "status", "clear", "--help"])
-    def test_a_stream_may_be_closed_or_full(
-        self, command: str, unbuffered: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It is a failure only of a command that has something to print there."""
-        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-        arguments = [*command.split(), *(file if command != "--help" else ())]
-        run("token", "docker_default", *file)
-        with ThreadPoolExecutor(4) as pool:
-            ended = list(pool.map(lambda each: run_with(each[0], *arguments), STREAMS))
-
-        for (redirection, exit_code, line), done in zip(STREAMS, ended, strict=True):
-            if (command, redirection) == ("--help", "| true"):
-                continue  # argparse is content if nobody reads that
-            assert done.returncode == exit_code, redirection
-            assert line in done.stderr
-            assert done.stderr.count("\n") == bool(line)
-
-    def test_docker_config_needs_no_standard_output(self, file: tuple[str, str], tmp_path: Path) -> None:
-        """A service manager or cron may close it."""
-        done = run_with(">&-", "docker-config", "--config", str(tmp_path / "docker"), *file)
-
-        assert done.returncode == 0
-        assert passwords(tmp_path / "docker/config.json")
-
-    def test_kwargs_that_may_not_be_read_are_one_line(self) -> None:
-        """They are to come from standard input, which is closed."""
-        done = run_with("<&-", "status", "--backend-kwargs", "-")
-
-        assert done.returncode == 2
-        assert done.stderr.startswith("ecr-secrets-backend status: standard input is not JSON")
-        assert done.stderr.count("\n") == 1
-
-    @pytest.mark.parametrize("name", ENCODINGS)
-    def test_a_pipe_may_be_of_any_encoding(
-        self, name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """ASCII takes the place of what an encoding does not have, in results and in errors."""
-        for variable, value in ENCODINGS[name].items():
-            monkeypatch.setenv(variable, value)
-        checked = run("check", "--image", "app:1", *file, exit_code=1)
-        failed = run("token", "docker_…", *file, exit_code=2)
-
-        assert marks(checked.stdout) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
-        assert failed.stderr.count("\n") == 1
-        assert (checked.stdout + failed.stderr).isascii() is (name != "utf-8")
-
-    @pytest.mark.parametrize("name", ENCODINGS)
-    def test_a_terminal_may_be_of_any_encoding(
-        self, name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Tables, marks and what shows that the command waits."""
-        run("token", "docker_default", *file)
-        for variable, value in {"TERM": "xterm", "NO_COLOR": "1", **ENCODINGS[name]}.items():
-            monkeypatch.setenv(variable, value)
-        checked = run_on_terminal("check", "--image", "app:1", *file, exit_code=1)
-        table = run_on_terminal("status", *file)
-
-        assert marks(checked) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
-        assert (checked + table).isascii() is (name != "utf-8")
-        assert "\\u" not in checked + table
-
-    def test_kwargs_are_in_utf_8_in_any_locale(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As JSON is."""
-        for variable, value in ENCODINGS["C"].items():
-            monkeypatch.setenv(variable, value)
-        given = json.dumps({"connections": {"docker_ü": US_HOST}}, ensure_ascii=False)
-        done = run("token", "docker", "--backend-kwargs", "-", exit_code=2, given=given)
-
-        assert r"connections.docker_\xfc is not the ID of an Airflow connection" in done.stderr
-
-
-def marks(text: str) -> set[str]:
-    """Find the marks that begin a step of ``check``, or what to do about it."""
-    return set(re.findall(r"(?<!\S)[✓✗→+x>](?= )", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)))
 
 
 class TestUsage:
