@@ -124,7 +124,7 @@ class Configuration:
 
         fallback = FallbackChain(self.settings.fallback_backends)
         fallback.set_connection_class(Connection)
-        connection: AwsConnection | None = fallback.get_connection(aws_conn_id, team_name=None)
+        connection: AwsConnection | None = fallback.look_up("get_connection", conn_id=aws_conn_id)
         if connection is None:
             with quiet():
                 connection = Connection.get_connection_from_secrets(aws_conn_id)
