@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,20 +20,18 @@ from ecr_secrets_backend.cli.check.image import Image, Pull, match_registry, rea
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
+from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config.file import encoded
+from ecr_secrets_backend.cli.output import Output
 from ecr_secrets_backend.cli.status import OUTPUT
 from ecr_secrets_backend.errors import ConfigurationError
+from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.registry import Registry
+from ecr_secrets_backend.settings import MappedConnection
 
 if TYPE_CHECKING:
-    import argparse
-
     from rich.console import RenderableType
 
-    from ecr_secrets_backend.cli.configuration import Configuration
-    from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.logins import Login
-    from ecr_secrets_backend.settings import MappedConnection
 
 #: A step: it returns results, or raises CheckFailed, after which no further step runs.
 Step = Callable[[], "StepResult | Iterable[StepResult]"]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ecr_secrets_backend.aws import request
+from ecr_secrets_backend.aws import AwsSession, request
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
+from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.output import duration
 from ecr_secrets_backend.cli.status import state_of
 from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
-
-if TYPE_CHECKING:
-    from ecr_secrets_backend.aws import AwsSession
-    from ecr_secrets_backend.cli.configuration import Configuration
-    from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
-    from ecr_secrets_backend.logins import Login
-    from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
+from ecr_secrets_backend.logins import Login
+from ecr_secrets_backend.settings import MappedConnection
 
 #: Loading credentials, assuming a role and a request to STS may each take AWS's timeouts.
 IDENTITY_SECONDS: Final = 30.0

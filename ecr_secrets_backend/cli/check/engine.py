@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import logging
@@ -9,18 +10,14 @@ import os
 import platform
 import re
 import ssl
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import CommandError, quiet
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
-    from ecr_secrets_backend.logins import Login
+from ecr_secrets_backend.logins import Login
 
 DEFAULT_URL: Final = "unix://var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 20  # a login goes from the engine to the registry and back

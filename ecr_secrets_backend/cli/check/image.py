@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
-from ecr_secrets_backend.cli.check.registry import DENIED, reject, storage_failure
+from ecr_secrets_backend.cli.check.registry import DENIED, Answer, RegistryClient, reject, storage_failure
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ecr_secrets_backend.cli.check.registry import Answer, RegistryClient
 
 #: What a pull needs from IAM. Source: Amazon ECR User Guide, "Required IAM permissions for pulling".
 PULL_ACTIONS: Final = "ecr:BatchGetImage and ecr:GetDownloadUrlForLayer"

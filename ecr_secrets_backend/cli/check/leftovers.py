@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ecr_secrets_backend.logins import Login
+from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0
 #: A DAG folder may hold anything.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from urllib3 import PoolManager
     from urllib3.util import Url
 
+
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
+from ecr_secrets_backend.credentials import Source
 from ecr_secrets_backend.errors import one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from ecr_secrets_backend.credentials import Source
 
 #: Characters of a message. A registry, an engine or a file may have written most of it.
 LONGEST_MESSAGE: Final = 2000
