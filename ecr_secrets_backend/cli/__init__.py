@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: Final = (check.COMMAND, token.COMMAND, docker_config.COMMAND, status.COMMAND, clear.COMMAND)
-DESCRIPTION: Final = "Live Amazon ECR logins for Airflow's Docker connections: prove the way, and use them elsewhere."
+DESCRIPTION: Final = "Live Amazon ECR logins for Airflow's Docker connections: check them, and use them elsewhere."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``airflow ecr``: the same commands, where Airflow lets a provider add some (3.2 and newer)."""
+"""``airflow ecr``: the same commands, in Airflow 3.2 and newer, where a provider may add commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def get_cli_commands() -> list[Any]:
-    """Give the group of commands in the words of Airflow's parser."""
+    """Return the group of commands, as Airflow's parser takes it."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     commands = [

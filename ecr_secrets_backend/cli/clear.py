@@ -1,4 +1,4 @@
-"""``clear``: forget cached tokens, safely while others read."""
+"""``clear``: forget cached tokens, safely while other processes read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Delete entries, and no lock: one that is deleted while it is held would be no lock any more."""
+    """Delete entries, but no locks: a lock that is deleted while it is held is no longer a lock."""
     configured = configuration.read(options)
     store = configured.store
     if store is None:
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     try:
         forgotten = sum(delete(survey.path, name) for name in sorted(found if options.all else found & own))
     except OSError as error:
-        remedy = f"Look at {survey.path}."
-        raise CommandError(f"The cache cannot be changed: {error.strerror}", remedy, FAILED) from None
+        fix = f"Check the owner and the mode of {survey.path}."
+        raise CommandError(f"Cannot change the cache: {error.strerror}", fix, FAILED) from None
     left = len(found) - forgotten
     others = f"; {left} of other configurations or environments left, which --all forgets" if left else ""
     output.text(f"Forgot {forgotten} token{'' if forgotten == 1 else 's'}{others}.")
@@ -48,14 +48,14 @@ def delete(path: str, name: str) -> bool:
 
 COMMAND: Final = Command(
     name="clear",
-    help="forget cached tokens, safely while others read",
-    description="Forget the cached tokens of this configuration, and what AWS refused it: the next lookup asks AWS.\n"
-    "A process that is running keeps what it has in memory until it is due for renewal.",
+    help="forget cached tokens, safely while other processes read",
+    description="Forget the cached tokens and failures of this configuration, so the next lookup requests a token.\n"
+    "A running process keeps the token in its memory until that is due for renewal.",
     epilog="""examples:
-  ecr-secrets-backend clear          # after a permission or a role was mended, for instance
+  ecr-secrets-backend clear          # after you have fixed a permission or a role, for instance
   ecr-secrets-backend clear --all""",
     arguments=(
-        argument("--all", action="store_true", help="those of other configurations and environments of this user, too"),
+        argument("--all", action="store_true", help="also those of other configurations and environments of this user"),
         *configuration.ARGUMENTS,
     ),
     run=run,

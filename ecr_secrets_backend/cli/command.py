@@ -1,4 +1,4 @@
-"""What a command is, and how one is run: what it may print where, and what its failures become."""
+"""What a command is, and how one runs: where it prints, and how it reports its failures."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ MOST_PLACES: Final = 8  # of a traceback: from a library's innermost function to
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a command, in the words of argparse."""
+    """An argument of a command, as argparse takes it."""
 
     flags: tuple[str, ...]
     options: Mapping[str, Any]
 
 
 def argument(*flags: str, **options: Any) -> Argument:  # noqa: ANN401 - argparse's own
-    """Name an argument as ``add_argument`` does."""
+    """Return an argument, with the parameters of ``add_argument``."""
     return Argument(flags, options)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command, for our own parser and for Airflow's.
+    """A command, for this package's own parser and for Airflow's.
 
     :param epilog: examples
-    :param run: does it, and returns the exit code
+    :param run: runs it, and returns the exit code
     """
 
     name: str
@@ -55,11 +55,11 @@ class Command:
 
 
 class CommandError(EcrSecretsBackendError):
-    """A command that cannot do its work.
+    """A command that fails, or cannot begin.
 
     :param problem: what is wrong
-    :param remedy: what to do about it
-    :param exit_code: what the process is to end with
+    :param remedy: how to fix it
+    :param exit_code: of the process
     """
 
     def __init__(self, problem: str, remedy: str, exit_code: int = WRONG_USAGE) -> None:
@@ -73,9 +73,9 @@ class CommandError(EcrSecretsBackendError):
 
 
 def execute(command: Command, options: argparse.Namespace) -> int:
-    """Run a command and put its failure into one line on standard error.
+    """Run a command, and report its failure in one line on standard error.
 
-    Standard output is the command's result alone: whatever else prints or logs there, Airflow's import among it, goes
+    Standard output is for the command's result alone. What other code prints there, such as Airflow at its import, goes
     to standard error.
 
     :return: the exit code
@@ -111,7 +111,7 @@ def _describe_bug(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave it to the command to tell what libraries would log and warn of as well."""
+    """Silence the logs and warnings of libraries: the command reports what matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -124,7 +124,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Have the package's own lines on standard error, and nobody else's logging decide over them."""
+    """Log the package's own lines to standard error, whatever Airflow's logging does."""
     logger = logging.getLogger("ecr_secrets_backend")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

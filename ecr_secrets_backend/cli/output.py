@@ -30,7 +30,7 @@ _ERRORS: Final = "ecr_secrets_backend"  # the name of that, among Python's handl
 class OutputError(EcrSecretsBackendError):
     """Standard output does not take the command's result.
 
-    :param cause: what the system said
+    :param cause: the error of the system
     """
 
     def __init__(self, cause: OSError) -> None:
@@ -84,7 +84,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[None]:
-        """Show a person at a terminal what the command waits for; show nothing to a file or a program."""
+        """Show at a terminal what the command waits for; print nothing to a file or a program."""
         if not sys.stderr.isatty():
             yield
             return

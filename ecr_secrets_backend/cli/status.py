@@ -1,4 +1,4 @@
-"""``status``: what the host's cache holds, and how safe it is."""
+"""``status``: show what the host's cache holds, and whether it is safe."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ State = Literal["fresh", "renewing", "dying", "dead", "none"]
 
 STATES: Final = {
     "fresh": "served at once",
-    "renewing": "to be renewed by the next lookup; served until then",
-    "dying": "too near its end to be served",
-    "dead": "past its end",
-    "none": "AWS gave none",
+    "renewing": "served, and renewed by the next lookup",
+    "dying": "expires too soon to be served",
+    "dead": "expired",
+    "none": "AWS returned none",
 }
 
 ENTRY_SUFFIX: Final = ".json"
@@ -44,7 +44,7 @@ OUTPUT: Final = argument(
 
 @dataclass(frozen=True)
 class CachedToken:
-    """An entry of the cache, of which a connection of this configuration may make use or not.
+    """An entry of the cache.
 
     :param connections: the connections of this configuration that it serves, in this process's environment
     """
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
     configured = configuration.read(options)
     survey = Survey.of(configured.store) if configured.store else Survey()
-    tokens = [_told(cached, configured) for cached in find(configured, survey)]
+    tokens = [_document(cached, configured) for cached in find(configured, survey)]
     cache = {
         "kind": configured.settings.cache,
         "folder": None if survey.mode is None else survey.path,
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
-    """Read all sound entries of the cache."""
+    """Read all valid entries of the cache."""
     if configured.store is None:
         return
     mapped = [(configured.key(each), each) for each in configured.settings.connections.values()]
@@ -100,13 +100,13 @@ def _read(store: HostStore, file: StoredFile) -> Entry | None:
         return None
     try:
         text = store.read(file.name)
-    except OSError:  # it has been replaced meanwhile
+    except OSError:  # another process has just replaced it
         return None
     return None if text is None else Entry.from_json(text)
 
 
 def problems(survey: Survey) -> Iterator[str]:
-    """Tell what is not as the cache makes it."""
+    """Report what differs from what the cache makes."""
     yield from (f"{place}; not used" for place in survey.refused)
     if survey.path is None:
         yield "no folder can be used for the cache, so each process requests its own tokens"
@@ -114,7 +114,7 @@ def problems(survey: Survey) -> Iterator[str]:
         yield f"{survey.path} is open to other users (mode {survey.mode:04o}); the next lookup closes it"
     for file in survey.files:
         if file.problem:
-            yield f"{file.name} {file.problem}; it is not read, and the next mint replaces it"
+            yield f"{file.name} {file.problem}; it is not read, and the next token replaces it"
 
 
 def _region(entry: Entry, registry: str | None) -> str | None:
@@ -125,7 +125,7 @@ def _region(entry: Entry, registry: str | None) -> str | None:
 
 
 def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State:
-    """Tell what becomes of a token when it is asked for."""
+    """Return what a lookup does with a token."""
     if token is None:
         return "none"
     if token.is_fresh(now, refresh_before):
@@ -135,7 +135,7 @@ def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State
     return "dying" if now < token.expires_at else "dead"
 
 
-def _told(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
+def _document(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
     entry, token, failure = cached.entry, cached.entry.token, cached.entry.failure
     now = entry.now()
     return {
@@ -157,7 +157,7 @@ def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Surve
     from rich.text import Text
 
     if cache["kind"] == "process":
-        yield Text('cache = "process": each process has its tokens for itself, and none are on the host.')
+        yield Text('cache = "process": each process keeps its own tokens, and the host has none.')
         return
     user = f"user {cache['user']}"
     if survey.path is None:
@@ -190,9 +190,9 @@ def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Surve
     for token in tokens:
         if failure := token["failure"]:
             pause = token["back_off_seconds"]
-            again = f"not asked again for {pause} s" if pause else "asked again by the next lookup that needs it"
+            again = f"no process calls it for {pause} s" if pause else "the next lookup that needs it calls it again"
             yield Text(
-                f"! {token['identity']}: AWS failed at {failure['at']}, and is {again}."
+                f"! {token['identity']}: AWS failed at {failure['at']}, and {again}."
                 f" {failure['code']}: {failure['reason']}. {failure['remedy']}",
                 style="red",
             )
@@ -201,7 +201,7 @@ def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Surve
 COMMAND: Final = Command(
     name="status",
     help="show what the host's cache holds, never a token",
-    description="Show the cache of this user on this host: whose tokens it holds, their time, what failed last.\n\n"
+    description="Show this user's cache on this host: the identity and times of each token, and what failed last.\n\n"
     + "\n".join(f"  {state:<10}{meaning}" for state, meaning in STATES.items()),
     epilog="""examples:
   ecr-secrets-backend status

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 COMMAND: Final = Command(
     name="token",
     help="print a connection's password, and nothing else",
-    description="Print the password of a mapped connection, from the cache while that holds a live token.",
+    description="Print the password of a mapped connection, from the cache while it holds a valid token.",
     epilog="""examples:
   ecr-secrets-backend token docker_default |
       docker login --username AWS --password-stdin 123456789012.dkr.ecr.us-east-1.amazonaws.com

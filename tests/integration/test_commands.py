@@ -75,7 +75,7 @@ class TestToken:
         assert aws.authorise("AWS", password, region="us-east-1").alive
         assert done.stderr == ""
 
-    def test_it_comes_from_the_cache_while_that_is_alive(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    def test_it_comes_from_the_cache_while_it_is_valid(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
         """Two commands, one AWS call."""
         first, second = (run("token", "docker_default", *file).stdout for _ in range(2))
 
@@ -142,7 +142,7 @@ class TestToken:
         assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
 
     def test_kwargs_may_come_from_standard_input(self, kwargs: dict[str, Any]) -> None:
-        """By a dash in place of a file."""
+        """If a dash stands for the file."""
         assert run("token", "docker_eu", "--backend-kwargs", "-", given=json.dumps(kwargs)).stdout
 
     def test_with_a_file_airflow_is_not_imported(self, file: tuple[str, str]) -> None:
@@ -162,7 +162,7 @@ class TestToken:
         assert done.stdout.splitlines()[-1] == "set()"
 
     def test_a_refusal_of_aws_is_one_line(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
-        """With its remedy, on standard error, and exit code 1."""
+        """With its fix, on standard error, and exit code 1."""
         aws.script(DENIED)
         done = run("token", "docker_default", *file, exit_code=1)
 
@@ -171,7 +171,7 @@ class TestToken:
         for part in ("token: Connection 'docker_default'", "AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
             assert part in line
 
-    def test_a_reader_that_has_gone_is_no_traceback(self, file: tuple[str, str]) -> None:
+    def test_a_reader_that_has_gone_causes_no_traceback(self, file: tuple[str, str]) -> None:
         """As in ``token ... | true``."""
         command = " ".join((*COMMAND, "status", "--output", "json", *file))
         done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=True)  # noqa: S602
@@ -183,7 +183,7 @@ class TestUsage:
     """What is wrong with the command line or the configuration ends with exit code 2 and one line."""
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("{", "is not JSON"),
             ("[]", "is not a JSON object"),
@@ -193,13 +193,13 @@ class TestUsage:
             ('{"connections": {"docker_other": "public.ecr.aws"}}', "'docker_default' is not mapped"),
         ],
     )
-    def test_wrong_kwargs(self, text: str, told: str) -> None:
+    def test_wrong_kwargs(self, text: str, message: str) -> None:
         """Each by its own sentence."""
         done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=2, given=text)
 
         (line,) = done.stderr.splitlines()
         assert line.startswith("ecr-secrets-backend token: ")
-        assert told in line
+        assert message in line
 
     def test_a_file_that_is_not_there(self) -> None:
         """By its name."""
@@ -335,11 +335,11 @@ class TestStatus:
         assert "no folder can be used" in text
 
     def test_what_it_holds(self, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
-        """Whose, where, for which connections, until when; the shape is that of the documentation."""
+        """The identity, the region, the connections, the times: as the documentation has it."""
         run("token", "docker_default", *file)
-        told = self.status(*file)
+        printed = self.status(*file)
 
-        (token,) = told["tokens"]
+        (token,) = printed["tokens"]
         assert token.pop("minted_at") < token.pop("expires_at")
         assert 43_000 < token.pop("seconds_left") <= 43_200
         assert token == {
@@ -351,9 +351,9 @@ class TestStatus:
             "failure": None,
             "back_off_seconds": 0,
         }
-        assert told["cache"].pop("bytes") > 2000
+        assert printed["cache"].pop("bytes") > 2000
         folder = f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}"
-        assert told["cache"] == {"kind": "host", "folder": folder, "user": os.geteuid(), "problems": [], "files": 2}
+        assert printed["cache"] == {"kind": "host", "folder": folder, "user": os.geteuid(), "problems": [], "files": 2}
 
     def test_a_token_of_another_environment(self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         """It is shown, in words, but serves none of these connections."""
@@ -364,7 +364,7 @@ class TestStatus:
         assert (token["connections"], token["registries"]) == ([], [US_HOST])
 
     def test_a_failure(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
-        """What failed, when, and for how long AWS is left alone."""
+        """What failed, when, and how long the back-off takes."""
         aws.script(DENIED)
         run("token", "docker_default", *file, exit_code=1)
         (token,) = self.status(*file)["tokens"]
@@ -381,14 +381,14 @@ class TestStatus:
         (entry,) = folder.glob("*.json")
         entry.unlink()
         entry.symlink_to("/etc/passwd")
-        told = self.status(*file)
+        printed = self.status(*file)
 
-        assert "open to other users (mode 0755)" in told["cache"]["problems"][0]
-        assert f"{entry.name} is not a file" in told["cache"]["problems"][1]
-        assert told["tokens"] == []
+        assert "open to other users (mode 0755)" in printed["cache"]["problems"][0]
+        assert f"{entry.name} is not a file" in printed["cache"]["problems"][1]
+        assert printed["tokens"] == []
 
     def test_for_people(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
-        """A table without colours where there is no terminal; the failure and its remedy below it."""
+        """A table, without colours if there is no terminal, with the failure and its fix below it."""
         run("token", "docker_default", *file)
         aws.script(DENIED)
         run("token", "docker_eu", *file, exit_code=1)
@@ -402,7 +402,7 @@ class TestStatus:
     def test_colours_are_for_terminals(
         self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch, no_color: str | None, has_colour: bool
     ) -> None:
-        """And for who wants them."""
+        """``NO_COLOR`` turns them off."""
         run("token", "docker_default", *file)
         monkeypatch.setenv("TERM", "xterm-256color")
         if no_color:
@@ -415,7 +415,7 @@ class TestStatus:
 
         assert ("\x1b[32m" in text) is has_colour
 
-    def test_no_secret_is_told(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    def test_no_secret_is_printed(self, aws: AwsStandIn, file: tuple[str, str]) -> None:
         """In neither form; nor the access key."""
         run("token", "docker_default", *file)
         text = run("status", *file).stdout + json.dumps(self.status(*file))
@@ -440,8 +440,10 @@ class TestClear:
         for arguments in ((), ("--all",)):
             assert "no tokens on the host" in run("clear", *arguments, *no_place).stdout
 
-    def test_others_are_left_but_for_all(self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Another environment's token is none of this configuration's."""
+    def test_tokens_of_other_environments_stay_without_all(
+        self, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The token of another environment does not belong to this configuration."""
         run("token", "docker_default", *file)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
 

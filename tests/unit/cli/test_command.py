@@ -30,22 +30,22 @@ def raising(error: BaseException) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code", "told"),
+    ("error", "exit_code", "message"),
     [
-        (CommandError("It is wrong", "Mend it."), 2, "It is wrong. Mend it."),
+        (CommandError("It is wrong", "Fix it."), 2, "It is wrong. Fix it."),
         (CommandError("It has failed", "Try again.", 1), 1, "It has failed. Try again."),
         (ConfigurationError("a.b", "is wrong", "write c"), 2, "a.b is wrong; write c"),
         (ConnectionUnavailableError("docker_default", build_failure()), 1, "Connection 'docker_default' has no"),
     ],
 )
 def test_a_failure_is_one_line_and_an_exit_code(
-    error: Exception, exit_code: int, told: str, capsys: pytest.CaptureFixture[str]
+    error: Exception, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error."""
     assert do(raising(error)) == exit_code
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.startswith(f"ecr-secrets-backend do: {told}")
+    assert errors.startswith(f"ecr-secrets-backend do: {message}")
     assert errors.count("\n") == 1
 
 
@@ -73,15 +73,15 @@ def test_a_deep_bug_is_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    """The exit code is that which shells give."""
+    """The exit code is the one that shells report."""
     assert do(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr() == ("", "")
 
 
-def test_standard_output_is_the_result_s_alone(
+def test_standard_output_is_for_the_result_alone(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever else is printed or logged; and Airflow's own logging, which may print there, does not get our lines."""
+    """Other code may print or log; and Airflow's own logging, which may print there, does not get our lines."""
 
     def run(_: object, output: Output) -> int:
         sys.stdout.write("noise\n")

@@ -21,12 +21,12 @@ from ecr_secrets_backend.cli.output import Output, duration, iso_time
         (90_000, "1 d 1 h"),
     ],
 )
-def test_a_duration_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+def test_a_duration_is_printed_in_its_two_largest_units(seconds: float, text: str) -> None:
     """Rounded to seconds first, so that there are never sixty of them."""
     assert duration(seconds) == text
 
 
-def test_a_time_is_told_in_utc() -> None:
+def test_a_time_is_printed_in_utc() -> None:
     """Whole seconds, with the offset."""
     assert iso_time(1_800_000_000.9) == "2027-01-15T08:00:00+00:00"
 
@@ -39,8 +39,8 @@ def test_programs_get_json() -> None:
     assert json.loads(stream.getvalue()) == {"a": [1]}
 
 
-def test_a_name_is_never_broken_where_there_is_no_terminal() -> None:
-    """Whoever searches a log for it finds it."""
+def test_a_name_is_never_broken_without_a_terminal() -> None:
+    """A search in a log finds it."""
     stream = io.StringIO()
     table = Table("name")
     table.add_row("long " * 60)

@@ -27,12 +27,12 @@ def test_help_is_printed_as_it_was_written(capsys: pytest.CaptureFixture[str]) -
     for command in COMMANDS:
         with pytest.raises(SystemExit):
             main([command.name, "--help"])
-        told = capsys.readouterr().out
+        printed = capsys.readouterr().out
         for line in (*command.description.splitlines(), *command.epilog.splitlines()):
-            assert line in told
+            assert line in printed
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """The package's."""
     with pytest.raises(SystemExit):
         main(["--version"])
