@@ -33,9 +33,9 @@ chance = secrets.SystemRandom()  # a fork does not repeat it
 
 WORKERS = 12
 THREADS = 2
-LONGEST_LIFE_SECONDS = 6.0
+LONGEST_LIFE_SECONDS = 3.6
 LOOK_EVERY_SECONDS = 0.02
-KILL_EVERY_SECONDS = 0.3
+KILL_EVERY_SECONDS = 0.18
 #: What a worker is about to do when it is killed, by the name of Python's audit event, and at most how often it may
 #: begin to: open something, take a turn, mint, write the cache. Whatever its fate, the killer may be first.
 FATES = (("open", 100), ("fcntl.flock", 20), ("socket.connect", 1), ("os.rename", 1), ("os.rename", 1), None)

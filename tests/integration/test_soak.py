@@ -1,4 +1,4 @@
-"""The whole at once, for minutes: tokens that rotate, processes that come, go and are killed, and AWS with a delay."""
+"""The whole at once: tokens that rotate, processes that come, go and are killed, and AWS with a delay."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-SOAK_SECONDS = 120
-LIFE_SECONDS = 5.0
+SOAK_SECONDS = 72
+LIFE_SECONDS = 3.0  # so that many tokens live in that time
 RENEWED_AFTER_SECONDS = LIFE_SECONDS / 2
 AWS_SECONDS = 0.2
 MOST_GROWTH_OBJECTS = 1_000  # a client of boto3 has many more
