@@ -12,24 +12,24 @@ UV          := $(BIN)/uv
 READY       := .venv/airflow-$(AIRFLOW).ready
 
 # The tests that start whole Airflows, the longest first.
-AIRFLOWS := e2e deployments airflow release
+AIRFLOWS := e2e deployments airflow release documentation
 
-# Of tests/integration, those that are not bound by time: a busy machine does not disturb them.
-AT_ANY_LOAD := $(patsubst %,tests/integration/test_%.py,\
-	aws_stand_in backend commands credential_sources example_configurations fallback identities leaks mint)
+# The tests that are bound by time: a busy machine may disturb them.
+BOUND := $(patsubst %,tests/integration/test_%.py,\
+	attackers aws_faults cache_faults docker_config event_loop forks hangs many_processes registry_client rotation soak)
 
 # The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
 # Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
 MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
-MATRIX_TESTS := tests/unit tests/airflow $(patsubst %,tests/integration/test_%.py,backend commands identities mint)
-MATRIX_JOBS  := 3
+MATRIX_TESTS := tests/unit $(patsubst %,tests/integration/test_%.py,backend commands identities mint)
 # Where the Python of a pair is not found: any that each of the Airflows supports.
 ANY_PYTHON   := >=3.10,<3.13
 
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test $(AIRFLOWS:%=test-%) test-at-any-load test-matrix lint types docs fuzz bench dist constraints clean
+.PHONY: help demo test test-matrix test-all test-bound test-at-any-load $(AIRFLOWS:%=test-%) environments
+.PHONY: lint types docs fuzz bench dist constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -37,30 +37,54 @@ help: ## list these targets
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
-# What is bound by time has the machine to itself. What waits for an Airflow to start, most of its time, runs at the same
-# time, each one's output in one piece.
+# Some at a time, all of them even if one fails, each one's output in one piece.
+AT_ONCE := --no-print-directory --keep-going --jobs=3 --output-sync=target
+
+# First come the tests that are bound by time, and beside them, at a low priority, those that are not. Whole Airflows
+# come second: each component is a session of its own, and Linux shares the processors among sessions first.
+define RUN
+@$(MAKE) $(AT_ONCE) $(FIRST); status=$$?; $(MAKE) $(AT_ONCE) $(SECOND) || status=$$?; \
+for pair in $(PAIRS); do \
+	for part in tests airflow; do \
+		printf 'Airflow %-6s on %-13s %-7s ' "$${pair%-*}" "$$(.matrix/$$pair/bin/python --version)" $$part; \
+		tail -n 1 .matrix/$$pair/$$part.log || status=1; \
+	done; \
+done; exit $$status
+endef
+LOW_PRIORITY := nice -n 10
+
+test test-all: FIRST  = test-bound test-at-any-load $(PAIRS:%=.matrix/%/tests)
+test test-all: SECOND = $(AIRFLOWS:%=test-%) $(PAIRS:%=.matrix/%/airflow)
+test-matrix:   FIRST  = $(PAIRS:%=.matrix/%/tests)
+test-matrix:   SECOND = $(PAIRS:%=.matrix/%/airflow)
+test-matrix test-all: PAIRS = $(MATRIX)
+
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests
-	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(AT_ANY_LOAD:%=--ignore=%)
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-e2e test-at-any-load $(AIRFLOWS:%=test-%)
+	$(RUN)
+
+test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
+	$(RUN)
+
+test-all: lint types docs ## both at once, in less time than one after the other
+	$(RUN)
+
+environments: $(READY) $(MATRIX:%=.matrix/%/ready) ## make the environments of all tests
+
+test-bound:
+	$(BIN)/pytest $(BOUND)
+
+test-at-any-load:
+	$(LOW_PRIORITY) $(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)
 
 $(AIRFLOWS:%=test-%): test-%:
 	$(BIN)/pytest tests/$*
 
-test-at-any-load:
-	$(BIN)/pytest $(AT_ANY_LOAD)
+.matrix/%/tests: .matrix/%/ready
+	@$(LOW_PRIORITY) .matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >$@.log 2>&1; status=$$?; \
+	cat $@.log; exit $$status
 
-# Some at a time, each one's output in one piece, and all of them even if one fails.
-test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(MATRIX_JOBS) --output-sync=target \
-		$(MATRIX:%=.matrix/%/test); status=$$?; \
-	for pair in $(MATRIX); do \
-		printf 'Airflow %-6s on %-13s ' "$${pair%-*}" "$$(.matrix/$$pair/bin/python --version)"; \
-		tail -n 1 .matrix/$$pair/log || status=1; \
-	done; exit $$status
-
-.matrix/%/test: .matrix/%/ready
-	@.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >.matrix/$*/log 2>&1; status=$$?; \
-	cat .matrix/$*/log; exit $$status
+.matrix/%/airflow: .matrix/%/ready
+	@.matrix/$*/bin/pytest -p no:cacheprovider tests/airflow >$@.log 2>&1; status=$$?; cat $@.log; exit $$status
 
 lint: $(READY) ## ruff: all rules, and the format
 	$(BIN)/ruff check
@@ -103,9 +127,9 @@ $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 .SECONDEXPANSION:
 .matrix/%/ready: pyproject.toml constraints/airflow-$$(firstword $$(subst -, ,$$*)).txt | $(UV)
 	@for bin in "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin; do PATH="$$PATH:$$bin"; done; \
-	venv="$(UV) venv --quiet --clear --no-python-downloads .matrix/$* --python"; \
+	venv="$(LOW_PRIORITY) $(UV) venv --quiet --clear --no-python-downloads .matrix/$* --python"; \
 	$$venv '$(lastword $(subst -, ,$*))' || $$venv '$(ANY_PYTHON)'
-	$(UV) pip install --quiet --python .matrix/$*/bin/python --editable . --group test \
+	$(LOW_PRIORITY) $(UV) pip install --quiet --python .matrix/$*/bin/python --editable . --group test \
 		--constraint $(word 2,$^) --build-constraint $(word 2,$^) --compile-bytecode
 	@touch $@
 
