@@ -54,8 +54,18 @@ def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("command", ["token docker_default", "status --output json", "status", "clear", "--help"])
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [
+        ("token docker_default", ""),
+        ("token docker_default", "1"),  # as most images have it
+        ("status --output json", ""),
+        ("status", ""),
+        ("clear", ""),
+        ("--help", ""),
+        ("--help", "1"),
+    ],
+)
 def test_a_stream_may_be_closed_or_full(
     command: str, unbuffered: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
