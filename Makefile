@@ -28,7 +28,7 @@ ANY_PYTHON   := >=3.10,<3.13
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix test-all test-bound test-at-any-load $(AIRFLOWS:%=test-%) environments
+.PHONY: help demo test test-matrix test-bound test-at-any-load $(AIRFLOWS:%=test-%) environments
 .PHONY: lint types docs fuzz bench dist constraints clean
 
 help: ## list these targets
@@ -37,13 +37,14 @@ help: ## list these targets
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
-# Some at a time, all of them even if one fails, each one's output in one piece.
-AT_ONCE := --no-print-directory --keep-going --jobs=3 --output-sync=target
-
-# First come the tests that are bound by time, and beside them, at a low priority, those that are not. Whole Airflows
-# come second: each component is a session of its own, and Linux shares the processors among sessions first.
+# First, alone, the tests that are bound by time. Then all others, some at a time: each one's output in one piece, and all
+# of them even if one fails.
+FIRST  := test-bound
+SECOND  = $(AIRFLOWS:%=test-%) test-at-any-load $(PAIRS:%=.matrix/%/tests) $(PAIRS:%=.matrix/%/airflow)
+PAIRS   = $(if $(EVERY_AIRFLOW),$(MATRIX))
 define RUN
-@$(MAKE) $(AT_ONCE) $(FIRST); status=$$?; $(MAKE) $(AT_ONCE) $(SECOND) || status=$$?; \
+@status=0; $(if $(FIRST),$(MAKE) --no-print-directory $(FIRST) || status=$$?;) \
+$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target $(SECOND) || status=$$?; \
 for pair in $(PAIRS); do \
 	for part in tests airflow; do \
 		printf 'Airflow %-6s on %-13s %-7s ' "$${pair%-*}" "$$(.matrix/$$pair/bin/python --version)" $$part; \
@@ -51,21 +52,14 @@ for pair in $(PAIRS); do \
 	done; \
 done; exit $$status
 endef
-LOW_PRIORITY := nice -n 10
 
-test test-all: FIRST  = test-bound test-at-any-load $(PAIRS:%=.matrix/%/tests)
-test test-all: SECOND = $(AIRFLOWS:%=test-%) $(PAIRS:%=.matrix/%/airflow)
-test-matrix:   FIRST  = $(PAIRS:%=.matrix/%/tests)
-test-matrix:   SECOND = $(PAIRS:%=.matrix/%/airflow)
-test-matrix test-all: PAIRS = $(MATRIX)
-
-test: lint types docs ## check all there is to check: lint, types, docs, then the tests
+test: lint types docs ## check all there is to check: lint, types, docs, then the tests; EVERY_AIRFLOW=yes for the matrix too
 	$(RUN)
 
+test-matrix: FIRST  :=
+test-matrix: SECOND  = $(PAIRS:%=.matrix/%/tests) $(PAIRS:%=.matrix/%/airflow)
+test-matrix: PAIRS   = $(MATRIX)
 test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
-	$(RUN)
-
-test-all: lint types docs ## both at once, in less time than one after the other
 	$(RUN)
 
 environments: $(READY) $(MATRIX:%=.matrix/%/ready) ## make the environments of all tests
@@ -74,13 +68,13 @@ test-bound:
 	$(BIN)/pytest $(BOUND)
 
 test-at-any-load:
-	$(LOW_PRIORITY) $(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)
+	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)
 
 $(AIRFLOWS:%=test-%): test-%:
 	$(BIN)/pytest tests/$*
 
 .matrix/%/tests: .matrix/%/ready
-	@$(LOW_PRIORITY) .matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >$@.log 2>&1; status=$$?; \
+	@.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >$@.log 2>&1; status=$$?; \
 	cat $@.log; exit $$status
 
 .matrix/%/airflow: .matrix/%/ready
