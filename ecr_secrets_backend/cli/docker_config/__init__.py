@@ -6,168 +6,196 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
-from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins, default_folder, encoded
+from ecr_secrets_backend.cli.docker_config import file
 from ecr_secrets_backend.cli.output import iso_time
-from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS
+from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS, Entry
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.logins import Login
     from ecr_secrets_backend.settings import MappedConnection
+    from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: While it watches, it looks at the file this often even where no token is due: somebody may have logged out, or the
-#: host may have slept.
+#: It looks at the file this often even where no token is due: another program may have changed it, or the host slept.
 LONGEST_SLEEP_SECONDS: Final = 60.0
+#: How long a signal waits for the end of a write, which takes milliseconds unless the disk hangs.
+WRITE_TIMEOUT_SECONDS: Final = 0.5
 
 
-class Keeper:
-    """Keeps the logins of some connections in one folder's ``config.json``.
+@dataclass
+class LoginWriter:
+    """Writes the logins of some connections into one folder's ``config.json``.
 
-    :param configured: where logins come from
-    :param connections: those to keep
-    :param folder: of Docker's configuration
+    :param in_place: see :func:`~ecr_secrets_backend.cli.docker_config.file.change_logins`
     """
 
-    def __init__(self, configured: Configuration, connections: list[MappedConnection], folder: Path) -> None:
-        self._configured = configured
-        self._connections = connections
-        self._folder = folder
-        self._kept: dict[str, Login] = {}
-        self._failures: dict[str, str] = {}
+    configured: Configuration
+    connections: list[MappedConnection]
+    folder: Path
+    in_place: bool
+    failures: dict[str, str] = field(default_factory=dict)
+    _tokens: dict[str, EcrToken] | None = None  # None: nothing is written yet
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every connection's login is there."""
-        return not self._failures
-
-    def keep(self) -> None:
-        """Bring all logins up to date; a connection whose token is dead loses its entry.
+    def write(self) -> None:
+        """Bring all logins up to date; a connection whose token has expired loses its entry.
 
         :raises CommandError: the file cannot be changed
         """
-        wanted: dict[str, Login] = {}
-        for mapped in self._connections:
-            try:
-                login = self._configured.login(mapped)
-            except ConnectionUnavailableError as error:
-                if self._failures.get(mapped.conn_id) != str(error):
-                    logger.error("%s", error)  # noqa: TRY400 - one line, and no traceback
-                self._failures[mapped.conn_id] = str(error)
-                continue
-            self._failures.pop(mapped.conn_id, None)
-            other = wanted.setdefault(login.host, login)
-            if other.token != login.token:
-                remedy = "Name the connections to use."
-                raise CommandError(f"Two AWS identities are mapped to {login.host}, which Docker knows once", remedy)
-        given_up = {host: _auth(login) for host, login in self._kept.items() if host not in wanted}
-        changed = change_logins(self._folder, {host: _auth(login) for host, login in wanted.items()}, given_up)
-        for host, login in wanted.items():
-            until = iso_time(login.token.expires_at)
-            if host in changed:
-                logger.info("Logged in to %s until %s, in %s", host, until, self._folder)
-            elif host not in self._kept:
-                logger.info("Already logged in to %s until %s, in %s", host, until, self._folder)
-        for host in changed & given_up.keys():
-            logger.error("Removed the login for %s: its token is dead, and AWS gives no other", host)
-        self._kept = wanted
+        is_first = self._tokens is None
+        written = dict(self._earlier_tokens()) if self._tokens is None else self._tokens
+        tokens, failures = fetch(self.configured, self.connections)
+        for conn_id, failure in failures.items():
+            if self.failures.get(conn_id) != failure:
+                logger.error("%s", failure)
+        self.failures = failures
+        if is_first:
+            self._warn(tokens)
+        logins = {host: _auth(token) for host, token in tokens.items()}
+        expired = {host: _auth(token) for host, token in written.items() if host not in tokens}
+        changed = file.change_logins(self.folder, logins, expired, in_place=self.in_place)
+        self._tokens = tokens
+        for host, token in tokens.items():
+            if is_first or host in changed:
+                done = "Logged in" if host in changed else "Already logged in"
+                logger.info("%s to %s until %s, in %s", done, host, iso_time(token.expires_at), self.folder)
+        for host in changed & expired.keys():
+            logger.error("Removed the login for %s: its token is no longer valid, and AWS returns no other", host)
 
-    def warn_of_helpers(self) -> None:
-        """Say where Docker will not look at what was written."""
-        config = DockerConfig.load(self._folder)
-        for host in self._kept:
+    def _earlier_tokens(self) -> Iterator[tuple[str, EcrToken]]:
+        """Return what is in the cache, by host: an earlier run may have written it."""
+        for mapped in self.connections:
+            with suppress(OSError):
+                text = self.configured.store and self.configured.store.read(f"{self.configured.key(mapped)}.json")
+                entry = Entry.from_json(text) if text else None
+                if entry and entry.token and (host := mapped.host or entry.token.registry):
+                    yield host, entry.token
+
+    def _warn(self, hosts: Iterable[str]) -> None:
+        """Report readers of the file that do not see it replaced, and hosts for which Docker's clients ask a helper."""
+        if not self.in_place and file.is_shared(self.folder):
+            message = "%s/config.json has another link or mount, where the old login stays: %s"
+            logger.warning(message, self.folder, "mount its folder, or use --in-place")
+        config = file.DockerConfig.load(self.folder)
+        for host in hosts:
             if helper := config.helper(host):
-                key, name = helper
-                logger.warning(
-                    "%s in %s names the helper %r, which Docker asks instead of looking at this login: remove it",
-                    key,
-                    config.path,
-                    name,
-                )
+                asks = "docker-py asks first" if config.is_exempt(host) else "Docker's clients ask first"
+                message = f"%s in %s names the credential helper %r, which {asks}: remove it"
+                logger.warning(message, helper[0], config.path, helper[1])
 
     def seconds_until_due(self) -> float:
-        """Tell how long there is nothing to do."""
+        """Return for how long there is nothing to do."""
         now = time.time()
-        waits = [LONGEST_SLEEP_SECONDS]
-        for login in self._kept.values():
-            wait = login.token.renewal_at(self._configured.settings.refresh_before) - now
-            waits.append(
-                wait if wait > 0 else login.token.lifetime * BACK_OFF_PART
-            )  # AWS fails: the cache says how often
-        if self._failures:
-            waits.append(BACK_OFF_SECONDS)
+        waits = [LONGEST_SLEEP_SECONDS, *([BACK_OFF_SECONDS] if self.failures else [])]
+        for token in (self._tokens or {}).values():
+            wait = token.renewal_at(self.configured.settings.refresh_before) - now
+            waits.append(wait if wait > 0 else token.lifetime * BACK_OFF_PART)  # AWS fails: the cache says how often
         return min(waits)
 
 
-def _auth(login: Login) -> str:
-    return encoded(login.token.username, login.token.password)
+def fetch(configured: Configuration, connections: list[MappedConnection]) -> tuple[dict[str, EcrToken], dict[str, str]]:
+    """Return the tokens by host, and why there are none by connection.
+
+    :raises CommandError: two identities are mapped to one host
+    """
+    tokens: dict[str, EcrToken] = {}
+    failures: dict[str, str] = {}
+    for mapped in connections:
+        try:
+            login = configured.login(mapped)
+        except ConnectionUnavailableError as error:
+            failures[mapped.conn_id] = str(error)
+            continue
+        if tokens.setdefault(login.host, login.token) != login.token:
+            problem = f"Two AWS identities are mapped to {login.host}, for which Docker has one login"
+            raise CommandError(problem, "Name the connections to use.")
+    return tokens, failures
 
 
-class _EndedError(Exception):
-    """A signal has asked for the end."""
+def _auth(token: EcrToken) -> str:
+    return file.encoded(token.username, token.password)
 
 
-def run(options: argparse.Namespace, _output: Output) -> int:
-    """Write the logins once, or stay and keep them alive."""
-    configured = configuration.read(options)
-    folder = default_folder() if options.config is None else Path(options.config)
-    keeper = Keeper(configured, configured.connections(options.conn_ids), folder)
-    logger.setLevel(logging.INFO)
+def run(options: argparse.Namespace, output: Output) -> int:
+    """Write the logins once, or stay and renew them."""
+    if options.stdout and (options.config or options.in_place or options.watch):
+        raise CommandError("--stdout writes no file", "Use it without --config, --in-place and --watch.")
     if options.watch:
-        return _watch(keeper)
-    keeper.keep()
-    keeper.warn_of_helpers()
-    return GOOD if keeper.is_complete else FAILED
+        _end_on_signals()
+    configured = configuration.read(options)
+    connections = configured.connections(options.conn_ids)
+    logger.setLevel(logging.INFO)
+    if options.stdout:
+        return _print(*fetch(configured, connections), output)
+    folder = file.default_folder() if options.config is None else Path(options.config)
+    writer = LoginWriter(configured, connections, folder, options.in_place)
+    writer.write()  # with --watch as well, a file that cannot be written at first is a wrong configuration
+    if options.watch:
+        _watch(writer)
+    return FAILED if writer.failures else GOOD
 
 
-def _watch(keeper: Keeper) -> int:
-    try:
-        with _ended_by_signals():
-            keeper.keep()  # what cannot be written at first is a fault of the configuration, and ends it
-            keeper.warn_of_helpers()
-            is_ready = False
-            while True:
-                if keeper.is_complete and not is_ready:
-                    _notify("READY=1")
-                    is_ready = True
-                time.sleep(keeper.seconds_until_due())
-                try:
-                    keeper.keep()
-                except CommandError as error:
-                    logger.error("%s", error)  # noqa: TRY400 - one line, and no traceback
-    except _EndedError:
-        _notify("STOPPING=1")
+def _print(tokens: dict[str, EcrToken], failures: dict[str, str], output: Output) -> int:
+    """Print all logins, or none: where some are applied, as to a secret, the others would be lost."""
+    for failure in failures.values():
+        logger.error("%s", failure)
+    if failures:
+        return FAILED
+    output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
     return GOOD
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    def end(_number: int, _frame: object) -> NoReturn:
-        raise _EndedError
+def _watch(writer: LoginWriter) -> None:
+    is_ready = False
+    while True:
+        if not is_ready and not writer.failures:
+            _notify("READY=1")
+            is_ready = True
+        time.sleep(writer.seconds_until_due())
+        try:
+            writer.write()
+        except CommandError as error:
+            logger.error("%s", error)  # noqa: TRY400 - one line, and no traceback
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+def _end_on_signals() -> None:
+    """Let SIGTERM and SIGINT end this process at once, with exit code 0.
+
+    A thread does it: what a handler raises in the main thread, Airflow or a library may catch, and while that is in C
+    code, no handler runs.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_end, args=(reader,), daemon=True).start()
+
+
+def _end(signals: int) -> None:
+    while os.read(signals, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+        pass
+    _notify("STOPPING=1")
+    file.WRITING.acquire(timeout=WRITE_TIMEOUT_SECONDS)
+    os._exit(GOOD)
 
 
 def _notify(state: str) -> None:
-    """Tell systemd, if it has asked. Source: ``sd_notify(3)``."""
+    """Report to systemd, if it wants that. Source: ``sd_notify(3)``."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -178,17 +206,25 @@ COMMAND: Final = Command(
     name="docker-config",
     help="keep Docker's config.json logged in, for tools beside Airflow",
     description="Write the logins of mapped registries into Docker's config.json, and leave all else in it as it was.\n"
-    "Docker, compose, Watchtower, BashOperator and whatever else reads that file pull without a login of their own.",
+    "Docker, compose, Watchtower, BashOperator and all others that read that file pull without a login of their own.",
     epilog="""examples:
   ecr-secrets-backend docker-config                      # once: from cron, or before a build
   ecr-secrets-backend docker-config --watch              # as a service: renews each login in its own time
-  ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch""",
+  ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch
+  ecr-secrets-backend docker-config --stdout > auth.json # for Podman; or piped into kubectl, for a secret""",
     arguments=(
         argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
         argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
         argument(
             "--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else .docker at home)"
         ),
+        argument(
+            "--in-place",
+            action="store_true",
+            help="write into the file instead of replacing it, because it is mounted by itself; a reader may then\n"
+            "see half a file",
+        ),
+        argument("--stdout", action="store_true", help="print a config.json with these logins alone, and write none"),
         *configuration.ARGUMENTS,
     ),
     run=run,

@@ -1,4 +1,4 @@
-"""Docker's ``config.json``: see which login wins there, and change logins, leaving all else as it was."""
+"""Docker's ``config.json``: see which login Docker's clients use, and change logins, leaving all else as it was."""
 
 from __future__ import annotations
 
@@ -8,40 +8,54 @@ import fcntl
 import json
 import os
 import re
-import tempfile
-import time
+import secrets
+import stat
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ecr_secrets_backend.cli.command import FAILED, CommandError
+from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.cli.command import FAILED, WRONG_USAGE, CommandError
+from ecr_secrets_backend.private_files import Descriptor, UnsafeFileError, open_folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FILE_NAME: Final = "config.json"
-LOCK_NAME: Final = ".config.json.lock"
-_FILE_MODE: Final = 0o600
-_FOLDER_MODE: Final = 0o700
-#: Whoever holds the lock reads and writes one small file.
-LOCK_PATIENCE_SECONDS: Final = 10.0
-_LOCK_PAUSE_SECONDS: Final = 0.05
+#: Docker's own has a few kB; what is larger is not read.
+LARGEST_FILE_BYTES: Final = 1024 * 1024
+#: The holder of the lock reads and writes one small file.
+LOCK_TIMEOUT_SECONDS: Final = 10.0
+#: How often a change is tried while other programs change the file. Each try takes milliseconds.
+_TRIES: Final = 20
+#: Held while a file is being written, so that a process that ends leaves no half of one.
+WRITING: Final = threading.Lock()
+#: Stands before each number, which is kept as it is written: Python would change 1e400, and refuses 5,000 digits.
+_NUMBER: Final = f"{secrets.token_hex(8)}:"
 
 
 def default_folder() -> Path:
-    """Tell where Docker's clients look for their configuration."""
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    """Return where Docker's clients look for their configuration.
+
+    :raises CommandError: this user has no home
+    """
+    try:
+        return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    except RuntimeError:
+        raise CommandError("This user has no home folder", "Set HOME or DOCKER_CONFIG, or use --config.") from None
 
 
 def encoded(username: str, password: str) -> str:
-    """Write a login as ``auths`` holds it."""
+    """Return a login as ``auths`` holds it."""
     return base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 @dataclass(frozen=True)
 class DockerConfig:
-    """What a ``config.json`` says.
+    """The content of a ``config.json``.
 
     :param text: as it was found; None: there is no file
     """
@@ -57,42 +71,36 @@ class DockerConfig:
         :raises CommandError: it cannot be read, or is not what Docker writes
         """
         path = folder / FILE_NAME
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return cls(path, None, {})
-        except OSError as error:
-            remedy = "Let this user read it, or name another folder by --config or DOCKER_CONFIG."
-            raise CommandError(f"{path} cannot be read: {error.strerror}", remedy) from None
-        except ValueError:
-            raise _unusable(path, "is not UTF-8") from None
-        try:
-            content = json.loads(text) if text.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise _unusable(path, f"is not JSON: {error}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("auths", {}), dict):
-            raise _unusable(path, "has another shape than Docker gives it")
-        return cls(path, text, content)
+        with _failing(path, "read", WRONG_USAGE):
+            try:
+                return _load(path, *open_folder_of(str(path)))[0]
+            except FileNotFoundError:  # of a folder
+                return cls(path, None, {})
 
     @property
     def auths(self) -> Mapping[str, Any]:
-        """The logins that stand in the file itself, by the name that they were given."""
-        auths: Mapping[str, Any] = self.content.get("auths", {})
-        return auths
+        """The logins in the file itself, by the name that they were given."""
+        return self.content.get("auths") or {}
 
     def helper(self, host: str) -> tuple[str, str] | None:
-        """Tell which credential helper Docker's clients ask for a host before they look at ``auths``.
+        """Return the credential helper that is asked for a host before ``auths``.
+
+        docker-py asks it, and uses ``auths`` if it has no login. The command ``docker`` uses it alone, unless
+        :meth:`is_exempt`.
 
         :return: the key that names the helper, and the helper's name
         """
-        helpers = self.content.get("credHelpers")
-        if isinstance(helpers, dict) and helpers.get(host):
-            return f'credHelpers["{host}"]', str(helpers[host])
+        if helper := (self.content.get("credHelpers") or {}).get(host):
+            return f'credHelpers["{host}"]', str(helper)
         store = self.content.get("credsStore")
         return ("credsStore", str(store)) if store else None
 
+    def is_exempt(self, host: str) -> bool:
+        """Return whether the command ``docker`` asks no helper for a host, because it has an empty one."""
+        return not (self.content.get("credHelpers") or {}).get(host, "none")
+
     def login(self, name: str) -> tuple[str, str] | None:
-        """Read the user name and password that stand under a name."""
+        """Return the user name and password that are under a name."""
         try:
             login = base64.b64decode(self.auths[name]["auth"], validate=True)
             username, colon, password = login.decode().partition(":")
@@ -106,112 +114,173 @@ class DockerConfig:
         return names[0] if names else None
 
     def names(self, host: str) -> list[str]:
-        """List the names under which logins for a host stand: the host, or a URL with it."""
-        return [name for name in self.auths if re.sub(r"^https?://", "", name).partition("/")[0] == host]
+        """List the names of the logins for a host: the host, or a URL with it."""
+        return [name for name in self.auths if re.sub(r"^\w+://", "", name).partition("/")[0] == host]
+
+    def winning_name(self, host: str) -> str | None:
+        """Return the name of the entry that Docker's clients use for a host, whether it holds a login or not.
+
+        Of several URLs, docker-py uses the first, and the command ``docker`` any.
+        """
+        return host if host in self.auths else next(iter(self.names(host)), None)
+
+    def with_logins(self, logins: Mapping[str, str], forget: Mapping[str, str]) -> dict[str, Any]:
+        """Return the content after :func:`change_logins`."""
+        others = {name for host in logins for name in self.names(host) if name != host}
+        others |= {host for host, auth in forget.items() if self.auths.get(host) == {"auth": auth}}
+        auths = {name: entry for name, entry in self.auths.items() if name not in others}
+        return {**self.content, "auths": {**auths, **{host: {"auth": auth} for host, auth in logins.items()}}}
+
+    def render(self, content: object) -> bytes:
+        """Return another content as the bytes of a file that looks like this one."""
+        text = self.text or ""
+        found = re.match(r"\s*\{\s*?\n([ \t]+)", text)
+        written = json.dumps(content, indent=found[1] if found else "\t", ensure_ascii=False)
+        written = re.sub(f'"{_NUMBER}([^"]*)"', r"\1", written) + ("\n" if text.endswith("\n") else "")
+        return written.encode(errors="backslashreplace")  # half of a surrogate pair is valid JSON as an escape alone
 
 
-def change_logins(folder: Path, logins: Mapping[str, str], forget: Mapping[str, str]) -> set[str]:
-    """Set and forget logins in a folder's file, as a whole and one writer at a time.
+def change_logins(
+    folder: Path, logins: Mapping[str, str], forget: Mapping[str, str], *, in_place: bool = False
+) -> set[str]:
+    """Set and forget logins in a folder's file, as a whole, and keep what others change at the same time.
 
-    :param logins: those to set: what :func:`encoded` gives, by host
-    :param forget: those to forget, unless another stands there by now
+    :param logins: those to set: what :func:`encoded` returns, by host; the host's other names are removed
+    :param forget: those to forget, unless there is another by now
+    :param in_place: write into the file, which a reader may then see in part, and do not replace it
     :return: the hosts whose entries were changed
-    :raises CommandError: the file, or its folder, is not to be used; it is left as it was
+    :raises CommandError: the file or its folder cannot be used; it is left as it was
     """
-    try:
+    path = folder / FILE_NAME
+    if folder.name == FILE_NAME:
+        raise CommandError(f"{folder} names the file", "Name the folder that it is in.")
+    with _failing(path, "written", FAILED):
         with suppress(FileExistsError):
-            folder.mkdir(_FOLDER_MODE, parents=True)
-        with _lock(folder):
-            config = DockerConfig.load(folder)
-            auths = {**config.auths}
-            for host, auth in forget.items():
-                if auths.get(host) == {"auth": auth}:
-                    del auths[host]
-            auths.update({host: {"auth": auth} for host, auth in logins.items()})
-            if auths != config.auths:
-                _replace(config, {**config.content, "auths": auths})
-            return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
-    except OSError as error:
-        problem = f"{folder / FILE_NAME} cannot be written: {error.strerror}"
-        raise CommandError(problem, _remedy(error), FAILED) from None
+            folder.mkdir(0o700, parents=True)
+        place, name = open_folder_of(str(path))
+        with Descriptor(".", os.O_DIRECTORY, place) as place:
+            _lock(path, place)
+            for _ in range(_TRIES):
+                config, file = _load(path, place, name, os.O_RDWR if in_place else os.O_RDONLY)
+                content = config.with_logins(logins, forget)
+                auths = content["auths"]
+                if auths == config.auths:
+                    return set()
+                data = config.render(content)
+                with WRITING:
+                    if file and in_place:
+                        _write(file, data)
+                    elif not _replace(config, data, place, name, file or place):
+                        continue
+                return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
+    raise CommandError(f"{path} is changed by another program all the time", "Run the command again.", FAILED)
 
 
-def _replace(config: DockerConfig, content: object) -> None:
-    found = re.match(r"\s*\{\s*?\n([ \t]+)", config.text or "")
-    text = json.dumps(content, indent=found[1] if found else "\t", ensure_ascii=False)
-    target = _target(config.path)
-    owner = target.stat() if target.exists() else target.parent.stat()
-    prefix, suffix = f".{target.name}.", ".tmp"
-    for leftover in target.parent.glob(f"{prefix}*{suffix}"):  # of writers that were killed: we have the lock
-        leftover.unlink(missing_ok=True)
-    descriptor, temporary = tempfile.mkstemp(suffix, prefix, target.parent)
+def is_shared(folder: Path) -> bool:
+    """Return whether other readers have the file by another link or mount, and would keep it when it is replaced.
+
+    The mounts are those of this user's processes; as root, of all, containers included.
+    """
+    path = (folder / FILE_NAME).resolve()
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            _give(descriptor, owner)
-            file.write(text + ("\n" if (config.text or "").endswith("\n") else ""))
-            file.flush()
-            os.fsync(descriptor)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        status = path.stat()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    mounted = re.compile(rf"^\d+ \d+ {device} (/\S*{re.escape(path.name)})", re.MULTILINE)
+    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):
+            if any(map(str(path).endswith, mounted.findall(mounts.read_text(errors="replace")))):
+                return True
+    return status.st_nlink > 1
 
 
-def _target(path: Path) -> Path:
-    """Follow a link of our own: whoever keeps the file elsewhere keeps it there. Another user's leads astray."""
-    if path.is_symlink() and path.lstat().st_uid != os.geteuid():
-        raise CommandError(f"{path} is a link that belongs to another user", "Put a file in its place.", FAILED)
-    return path.resolve()
+def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) -> tuple[DockerConfig, Descriptor | None]:
+    """Open and read a file, whatever another user has put in its place: a pipe, a device, a file of root's."""
+    try:
+        file = Descriptor(name, flags, place)
+    except FileNotFoundError:
+        return DockerConfig(path, None, {}), None
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise _unusable(path, "is not a file")
+    if os.geteuid() == 0 and os.fstat(place.fileno()).st_uid not in (0, status.st_uid):
+        raise _unusable(path, "does not belong to the user whose folder it is in")
+    with os.fdopen(os.dup(file.fileno()), "rb") as stream:
+        data = stream.read(LARGEST_FILE_BYTES + 1)
+    if len(data) > LARGEST_FILE_BYTES:
+        raise _unusable(path, f"is larger than {LARGEST_FILE_BYTES:,} bytes")
+    keep = _NUMBER.__add__
+    try:
+        text = data.decode()
+        content = json.loads(text, parse_int=keep, parse_float=keep, parse_constant=keep) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, f"is not JSON: {error}") from None
+    content = {} if content is None else content
+    keys = ("auths", "credHelpers")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict | None) for key in keys):
+        raise _unusable(path, "has another shape than Docker gives it")
+    return DockerConfig(path, text, content), file
+
+
+def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, owner: Descriptor) -> bool:
+    """Put a new file in a file's place, and return True; False if that has been changed since it was read.
+
+    :param owner: a file or folder, whose owner the new file gets: root may write for another user
+    """
+    prefix, suffix = f".{name}.", ".tmp"
+    for leftover in os.listdir(place.fileno()):  # of writers that were killed: others wait for the lock
+        if leftover.startswith(prefix) and leftover.endswith(suffix):
+            os.unlink(leftover, dir_fd=place.fileno())
+    temporary = f"{prefix}{secrets.token_hex(8)}{suffix}"
+    try:
+        with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place) as new:
+            old = os.fstat(owner.fileno())
+            if os.geteuid() == 0 or os.geteuid() != old.st_uid:
+                os.fchown(new.fileno(), old.st_uid, old.st_gid)
+            _write(new, data)
+        if _load(config.path, place, name)[0].text != config.text:
+            return False
+        os.replace(temporary, name, src_dir_fd=place.fileno(), dst_dir_fd=place.fileno())
+        return True
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=place.fileno())
+
+
+def _write(file: Descriptor, data: bytes) -> None:
+    with os.fdopen(os.dup(file.fileno()), "wb") as stream:
+        stream.seek(0)
+        stream.write(data)
+        stream.truncate()
+        os.fsync(stream.fileno())
+
+
+def _lock(path: Path, place: Descriptor) -> None:
+    """Let copies of this command write one after another, where the file system can lock a folder."""
+    try:
+        within(LOCK_TIMEOUT_SECONDS, partial(fcntl.flock, place, fcntl.LOCK_EX))
+    except TimeoutError:
+        problem = f"{path.parent} is held by another process"
+        raise CommandError(problem, "Look for a copy of this command that was stopped.", FAILED) from None
+    except OSError:  # NFS cannot
+        return
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    descriptor = _open_lock(folder)
+def _failing(path: Path, verb: str, exit_code: int) -> Iterator[None]:
+    fix = "Let this user do so, or name another folder by --config or DOCKER_CONFIG."
     try:
-        give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while not _locked(descriptor):
-            if time.monotonic() >= give_up_at:
-                remedy = "Look for a process that was stopped while it had it."
-                raise CommandError(f"{folder / LOCK_NAME} is held by another process", remedy, FAILED)
-            time.sleep(_LOCK_PAUSE_SECONDS)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _open_lock(folder: Path) -> int:
-    path, flags = folder / LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        try:
-            return os.open(path, flags)
-        except FileNotFoundError:
-            pass
-        with suppress(FileExistsError):  # another copy was quicker
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-            _give(descriptor, folder.stat())
-            return descriptor
-
-
-def _give(descriptor: int, owner: os.stat_result) -> None:
-    """Give a new file to whom the old one belonged: root may write the configuration of another user."""
-    own = os.fstat(descriptor)
-    if (own.st_uid, own.st_gid) != (owner.st_uid, owner.st_gid) and (os.geteuid() == 0 or own.st_uid != owner.st_uid):
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except RecursionError:
+        raise _unusable(path, "is nested too deep") from None
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            fix = "Mount the folder instead of the file, or use --in-place: a mounted file cannot be replaced."
+        if isinstance(error, UnsafeFileError):
+            fix = "Put a file or folder in its place."
+        raise CommandError(f"{path} cannot be {verb}: {error.strerror}", fix, exit_code) from None
 
 
 def _unusable(path: Path, problem: str) -> CommandError:
-    return CommandError(f"{path} {problem}", "Mend or remove it; it was left as it was.")
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno == errno.EBUSY:
-        return "Mount the folder, not the file alone: a mounted file cannot be replaced."
-    return "Let this user write there, or name another folder by --config or DOCKER_CONFIG."
+    return CommandError(f"{path} {problem}", "Correct or remove it; it was left as it was.")
