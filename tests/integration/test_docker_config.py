@@ -11,20 +11,23 @@ import stat
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ecr_secrets_backend.cli.command import CommandError
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins
 from tests.integration.commands import COMMAND, EU_HOST, US_HOST, Watch, passwords, run, wait
 from tests.requirements import need_root
 from tests.stand_ins.aws import Error, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
 
 OUTAGE = Error("ServiceUnavailable", status=503)
@@ -173,6 +176,24 @@ class TestOnce:
         assert "belongs to another user" in done.stderr
         assert (tmp_path / "precious").read_text() == "{}"
 
+    @pytest.mark.parametrize("linked", ["docker", "docker/config.json"])
+    def test_a_link_in_another_user_s_folder_is_refused(
+        self, arguments: tuple[str | Path, ...], tmp_path: Path, linked: str
+    ) -> None:
+        """Also one that looks like root's own: it may lead root, which writes for that user, to its own logins."""
+        need_root()
+        home, own = tmp_path / "home", tmp_path / "own/docker"
+        own.mkdir(parents=True)
+        (own / "config.json").write_text("{}")
+        (home / linked).parent.mkdir(parents=True)
+        (home / linked).symlink_to(own.parent / linked)
+        for folder in (home, (home / linked).parent):
+            os.chown(folder, 4321, 4322)
+        done = run(*arguments, "--config", home / "docker", exit_code=1)
+
+        assert "belongs to another user" in done.stderr
+        assert (own / "config.json").read_text() == "{}"
+
     def test_leftovers_of_killed_writers_are_removed(self, arguments: tuple[str | Path, ...], config: Path) -> None:
         """They hold tokens."""
         write(config, {})
@@ -182,17 +203,24 @@ class TestOnce:
         assert [file.name for file in config.parent.iterdir()] == ["config.json"]
 
     @pytest.mark.parametrize(
-        ("content", "key"),
-        [({"credsStore": "desktop"}, "credsStore"), ({"credHelpers": {US_HOST: "ecr-login"}}, "credHelpers")],
+        ("content", "key", "client"),
+        [
+            ({"credsStore": "desktop"}, "credsStore", "Docker's clients"),
+            ({"credHelpers": {US_HOST: "ecr-login"}}, "credHelpers", "Docker's clients"),
+            ({"credHelpers": {US_HOST: "", EU_HOST: ""}, "credsStore": "desktop"}, "credsStore", "docker-py"),
+        ],
     )
     def test_a_helper_that_would_win_is_told_of(
-        self, arguments: tuple[str | Path, ...], config: Path, content: dict[str, Any], key: str
+        self, arguments: tuple[str | Path, ...], config: Path, content: dict[str, Any], key: str, client: str
     ) -> None:
-        """The login is written nevertheless."""
+        """With the clients that ask it; the login is written nevertheless."""
         write(config, content)
         done = run(*arguments)
 
         assert f"WARNING {key}" in done.stderr
+        assert {line.split("which ")[1].split(" ask")[0] for line in done.stderr.splitlines() if key in line} == {
+            client
+        }
         assert US_HOST in passwords(config)
 
     def test_one_failure_does_not_keep_the_others_out(
@@ -256,8 +284,237 @@ class TestOnce:
             run("clear", *arguments[-2:])
         assert len(aws.calls()) == 6
 
+    def test_the_file_s_name_is_not_taken_for_the_folder_s(
+        self, arguments: tuple[str | Path, ...], config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By --config or by DOCKER_CONFIG: nothing is made."""
+        command, _, _, *rest = arguments
+        monkeypatch.setenv("DOCKER_CONFIG", str(config))
+        for names in (arguments[:2], (command,)):
+            done = run(*names, *([config] if len(names) > 1 else []), *rest, exit_code=2)
+            assert "Name the folder" in done.stderr
+
+        assert not config.exists()
+
+    def test_a_run_after_an_earlier_one_forgets_what_has_expired_since(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """A service may be started anew while AWS fails; a login that another program has written stays."""
+        aws.set(token_life=2)
+        run(*arguments)
+        other = {"auth": "QVdTOm90aGVy"}
+        content = json.loads(config.read_text())
+        config.write_text(json.dumps({"auths": {**content["auths"], EU_HOST: other}}))
+        us_password = passwords(config)[US_HOST]
+        wait(lambda: not aws.authorise("AWS", us_password).alive)
+        aws.script(OUTAGE)
+        done = run(*arguments, exit_code=1)
+
+        assert f"Removed the login for {US_HOST}" in done.stderr
+        assert json.loads(config.read_text())["auths"] == {EU_HOST: other}
+
+    def test_a_file_that_is_mounted_by_itself_is_written_in_place(
+        self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """If that is asked for; it cannot be replaced, and the message names both."""
+        need_root()
+        write(config, {})
+        mounted = tmp_path / "mounted.json"
+        mounted.write_text("{}")
+        shell = ("unshare", "--mount", "sh", "-ec", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh", mounted, config)
+        command = [*shell, *COMMAND, *arguments]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        subprocess.run([*command, "--in-place"], check=True)
+
+        assert refused.returncode == 1
+        assert "Mount the folder" in refused.stderr
+        assert "--in-place" in refused.stderr
+        assert config.read_text() == "{}"
+        assert len(passwords(mounted)) == 2
+
+    def test_a_reader_that_has_mounted_the_file_alone_is_warned_of(
+        self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """As a container does, which keeps the old login for ever; also after the file was replaced."""
+        need_root()
+        write(config, {})
+        (tmp_path / "mounted.json").touch()
+        script = 'mount --bind "$1" "$2"; echo ready; cat'
+        reader = ("unshare", "--mount", "sh", "-ec", script, "sh", config, tmp_path / "mounted.json")
+        assert "another link or mount" not in run(*arguments, "docker_default").stderr
+        with subprocess.Popen(reader, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            first = run(*arguments)
+            second = run(*arguments)
+            process.communicate()
+
+        for done in (first, second):
+            assert (
+                "another link or mount, where the old login stays: mount its folder, or use --in-place" in done.stderr
+            )
+
+    def test_the_logins_are_printed_as_a_file_of_their_own(
+        self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
+    ) -> None:
+        """For a secret or auth.json: without the logins of Docker's own file, which is not written."""
+        command, _, folder, *rest = arguments
+        write(config, OTHERS)
+        os.environ["DOCKER_CONFIG"] = str(folder)
+        try:
+            done = run(command, *rest, "--stdout")
+        finally:
+            del os.environ["DOCKER_CONFIG"]
+        printed = config.parent / "printed"
+        printed.write_text(done.stdout)
+
+        assert list(passwords(printed)) == [US_HOST, EU_HOST]
+        assert list(json.loads(done.stdout)) == ["auths"]
+        assert all(aws.authorise("AWS", password).alive for password in passwords(printed).values())
+        assert json.loads(config.read_text()) == OTHERS
+
+    def test_nothing_is_printed_if_a_login_is_missing(self, aws: AwsStandIn, arguments: tuple[str | Path, ...]) -> None:
+        """Where it is applied, the login that is there would be lost."""
+        command, _, _, *rest = arguments
+        aws.script(Error("AccessDeniedException", region="us-east-1"))
+        done = run(command, *rest, "--stdout", exit_code=1)
+
+        assert done.stdout == ""
+        assert "Connection 'docker_default' has no ECR token" in done.stderr
+
+    @pytest.mark.parametrize("option", ["--watch", "--in-place", "--config=x"])
+    def test_what_writes_a_file_is_refused_beside_stdout(self, arguments: tuple[str | Path, ...], option: str) -> None:
+        """It would be ignored."""
+        command, _, _, *rest = arguments
+        assert "--stdout writes no file" in run(command, *rest, "--stdout", option, exit_code=2).stderr
+
+
+SECRET = "what-is-root-s-alone"
+
+
+def swap_for_ever(folder: Path, secret: Path) -> None:
+    """Put links to root's own file, pipes and files into each other's place, and keep what is found there."""
+    while True:
+        for number, make in enumerate(
+            (lambda path: path.symlink_to(secret), os.mkfifo, lambda path: path.write_text("{}"))
+        ):
+            new = folder / f"new{number}"
+            with suppress(OSError):
+                make(new)
+                new.replace(folder / "config.json")
+            with suppress(OSError):
+                descriptor = os.open(folder / "config.json", os.O_RDONLY | os.O_NONBLOCK)
+                if SECRET.encode() in os.read(descriptor, 65536):
+                    (folder / "stolen").touch()
+                os.close(descriptor)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_user_who_swaps_the_file_gets_nothing_of_root_s(processes: Processes, *, in_place: bool) -> None:
+    """Root writes for a user, who puts a link to root's file there at any moment: it is not read, and not written."""
+    need_root()
+    with TemporaryDirectory(dir="/tmp") as name:
+        home, secret, folder = Path(name), Path(name) / "root.json", Path(name) / "docker"
+        home.chmod(0o755)
+        secret.write_text(json.dumps({"auths": {"ghcr.io": {"auth": SECRET}}}))
+        secret.chmod(0o600)
+        before = secret.read_text()
+        folder.mkdir()
+        os.chown(folder, 54322, 54322)
+        written = 0
+        with processes.start(swap_for_ever, folder, secret, user=54322):
+            ends_at = time.monotonic() + 4
+            while time.monotonic() < ends_at:
+                with suppress(CommandError):
+                    written += len(change_logins(folder, {US_HOST: str(written)}, {}, in_place=in_place))
+                with suppress(CommandError):
+                    assert "ghcr.io" not in DockerConfig.load(folder).auths
+
+        assert written
+        assert secret.read_text() == before
+        assert not (folder / "stolen").exists()
+
+
+#: A secrets backend that cannot be interrupted, as one in which a library catches all exceptions.
+STUBBORN = """
+import pathlib, time
+from airflow.secrets import BaseSecretsBackend
+
+class Stubborn(BaseSecretsBackend):
+    def __init__(self, marker):
+        pathlib.Path(marker).touch()
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+"""
+#: Makes each write last for a while.
+SLOW_DISK = """
+import os, pathlib, time
+sync = os.fsync
+def slow_sync(descriptor):
+    sync(descriptor)
+    pathlib.Path(os.environ["MARKER"]).touch()
+    time.sleep(0.3)
+os.fsync = slow_sync
+"""
+
 
 class TestWatch:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_while_airflow_is_imported(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+    ) -> None:
+        """Though what Airflow imports there catches all exceptions."""
+        (tmp_path / "stubborn.py").write_text(STUBBORN)
+        marker = tmp_path / "marker"
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "stubborn.Stubborn")
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"marker": str(marker)}))
+        with notified() as states, Watch.running("docker-config", "--watch", "--config", tmp_path) as watch:
+            wait(marker.exists, watch.process)
+            assert watch.end(number) < 1
+            assert watch.process.returncode == 0
+            wait(lambda: states == ["STOPPING=1"])
+
+    def test_a_signal_ends_it_while_a_source_of_credentials_runs(
+        self, arguments: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Such a program may wait for a person."""
+        marker = tmp_path / "marker"
+        (tmp_path / "aws").write_text(f"[default]\ncredential_process = sh -c 'touch {marker}; exec sleep 5'\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        with Watch.running(*arguments, "--watch") as watch:
+            wait(marker.exists, watch.process)
+            watch.process.send_signal(signal.SIGTERM)
+            assert watch.process.wait(1) == 0
+
+    @pytest.mark.parametrize("options", [(), ("--in-place",)])
+    def test_a_signal_waits_for_the_end_of_a_write(
+        self,
+        arguments: tuple[str | Path, ...],
+        config: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        options: tuple[str, ...],
+    ) -> None:
+        """It leaves a whole file, and nothing beside it."""
+        write(config, {})
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site/sitecustomize.py").write_text(SLOW_DISK)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+        monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+        with Watch.running(*arguments, "--watch", *options) as watch:
+            wait((tmp_path / "marker").exists, watch.process)
+            assert watch.end(signal.SIGTERM) < 1
+            assert watch.process.returncode == 0
+
+        assert [file.name for file in config.parent.iterdir()] == ["config.json"]
+        assert len(passwords(config)) == 2
+
     @pytest.mark.timeout(90)
     def test_a_reader_never_finds_a_dead_or_half_written_login(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path

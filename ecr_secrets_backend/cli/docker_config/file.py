@@ -70,11 +70,11 @@ class DockerConfig:
 
         :raises CommandError: it cannot be read, or is not what Docker writes
         """
-        path = folder / FILE_NAME
+        path = _path_in(folder)
         with _failing(path, "read", WRONG_USAGE):
             try:
                 return _load(path, *open_folder_of(str(path)))[0]
-            except FileNotFoundError:  # of a folder
+            except (FileNotFoundError, NotADirectoryError):  # no folder
                 return cls(path, None, {})
 
     @property
@@ -151,9 +151,7 @@ def change_logins(
     :return: the hosts whose entries were changed
     :raises CommandError: the file or its folder cannot be used; it is left as it was
     """
-    path = folder / FILE_NAME
-    if folder.name == FILE_NAME:
-        raise CommandError(f"{folder} names the file", "Name the folder that it is in.")
+    path = _path_in(folder)
     with _failing(path, "written", FAILED):
         with suppress(FileExistsError):
             folder.mkdir(0o700, parents=True)
@@ -193,6 +191,12 @@ def is_shared(folder: Path) -> bool:
             if any(map(str(path).endswith, mounted.findall(mounts.read_text(errors="replace")))):
                 return True
     return status.st_nlink > 1
+
+
+def _path_in(folder: Path) -> Path:
+    if folder.name == FILE_NAME:
+        raise CommandError(f"{folder} is a file's name", "Name the folder that it is in.")
+    return folder / FILE_NAME
 
 
 def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) -> tuple[DockerConfig, Descriptor | None]:
@@ -278,7 +282,7 @@ def _failing(path: Path, verb: str, exit_code: int) -> Iterator[None]:
         if error.errno == errno.EBUSY:
             fix = "Mount the folder instead of the file, or use --in-place: a mounted file cannot be replaced."
         if isinstance(error, UnsafeFileError):
-            fix = "Put a file or folder in its place."
+            fix, exit_code = "Put a file or folder in its place.", FAILED
         raise CommandError(f"{path} cannot be {verb}: {error.strerror}", fix, exit_code) from None
 
 
