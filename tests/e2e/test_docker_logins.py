@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from shutil import which
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.requirements import give_up
 from tests.sites.fixtures import PROXY, REGISTRIES
+from tests.sites.world import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +82,78 @@ def test_while_docker_config_watches_pulls_succeed_for_ever(site: Site, aws: Aws
             site.pull(EU_HOST)
             site.world.wait("a renewal", partial(has_been_called, site.world, aws, before))
         site.pull(EU_HOST)
+
+
+#: A program that pulls as DockerOperator does, by docker-py.
+DOCKER_PY = "import docker, sys; docker.from_env().images.pull(sys.argv[1], tag='1')"
+
+
+@pytest.mark.parametrize("client", ["docker", "docker-py"])
+@pytest.mark.parametrize(
+    ("content", "pulling"),
+    [
+        ({"auths": None}, {"docker", "docker-py"}),
+        ({"auths": {f"https://{US_HOST}/v2/": {"auth": "QVdTOm9sZA=="}}}, {"docker", "docker-py"}),
+        ({"credsStore": "of-all"}, set()),
+        ({"credsStore": "of-all", "credHelpers": {US_HOST: ""}}, {"docker"}),
+        ({"credsStore": "without-logins"}, {"docker-py"}),
+        ({"credsStore": "without-logins", "credHelpers": {US_HOST: ""}}, {"docker", "docker-py"}),
+    ],
+    ids=[
+        "null",
+        "an old name",
+        "a store",
+        "a store but for this host",
+        "a store without",
+        "such a store but for this host",
+    ],
+)
+def test_which_client_uses_the_login_that_docker_config_writes(
+    site: Site, tmp_path: Path, content: dict[str, Any], pulling: set[str], client: str
+) -> None:
+    """Beside what others have left in the file: the command warns where one of the clients may use another login."""
+    site.docker.mkdir()
+    (site.docker / "config.json").write_text(json.dumps(content))
+    for name, answer in (
+        ("of-all", 'echo \'{"Username": "AWS", "Secret": "old"}\''),
+        ("without-logins", "echo credentials not found in native keychain; exit 1"),
+    ):
+        program = tmp_path / f"docker-credential-{name}"
+        program.write_text(f"#!/bin/sh\ncat > /dev/null\n{answer}\n")
+        program.chmod(0o755)
+    written = site.world.run(
+        *("ecr-secrets-backend", "docker-config", "--config", site.docker, "--backend-kwargs", site.kwargs),
+        environment=site.environment,
+    )
+    image = f"{US_HOST}/app"
+    pull = ("docker", "pull", f"{image}:1") if client == "docker" else ("python", "-c", DOCKER_PY, image)
+    environment = {"PATH": f"{tmp_path}:{site.world.environment['PATH']}", "DOCKER_CONFIG": str(site.docker)}
+    site.world.run(*pull, environment=environment, exit_code=0 if client in pulling else 1)
+    if client in pulling:
+        site.world.run("docker", "image", "rm", f"{image}:1")
+
+    assert ("WARNING credsStore" in written.stderr) == ("credsStore" in content)
+    assert ("docker-py asks" in written.stderr) == ("credHelpers" in content)
+
+
+def test_podman_pulls_by_what_docker_config_prints(site: Site, tmp_path: Path) -> None:
+    """As its auth.json, which has the form of a Kubernetes secret for pulls as well."""
+    if which("podman", path=PATH) is None:
+        give_up("not installed: podman")
+    printed = site.world.run(
+        *("ecr-secrets-backend", "docker-config", "--stdout", "--backend-kwargs", site.kwargs),
+        environment=site.environment,
+    )
+    login = tmp_path / "auth.json"
+    login.write_text(printed.stdout)
+    storage = (f"--root={tmp_path}/storage", "--runroot=/run/podman-logins", "--storage-driver=vfs")
+    podman = ("podman", *storage, "--cgroup-manager=cgroupfs", "--events-backend=file")
+    with pytest.raises(AssertionError, match="unauthorized"):
+        site.world.run(*podman, "pull", f"{US_HOST}/app:1")
+
+    for host in REGISTRIES:
+        site.world.run(*podman, "pull", "--authfile", login, f"{host}/app:1")
+        assert f"{host}/app" in site.world.run(*podman, "image", "ls").stdout
 
 
 def test_docker_config_logs_in_to_a_registry_under_another_name(site: Site, proxy: RegistryStandIn) -> None:
