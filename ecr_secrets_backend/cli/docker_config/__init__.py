@@ -140,23 +140,18 @@ def run(options: argparse.Namespace, output: Output) -> int:
     connections = configured.connections(options.conn_ids)
     logger.setLevel(logging.INFO)
     if options.stdout:
-        return _print(*fetch(configured, connections), output)
+        tokens, failures = fetch(configured, connections)
+        for failure in failures.values():
+            logger.error("%s", failure)
+        if not failures:  # where some logins are applied, as to a secret, the others are lost
+            output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
+        return FAILED if failures else GOOD
     folder = file.default_folder() if options.config is None else Path(options.config)
     writer = LoginWriter(configured, connections, folder, options.in_place)
     writer.write()  # with --watch as well, a file that cannot be written at first is a wrong configuration
     if options.watch:
         _watch(writer)
     return FAILED if writer.failures else GOOD
-
-
-def _print(tokens: dict[str, EcrToken], failures: dict[str, str], output: Output) -> int:
-    """Print all logins, or none: where some are applied, as to a secret, the others would be lost."""
-    for failure in failures.values():
-        logger.error("%s", failure)
-    if failures:
-        return FAILED
-    output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
-    return GOOD
 
 
 def _watch(writer: LoginWriter) -> None:
@@ -183,15 +178,15 @@ def _end_on_signals() -> None:
     signal.set_wakeup_fd(writer)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    threading.Thread(target=_end, args=(reader,), daemon=True).start()
 
+    def end() -> None:
+        while os.read(reader, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+        _notify("STOPPING=1")
+        file.WRITING.acquire(timeout=WRITE_TIMEOUT_SECONDS)
+        os._exit(GOOD)
 
-def _end(signals: int) -> None:
-    while os.read(signals, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
-        pass
-    _notify("STOPPING=1")
-    file.WRITING.acquire(timeout=WRITE_TIMEOUT_SECONDS)
-    os._exit(GOOD)
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _notify(state: str) -> None:
@@ -215,14 +210,9 @@ COMMAND: Final = Command(
     arguments=(
         argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
         argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
+        argument("--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else ~/.docker)"),
         argument(
-            "--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else .docker at home)"
-        ),
-        argument(
-            "--in-place",
-            action="store_true",
-            help="write into the file instead of replacing it, because it is mounted by itself; a reader may then\n"
-            "see half a file",
+            "--in-place", action="store_true", help="write into a file that is mounted, which is then seen in part"
         ),
         argument("--stdout", action="store_true", help="print a config.json with these logins alone, and write none"),
         *configuration.ARGUMENTS,

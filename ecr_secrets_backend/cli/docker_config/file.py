@@ -108,11 +108,6 @@ class DockerConfig:
             return None
         return (username, password.rstrip("\0")) if colon else None
 
-    def winning_name(self, host: str) -> str | None:
-        """Return the name."""
-        names = self.names(host)
-        return names[0] if names else None
-
     def names(self, host: str) -> list[str]:
         """List the names of the logins for a host: the host, or a URL with it."""
         return [name for name in self.auths if re.sub(r"^\w+://", "", name).partition("/")[0] == host]
