@@ -395,12 +395,15 @@ SECRET = "what-is-root-s-alone"
 def swap_for_ever(folder: Path, secret: Path) -> None:
     """Put links to root's own file, pipes and files into each other's place, and keep what is found there."""
     while True:
-        for number, make in enumerate(
-            (lambda path: path.symlink_to(secret), os.mkfifo, lambda path: path.write_text("{}"))
-        ):
-            new = folder / f"new{number}"
+        for name in ("link", "pipe", "file"):
+            new = folder / name
             with suppress(OSError):
-                make(new)
+                if name == "link":
+                    new.symlink_to(secret)
+                elif name == "pipe":
+                    os.mkfifo(new)
+                else:
+                    new.write_text("{}")
                 new.replace(folder / "config.json")
             with suppress(OSError):
                 descriptor = os.open(folder / "config.json", os.O_RDONLY | os.O_NONBLOCK)
