@@ -73,7 +73,7 @@ def test_after_docker_config_a_plain_pull_succeeds(site: Site) -> None:
 
 @pytest.mark.timeout(120)
 def test_while_docker_config_watches_pulls_succeed_for_ever(site: Site, aws: AwsStandIn) -> None:
-    """For two lives of a token; afterwards Docker is on its own."""
+    """For two lifetimes of a token."""
     watch = ("docker-config", "docker_eu", "--watch", "--config", site.docker, "--backend-kwargs", site.kwargs)
     with site.world.serving("watch", "ecr-secrets-backend", *watch, environment=site.environment):
         site.world.wait("the login", (site.docker / "config.json").exists)
@@ -137,7 +137,7 @@ def test_which_client_uses_the_login_that_docker_config_writes(
 
 
 def test_podman_pulls_by_what_docker_config_prints(site: Site, tmp_path: Path) -> None:
-    """As its auth.json, which has the form of a Kubernetes secret for pulls as well."""
+    """As its auth.json, which also has the form of a Kubernetes secret for pulls."""
     if which("podman", path=PATH) is None:
         give_up("not installed: podman")
     printed = site.world.run(
@@ -211,7 +211,7 @@ def has_been_called(world: World, aws: AwsStandIn, times: int) -> bool:
 
 
 def test_token_feeds_docker_login(site: Site) -> None:
-    """By its standard input, as the help says."""
+    """By its standard input, as in the help."""
     token = f"ecr-secrets-backend token docker_default --backend-kwargs {site.kwargs}"
     login = f"docker --config {site.docker} login --username AWS --password-stdin {US_HOST}"
 

@@ -68,7 +68,7 @@ class TestOnce:
     def test_all_mapped_registries_are_logged_in_to(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
-        """Under their bare names, with live tokens, in a file of 0600 in a folder of 0700."""
+        """Under their bare names, with valid tokens, in a file of 0600 in a folder of 0700."""
         done = run(*arguments)
 
         logins = passwords(config)
@@ -143,7 +143,7 @@ class TestOnce:
         assert len(passwords(config)) == 2
 
     def test_a_link_of_one_s_own_is_kept(self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path) -> None:
-        """Whoever keeps the file elsewhere finds it there."""
+        """A user that keeps the file elsewhere finds it there."""
         config.parent.mkdir()
         (tmp_path / "dotfiles.json").write_text("{}")
         config.symlink_to(tmp_path / "dotfiles.json")
@@ -153,7 +153,7 @@ class TestOnce:
         assert passwords(tmp_path / "dotfiles.json")
 
     def test_the_owner_is_kept(self, arguments: tuple[str | Path, ...], config: Path) -> None:
-        """Root may write for another user, who then finds all that is new to be theirs."""
+        """Root may write for another user, which then owns all that is new."""
         need_root()
         write(config, {})
         os.chown(config, 4321, 4322)
@@ -194,6 +194,21 @@ class TestOnce:
         assert "belongs to another user" in done.stderr
         assert (own / "config.json").read_text() == "{}"
 
+    def test_another_name_of_root_s_file_is_refused(
+        self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
+    ) -> None:
+        """In another user's folder, where the kernel may let that user make one."""
+        need_root()
+        config.parent.mkdir()
+        os.chown(config.parent, 4321, 4322)
+        (tmp_path / "own.json").write_text("{}")
+        config.hardlink_to(tmp_path / "own.json")
+        for options in ((), ("--in-place",)):
+            done = run(*arguments, *options, exit_code=2)
+            assert "belongs to another user than its folder" in done.stderr
+
+        assert (tmp_path / "own.json").read_text() == "{}"
+
     def test_leftovers_of_killed_writers_are_removed(self, arguments: tuple[str | Path, ...], config: Path) -> None:
         """They hold tokens."""
         write(config, {})
@@ -210,7 +225,7 @@ class TestOnce:
             ({"credHelpers": {US_HOST: "", EU_HOST: ""}, "credsStore": "desktop"}, "credsStore", "docker-py"),
         ],
     )
-    def test_a_helper_that_would_win_is_told_of(
+    def test_a_helper_that_would_win_is_reported(
         self, arguments: tuple[str | Path, ...], config: Path, content: dict[str, Any], key: str, client: str
     ) -> None:
         """With the clients that ask it; the login is written nevertheless."""
@@ -226,7 +241,7 @@ class TestOnce:
     def test_one_failure_does_not_keep_the_others_out(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
-        """What can be written is; the exit code tells."""
+        """What can be written is; the exit code is 1."""
         aws.script(Error("AccessDeniedException", region="us-east-1"))
         done = run(*arguments, exit_code=1)
 
@@ -247,7 +262,7 @@ class TestOnce:
         run(*arguments, "other")
         assert list(passwords(config)) == [US_HOST]
 
-    def test_a_folder_that_cannot_be_written_is_told_of(self, arguments: tuple[str | Path, ...], folder: Path) -> None:
+    def test_a_folder_that_cannot_be_written_is_reported(self, arguments: tuple[str | Path, ...], folder: Path) -> None:
         """By its name, and what to do."""
         folder.write_text("a file")
         done = run(*arguments, exit_code=1)
@@ -414,7 +429,7 @@ def swap_for_ever(folder: Path, secret: Path) -> None:
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_user_who_swaps_the_file_gets_nothing_of_root_s(processes: Processes, *, in_place: bool) -> None:
-    """Root writes for a user, who puts a link to root's file there at any moment: it is not read, and not written."""
+    """Root writes for a user that puts a link to root's file there at any moment: it is not read, and not written."""
     need_root()
     with TemporaryDirectory(dir="/tmp") as name:
         home, secret, folder = Path(name), Path(name) / "root.json", Path(name) / "docker"
@@ -519,7 +534,7 @@ class TestWatch:
         assert len(passwords(config)) == 2
 
     @pytest.mark.timeout(90)
-    def test_a_reader_never_finds_a_dead_or_half_written_login(
+    def test_a_reader_never_finds_an_expired_or_half_written_login(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """While tokens of ten seconds come and go for twenty-five; each is renewed in its own time, with one line."""
@@ -554,7 +569,7 @@ class TestWatch:
     def test_a_signal_ends_it_while_aws_hangs(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path, number: int
     ) -> None:
-        """Nobody waits for AWS's timeouts."""
+        """It does not wait for AWS's timeouts."""
         aws.script(Hang(30))
         with Watch.running(*arguments, "--watch") as watch:
             wait(lambda: aws.calls(operation="GetAuthorizationToken"), watch.process)
@@ -565,7 +580,7 @@ class TestWatch:
 
     @pytest.mark.timeout(120)
     def test_an_outage_is_survived(self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path) -> None:
-        """A live token stays, a dead one goes, and when AWS is back so is the login."""
+        """A valid token stays, an expired one goes, and when AWS is back so is the login."""
         aws.set(token_life=10)
         with Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("Logged in")
@@ -574,7 +589,7 @@ class TestWatch:
             watch.wait_for("An ECR token was not renewed")
             assert passwords(config) == {EU_HOST: first}
             watch.wait_for("Removed the login")
-            assert aws.authorise("AWS", first).alive  # the last moments of a token are nobody's
+            assert aws.authorise("AWS", first).alive  # the last moments of a token are not used
             assert passwords(config) == {}
             aws.settle()
             wait(lambda: passwords(config), watch.process)
@@ -597,7 +612,7 @@ class TestWatch:
         assert passwords(config)
 
     @pytest.mark.parametrize("kind", ["path", "abstract"])
-    def test_systemd_is_told(self, arguments: tuple[str | Path, ...], config: Path, kind: str) -> None:
+    def test_systemd_is_notified(self, arguments: tuple[str | Path, ...], config: Path, kind: str) -> None:
         """Of the readiness once the logins are there, and of the end."""
         with notified(is_abstract=kind == "abstract") as states:
             with Watch.running(*arguments, "--watch") as watch:
@@ -616,7 +631,7 @@ class TestWatch:
         config.write_text("{")
         run(*arguments, "--watch", exit_code=2)
 
-    def test_a_login_that_somebody_removes_comes_back(
+    def test_a_login_that_is_removed_comes_back(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """As after ``docker logout``; what they have added stays."""
@@ -628,10 +643,10 @@ class TestWatch:
 
         assert "ghcr.io" in passwords(config)
 
-    def test_a_file_that_is_broken_meanwhile_is_left_until_it_is_mended(
+    def test_a_file_that_is_broken_meanwhile_is_left_until_it_is_corrected(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
     ) -> None:
-        """Somebody may be at work on it."""
+        """Another program may be at work on it."""
         aws.set(token_life=4)
         with Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("Logged in")
@@ -663,7 +678,7 @@ def passwords_if_whole(config: Path) -> dict[str, str]:
 
 @contextmanager
 def notified(*, is_abstract: bool = False) -> Iterator[list[str]]:
-    """Listen as systemd does, and collect what is told."""
+    """Listen as systemd does, and collect what is reported."""
     states: list[str] = []
     with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         name = f"{folder}/notify"

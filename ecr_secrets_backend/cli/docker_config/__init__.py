@@ -52,7 +52,7 @@ class LoginWriter:
     _tokens: dict[str, EcrToken] | None = None  # None: nothing is written yet
 
     def write(self) -> None:
-        """Bring all logins up to date; a connection whose token has expired loses its entry.
+        """Bring all logins up to date; a connection without a valid token loses its entry.
 
         :raises CommandError: the file cannot be changed
         """
@@ -103,7 +103,7 @@ class LoginWriter:
         waits = [LONGEST_SLEEP_SECONDS, *([BACK_OFF_SECONDS] if self.failures else [])]
         for token in (self._tokens or {}).values():
             wait = token.renewal_at(self.configured.settings.refresh_before) - now
-            waits.append(wait if wait > 0 else token.lifetime * BACK_OFF_PART)  # AWS fails: the cache says how often
+            waits.append(wait if wait > 0 else token.lifetime * BACK_OFF_PART)  # AWS fails: the cache knows how often
         return min(waits)
 
 
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
         return FAILED if failures else GOOD
     folder = file.default_folder() if options.config is None else Path(options.config)
     writer = LoginWriter(configured, connections, folder, options.in_place)
-    writer.write()  # with --watch as well, a file that cannot be written at first is a wrong configuration
+    writer.write()  # also with --watch, a file that cannot be written at first is a wrong configuration
     if options.watch:
         _watch(writer)
     return FAILED if writer.failures else GOOD

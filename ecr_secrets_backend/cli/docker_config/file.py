@@ -204,7 +204,7 @@ def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) ->
     if not stat.S_ISREG(status.st_mode):
         raise _unusable(path, "is not a file")
     if os.geteuid() == 0 and os.fstat(place.fileno()).st_uid not in (0, status.st_uid):
-        raise _unusable(path, "does not belong to the user whose folder it is in")
+        raise _unusable(path, "belongs to another user than its folder")
     with os.fdopen(os.dup(file.fileno()), "rb") as stream:
         data = stream.read(LARGEST_FILE_BYTES + 1)
     if len(data) > LARGEST_FILE_BYTES:

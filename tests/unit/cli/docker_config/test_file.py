@@ -62,7 +62,7 @@ def test_a_home_that_cannot_be_found_is_reported(monkeypatch: pytest.MonkeyPatch
 def test_an_empty_helper_means_the_file_to_the_docker_command_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str | None
 ) -> None:
-    """docker-py asks the helper of all hosts; tests/e2e has the command."""
+    """docker-py asks the helper of all hosts; tests/e2e tries the command."""
     config = build(tmp_path, credsStore="desktop", credHelpers={HOST: helper}, auths={HOST: {"auth": "YTpi"}})
     program = tmp_path / "docker-credential-desktop"
     program.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"Username": "of", "Secret": "desktop"}\'\n')
@@ -109,7 +109,7 @@ def test_a_host_is_found_under_each_of_its_names(tmp_path: Path) -> None:
     ],
 )
 def test_the_entry_that_docker_uses_is_found(tmp_path: Path, names: list[str], winner: str | None) -> None:
-    """docker-py is asked as well; tests/e2e has the command."""
+    """docker-py is tried here, and the docker command in tests/e2e."""
     config = build(tmp_path, auths={name: {"auth": encoded("AWS", name)} for name in names})
     found = docker.auth.load_config(str(config.path)).resolve_authconfig(HOST)
 
@@ -261,7 +261,7 @@ def test_in_place_a_file_is_made(tmp_path: Path) -> None:
 
 
 def test_a_file_with_another_link_is_shared(tmp_path: Path) -> None:
-    """Who reads it by that one does not see it replaced."""
+    """A reader of that link does not see it replaced."""
     assert not is_shared(tmp_path)
     build(tmp_path, auths={})
     assert not is_shared(tmp_path)
@@ -296,7 +296,7 @@ def test_links_in_a_circle_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_login_is_forgotten(tmp_path: Path) -> None:
-    """And it is told whether there was one."""
+    """The hosts that had one are returned."""
     build(tmp_path, auths={HOST: {"auth": "YTpi"}, "other": {}})
 
     assert change_logins(tmp_path, {}, {HOST: "YTpi"}) == {HOST}
@@ -305,7 +305,7 @@ def test_a_login_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_another_s_login_is_not_forgotten(tmp_path: Path) -> None:
-    """Somebody has logged in since."""
+    """Another program has logged in since."""
     build(tmp_path, auths={HOST: {"auth": "bmV3Om5ldw=="}})
 
     assert change_logins(tmp_path, {}, {HOST: "YTpi"}) == set()
@@ -339,8 +339,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert DockerConfig.load(tmp_path).auths == {}
 
 
-def test_a_mounted_file_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot be replaced, which is EBUSY's meaning here; the remedy is another mount."""
+def test_a_mounted_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be replaced, which is EBUSY's meaning here; another mount is the fix."""
     build(tmp_path, auths={})
 
     def fail(*_: object, **__: object) -> None:
