@@ -102,8 +102,13 @@ class LoginWriter:
         now = time.time()
         waits = [LONGEST_SLEEP_SECONDS, *([BACK_OFF_SECONDS] if self.failures else [])]
         for token in (self._tokens or {}).values():
-            wait = token.renewal_at(self.configured.settings.refresh_before) - now
-            waits.append(wait if wait > 0 else token.lifetime * BACK_OFF_PART)  # AWS fails: the cache knows how often
+            renewal, end = (
+                token.renewal_at(self.configured.settings.refresh_before),
+                token.expires_at - token.serve_margin,
+            )
+            # After the moment of renewal AWS fails, and the cache knows how often to call it.
+            waits.append(renewal - now if renewal > now else token.lifetime * BACK_OFF_PART)
+            waits.append(max(0.0, end - now))  # when it is removed
         return min(waits)
 
 
