@@ -18,9 +18,6 @@ LARGEST_FILE_BYTES: Final = 64 * 1024
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking: a pipe in the place of a file would block
-#: Opens a link itself, and a folder that may only be passed through. Without it, as on macOS, no link is followed.
-_O_PATH: Final[int] = getattr(os, "O_PATH", 0)
-_MOST_LINKS: Final = 40  # as in Linux
 
 #: Folders whose files turned out not to be private, though the folders are.
 _ignoring_permissions: Final[set[str]] = set()
@@ -125,42 +122,6 @@ class PrivateFolder(Descriptor):
         except FileNotFoundError:
             return False
         return True
-
-
-def open_folder_of(path: str) -> tuple[Descriptor, str]:
-    """Open the folder that a file is in, which may not exist yet, and return it with the file's name in it.
-
-    Links on the way, and one in the place of the file, are followed if they, and the folders that they are in, belong
-    to root or to this user: those of other users could lead root to its own files. Each part of the path is opened in
-    the one before, so that nobody can put another into its place after it was checked.
-
-    :raises UnsafeFileError: a link is refused
-    """
-    folder, parts, rest, links = Descriptor(".", _O_PATH), list[str](), path, 0
-    while True:
-        if rest:
-            folder = Descriptor("/", _O_PATH) if rest.startswith("/") else folder
-            parts += reversed([part for part in rest.split("/") if part])
-            rest = ""
-        name = parts.pop()
-        try:
-            part = Descriptor(name, _O_PATH, folder)
-        except FileNotFoundError:
-            if parts:
-                raise
-            return folder, name
-        status = os.fstat(part.fileno())
-        if stat.S_ISLNK(status.st_mode):
-            rest, links = os.readlink("", dir_fd=part.fileno()), links + 1
-            if links > _MOST_LINKS:
-                raise UnsafeFileError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            if not {status.st_uid, os.fstat(folder.fileno()).st_uid} <= {0, os.geteuid()}:
-                problem = f"{name} is a link, and it or its folder belongs to another user"
-                raise UnsafeFileError(errno.EPERM, problem, path)
-        elif parts:
-            folder = part
-        else:
-            return folder, name
 
 
 def get_mode(folder: Descriptor) -> int:

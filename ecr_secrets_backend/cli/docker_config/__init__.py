@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
+from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config import file
-from ecr_secrets_backend.cli.output import iso_time
+from ecr_secrets_backend.cli.output import Output, iso_time
 from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS, Entry
 from ecr_secrets_backend.errors import ConnectionUnavailableError
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator
-
-    from ecr_secrets_backend.cli.configuration import Configuration
-    from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.settings import MappedConnection
-    from ecr_secrets_backend.token import EcrToken
+from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 

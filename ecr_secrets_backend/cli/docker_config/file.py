@@ -11,18 +11,17 @@ import re
 import secrets
 import stat
 import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.command import FAILED, WRONG_USAGE, CommandError
-from ecr_secrets_backend.private_files import Descriptor, UnsafeFileError, open_folder_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from ecr_secrets_backend.cli.docker_config.paths import open_folder_of
+from ecr_secrets_backend.private_files import Descriptor, UnsafeFileError
 
 FILE_NAME: Final = "config.json"
 #: Docker's own has a few kB; what is larger is not read.
