@@ -92,15 +92,22 @@ METRICS_SWITCHES: Final = ("statsd_on", "otel_on", "statsd_datadog_enabled")
 
 
 @cache
-def stats() -> Any:  # noqa: ANN401 - a class of its own in each version
-    """Return what Airflow sends its metrics by; None if it sends none. It is decided once, at the first lookup."""
+def sends_metrics() -> bool:
+    """Return whether Airflow sends metrics from this process, and from those that it forks.
+
+    :raises ImportError: Airflow is still reading its configuration
+    """
     from airflow.configuration import conf
 
     try:
-        if not any(conf.getboolean("metrics", switch, fallback=False) for switch in METRICS_SWITCHES):
-            return None
+        return any(conf.getboolean("metrics", switch, fallback=False) for switch in METRICS_SWITCHES)
     except Exception:  # noqa: BLE001 - a value that is not a truth value stops Airflow's own metrics, which report it
-        return None
+        return False
+
+
+@cache
+def stats() -> Any:  # noqa: ANN401 - a class of its own in each version
+    """Return what Airflow sends its metrics by."""
     try:  # one of the two, or every count doubles
         from airflow.sdk.observability.stats import Stats
     except ImportError:  # can go with Airflow 3.2

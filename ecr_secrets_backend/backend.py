@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -50,8 +51,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._connections = settings.connections
         self._cache = TokenCache(store, settings.refresh_before)
         self._logins = Logins(self._cache, partial(airflow_compat.look_up_connection, self))
-        # Not an empty chain: what is not mapped is looked up in every process, at no cost.
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
+        with suppress(ImportError):
+            airflow_compat.sends_metrics()  # now, because a task, which is a fork, would read it in its first lookup
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - of Airflow's choice
         """Return a mapped connection, or what the fallback backends have; None if there is none.

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 from typing import Final, Literal
 
-from ecr_secrets_backend.airflow_compat import stats
+from ecr_secrets_backend.airflow_compat import sends_metrics, stats
 from ecr_secrets_backend.cache import Source
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.settings import MappedConnection
@@ -39,8 +39,9 @@ def report(
     :param token: what was served, if anything
     """
     try:
-        if _has_failed.is_set() or (client := stats()) is None:
+        if _has_failed.is_set() or not sends_metrics():
             return
+        client = stats()
         tags = {"conn_id": mapped.conn_id}
         if mapped.identity.region is not None:
             tags["region"] = mapped.identity.region

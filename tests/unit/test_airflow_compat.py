@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from airflow.configuration import conf
 
-from ecr_secrets_backend.airflow_compat import METRICS_SWITCHES, denial, passes_denial_on, stats
+from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend.airflow_compat import METRICS_SWITCHES, denial, passes_denial_on, sends_metrics
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from tests.airflow_version import DENIAL
 from tests.unit.builders import build_failure
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process() -> Iterator[None]:
-    stats.cache_clear()
+    sends_metrics.cache_clear()
     yield
-    stats.cache_clear()
+    sends_metrics.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -36,16 +37,27 @@ def test_airflow_sends_metrics_if_one_of_its_options_is_on(
     if value is not None:
         monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", value)
 
-    assert (stats() is not None) is are_on
+    assert sends_metrics() is are_on
 
 
 def test_the_configuration_file_counts_as_well() -> None:
     """As the environment does."""
     conf.read_dict({"metrics": {"statsd_on": "True"}})
     try:
-        assert stats() is not None
+        assert sends_metrics()
     finally:
         conf.remove_option("metrics", "statsd_on")
+
+
+def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So its forks, which tasks are, need not; if Airflow is still reading its configuration, the first lookup does."""
+    with monkeypatch.context() as patch:
+        patch.delattr("airflow.configuration.conf")
+        EcrSecretsBackend(connections={"docker_default": {}})
+    assert sends_metrics.cache_info().currsize == 0
+    EcrSecretsBackend(connections={"docker_default": {}})
+
+    assert sends_metrics.cache_info().currsize == 1
 
 
 def test_a_denial_is_what_airflow_passes_on() -> None:

@@ -41,6 +41,7 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stats], Stats]:
     """Put something in the place of Airflow's Stats, in a process that sends metrics."""
 
     def put(stats: Stats) -> Stats:
+        monkeypatch.setattr(metrics, "sends_metrics", lambda: True)
         monkeypatch.setattr(metrics, "stats", lambda: stats)
         monkeypatch.setattr(metrics, "_has_failed", threading.Event())
         return stats
@@ -118,7 +119,7 @@ def test_a_process_that_sends_no_metrics_sends_none(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """There is no client then, and that is no failure of one."""
-    monkeypatch.setattr(metrics, "stats", lambda: None)
+    monkeypatch.setattr(metrics, "sends_metrics", lambda: False)
     monkeypatch.setattr(metrics, "_has_failed", threading.Event())
     metrics.report(mapped(), "host_hit", None, build_token())
 
