@@ -59,8 +59,7 @@ class MintFailure:
     remedy: str
 
     def __post_init__(self) -> None:
-        limits = {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}
-        for name, limit in limits.items():
+        for name, limit in {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}.items():
             object.__setattr__(self, name, one_line(getattr(self, name), limit))
 
     def __str__(self) -> str:

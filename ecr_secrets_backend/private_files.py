@@ -149,8 +149,7 @@ def find_problem(status: os.stat_result) -> str | None:
 
 def _make_folder(path: str, *, makes_parents: bool) -> None:
     """Make a folder; unlike those of ``os.makedirs``, its parents are private as well."""
-    parent = os.path.dirname(path)
-    if makes_parents and not os.path.isdir(parent):
+    if makes_parents and not os.path.isdir(parent := os.path.dirname(path)):
         _make_folder(parent, makes_parents=True)
     with suppress(FileExistsError):
         os.mkdir(path, _FOLDER_MODE)

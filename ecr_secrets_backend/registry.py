@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,10 +33,6 @@ class Partition(NamedTuple):
     def dual_stack_registry_domain(self) -> str:
         """The domain of dual-stack registries: ``on.aws`` where that of the APIs is ``api.aws``."""
         return "on." + self.dual_stack_domain.removeprefix("api.")
-
-    def private_host(self, account_id: str, region: str) -> str:
-        """Return the IPv4 name of an account's default registry."""
-        return f"{account_id}.dkr.ecr.{region}.{self.domain}"
 
 
 #: A copy of botocore's ``data/partitions.json``: nothing is read while the backend is built.
@@ -83,11 +80,9 @@ _API_HOST: Final = re.compile(
 
 def partition_of(region: str) -> Partition | None:
     """Return the partition of a region by patterns, so that a new region is known as well; None if it is not one."""
-    if _REGION_CHARACTERS.fullmatch(region):
-        for partition in PARTITIONS:
-            if re.fullmatch(partition.region_pattern, region):
-                return partition
-    return None
+    if not _REGION_CHARACTERS.fullmatch(region):
+        return None
+    return next((each for each in PARTITIONS if re.fullmatch(each.region_pattern, region)), None)
 
 
 def parse_endpoint(url: str) -> tuple[str | None, str | None]:
@@ -150,22 +145,21 @@ class Registry(NamedTuple):
             forms.add((".", dual_stack_domain))
         if (match["separator"], domain) not in forms:
             problem = f"is {name!r}, which is not the name of a registry in {region}"
-            remedy = f"its host is {partition.private_host(account_id, region)}; {other}"
+            remedy = f"its host is {cls.of_account(account_id, region).host}; {other}"
             raise ConfigurationError(path, problem, remedy)
         return cls(host, "ecr", account_id, region, match["fips"] is not None, domain == dual_stack_domain)
 
     @classmethod
     def find(cls, text: str) -> Registry | None:
         """Return the registry that has one of ECR's own names; None for any other text."""
-        try:
+        with suppress(ConfigurationError):
             return cls.parse(text)
-        except ConfigurationError:
-            return None
+        return None
 
     @classmethod
     def of_account(cls, account_id: str, region: str) -> Registry:
         """Return the default private registry of an account, of twelve digits, under its IPv4 name."""
-        return cls.parse(_existing_partition(region, "registry").private_host(account_id, region))
+        return cls.parse(f"{account_id}.dkr.ecr.{region}.{_existing_partition(region, 'registry').domain}")
 
 
 def _existing_partition(region: str, path: str, remedy: str = _EXAMPLE) -> Partition:

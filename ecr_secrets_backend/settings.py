@@ -277,10 +277,8 @@ def _to_json(path: str, value: object) -> str:
 
 def _kind_of(value: object) -> str:
     """Return the type of a JSON value, not the value: it may be a secret in the wrong place."""
-    if value is None:
-        return "null"
-    kinds = {dict: "an object", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
+    names = {dict: "an object", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
 def _shown(value: object) -> str:
