@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import secrets
 import socketserver
 import ssl
 import threading
@@ -428,6 +429,17 @@ def test_a_registry_that_never_finishes_its_answer_ends_the_step(
         over.set()
 
     assert finding.result.code == "timed-out"
+
+
+def test_a_registry_that_echoes_the_login_reveals_nothing(site: Site) -> None:
+    """Neither the token, nor the header that it was sent in, nor a part of either."""
+    token = secrets.token_urlsafe(1500)
+    header = base64.b64encode(f"AWS:{token}".encode()).decode()
+    site.answer("/v2/", 401, f"Basic {header} is not AWS:{token} but {header[:40]}")
+
+    (finding,) = check.run_step([token, header], None, "a step", RegistryClient(HOST, ("AWS", token)).check_login)
+
+    assert finding.result.message == f"{HOST} refuses the token: Basic *** is not AWS:*** but ***"
 
 
 def test_a_step_that_raises_anything_is_a_finding() -> None:
