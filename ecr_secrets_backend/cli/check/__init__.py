@@ -54,9 +54,9 @@ class Finding(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as ``docs/commands/check.md`` documents them."""
-        fields = asdict(self.result)
-        fields["remedy"] = fields.pop("fix")
-        sources = {"sources": fields.pop("sources")} if self.result.sources else {}
+        result = self.result
+        fields = {"state": result.state, "code": result.code, "message": result.message, "remedy": result.fix}
+        sources = {"sources": [asdict(source) for source in result.sources]} if result.sources else {}
         return {"connection": self.connection, "step": self.step, **fields, "seconds": self.seconds, **sources}
 
 
