@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
-from ecr_secrets_backend.cli.status import ENTRY_SUFFIX
-from ecr_secrets_backend.cli.survey import Survey
+from ecr_secrets_backend.cli.survey import ENTRY_SUFFIX, Survey
 from ecr_secrets_backend.private_files import PrivateFolder
 
 if TYPE_CHECKING:

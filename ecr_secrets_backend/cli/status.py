@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.command import GOOD, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
-from ecr_secrets_backend.cli.survey import Survey
-from ecr_secrets_backend.entry import Entry
+from ecr_secrets_backend.cli.survey import Survey, read_entries
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
     from ecr_secrets_backend.cli.configuration import Configuration
     from ecr_secrets_backend.cli.output import Output
-    from ecr_secrets_backend.cli.survey import StoredFile
-    from ecr_secrets_backend.host_store import HostStore
+    from ecr_secrets_backend.entry import Entry
     from ecr_secrets_backend.token import EcrToken
 
 State = Literal["fresh", "renewing", "dying", "dead", "none"]
@@ -34,8 +32,6 @@ STATES: Final = {
     "dead": "expired",
     "none": "AWS returned none",
 }
-
-ENTRY_SUFFIX: Final = ".json"
 
 OUTPUT: Final = argument(
     "--output", choices=("table", "json"), default="table", help="for people, or for programs (default: table)"
@@ -80,10 +76,7 @@ def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
     if configured.store is None:
         return
     mapped = [(configured.key(each), each) for each in configured.settings.connections.values()]
-    for file in survey.files:
-        entry = _read(configured.store, file)
-        if entry is None:
-            continue
+    for entry in read_entries(configured.store, survey):
         ours = [each for key, each in mapped if key == entry.key]
         default = entry.token.registry if entry.token else None
         registries = {each.host or default for each in ours} if ours else {default}
@@ -93,16 +86,6 @@ def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
             tuple(sorted(filter(None, registries))),
             _region(entry, default),
         )
-
-
-def _read(store: HostStore, file: StoredFile) -> Entry | None:
-    if file.problem or not file.name.endswith(ENTRY_SUFFIX):
-        return None
-    try:
-        text = store.read(file.name)
-    except OSError:  # another process has just replaced it
-        return None
-    return None if text is None else Entry.from_json(text)
 
 
 def problems(survey: Survey) -> Iterator[str]:
@@ -136,17 +119,23 @@ def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State
 
 
 def _document(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
-    entry, token, failure = cached.entry, cached.entry.token, cached.entry.failure
-    now = entry.now()
     return {
-        "identity": entry.identity,
+        "identity": cached.entry.identity,
         "region": cached.region,
         "connections": list(cached.connections),
         "registries": list(cached.registries),
+        **describe(cached.entry, configured.settings.refresh_before),
+    }
+
+
+def describe(entry: Entry, refresh_before: float) -> dict[str, Any]:
+    """Return what programs get of an entry: its times, its state and its last failure, and no token."""
+    token, failure, now = entry.token, entry.failure, entry.now()
+    return {
         "minted_at": iso_time(token.received_at) if token else None,
         "expires_at": iso_time(token.expires_at) if token else None,
         "seconds_left": max(0, round(token.expires_at - now)) if token else 0,
-        "state": state_of(token, now, configured.settings.refresh_before),
+        "state": state_of(token, now, refresh_before),
         "failure": {**asdict(failure), "at": iso_time(entry.recorded_at)} if failure else None,
         "back_off_seconds": round(entry.back_off_left()),
     }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.private_files import Descriptor, find_problem, get_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ecr_secrets_backend.host_store import HostStore
+
+ENTRY_SUFFIX: Final = ".json"
 
 
 class StoredFile(NamedTuple):
@@ -65,6 +68,16 @@ class Survey(NamedTuple):
                 expected = expected if expected.mode else found
                 refused.append(f"{path}: open to other users")
         return expected if expected.path else expected._replace(refused=tuple(refused))
+
+
+def read_entries(store: HostStore, survey: Survey) -> Iterator[Entry]:
+    """Read all sound entries of the cache that was looked at."""
+    for file in survey.files:
+        if not file.problem and file.name.endswith(ENTRY_SUFFIX):
+            with suppress(OSError):  # it has been replaced meanwhile
+                entry = Entry.from_json(store.read(file.name) or b"")
+                if entry is not None:
+                    yield entry
 
 
 def _can_make(path: str, *, makes_parents: bool) -> bool:
