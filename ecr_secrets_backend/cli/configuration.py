@@ -138,7 +138,7 @@ def read(options: argparse.Namespace) -> Configuration:
     :raises ConfigurationError: it is not valid
     """
     if options.backend_kwargs is None:
-        return _from_airflow(options.section)
+        return from_airflow(options.section)
     if options.section is not None:
         raise CommandError("Both --section and --backend-kwargs were given", "Leave one of them off.")
     return _of_file(options.backend_kwargs)
@@ -168,8 +168,13 @@ def _of_file(name: str) -> Configuration:
     return Configuration(Settings.parse(kwargs), source, from_airflow=False)
 
 
-def _from_airflow(section: str | None) -> Configuration:
-    """Have Airflow read its configuration and build the backend, as it would for a task."""
+def from_airflow(section: str | None) -> Configuration:
+    """Have Airflow read its configuration and build the backend, as it would for a task.
+
+    :param section: ``secrets`` or ``workers``; None: the one that a worker reads
+    :raises CommandError: the backend is not configured there
+    :raises ConfigurationError: it is not valid
+    """
     _allow_import_in_task_child()
     try:
         from airflow import configuration
