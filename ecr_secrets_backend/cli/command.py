@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
@@ -109,9 +110,26 @@ def _describe_bug(error: Exception) -> str:
     return f"Unexpected {type(error).__qualname__} (at {', '.join(places)}). Please report this line as a bug."
 
 
+#: Whether this is a server's process, in which other threads log as well.
+_is_server: Final = ContextVar("ecr_secrets_backend_is_server", default=False)
+
+
+@contextmanager
+def on_server() -> Iterator[None]:
+    """Leave logging and warnings, which are the whole process's, as they are within this context."""
+    token = _is_server.set(True)
+    try:
+        yield
+    finally:
+        _is_server.reset(token)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the logs and warnings of libraries: the command reports what matters."""
+    if _is_server.get():
+        yield
+        return
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
