@@ -60,6 +60,12 @@ HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
 #: Whether a provider may add commands of its own to ``airflow``.
 HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW
 
+#: Whether a plugin may add a page to its UI.
+HAS_PAGES = Version("3.1") <= AIRFLOW
+
+#: What loads plugins: in servers, and in tasks if these have one of their own.
+PLUGIN_LOADERS = ["airflow.plugins_manager", *(["airflow.sdk.plugins_manager"] if Version("3.2") <= AIRFLOW else [])]
+
 #: Whether processes other than tasks send the metrics of code that tasks run as well.
 SENDS_METRICS_EVERYWHERE = not Version("3.2") <= AIRFLOW < Version("3.3")
 

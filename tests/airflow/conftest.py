@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.deployment import Run, run_airflow
+from tests.airflow_version import HAS_PAGES
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.statsd import StatsD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+collect_ignore = [] if HAS_PAGES else ["test_page.py"]
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,12 @@ ProvidersManager().secrets_backend_class_names
 getattr(ProvidersManager(), "cli_command_functions", None)
 """
 
+PLUGINS = """
+from airflow import plugins_manager
+plugins_manager.ensure_plugins_loaded()
+print("\\n", [plugin["name"] for plugin in plugins_manager.get_plugin_info()])
+"""
+
 
 @pytest.fixture(scope="module")
 def listings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
@@ -87,6 +93,14 @@ def test_airflow_has_nothing_to_say_against_the_provider(environment: dict[str, 
     done = run("-c", DISCOVERY, environment=environment)
 
     assert done.returncode == 0, done.stderr
+    assert not [line for line in (done.stdout + done.stderr).splitlines() if "ecr_secrets_backend" in line]
+
+
+def test_airflow_loads_the_plugin_and_has_nothing_to_say_against_it(environment: dict[str, str]) -> None:
+    """Whether it can show the page or not."""
+    done = run("-c", PLUGINS, environment=environment)
+
+    assert done.stdout.splitlines()[-1] == " ['ecr-secrets-backend']", done.stderr
     assert not [line for line in (done.stdout + done.stderr).splitlines() if "ecr_secrets_backend" in line]
 
 

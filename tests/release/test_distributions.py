@@ -153,6 +153,7 @@ def test_airflow_and_a_shell_find_their_ways_in(distributions: Distributions) ->
         entry_points.read_string(wheel.read(name).decode())
 
     assert {section: dict(entry_points[section]) for section in entry_points.sections()} == {
+        "airflow.plugins": {"ecr_connections": "ecr_secrets_backend.ui.plugin:EcrConnectionsPlugin"},
         "apache_airflow_provider": {"provider_info": "ecr_secrets_backend.provider_info:get_provider_info"},
         "console_scripts": {"ecr-secrets-backend": "ecr_secrets_backend.cli:main"},
     }

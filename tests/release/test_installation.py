@@ -58,6 +58,13 @@ def test_the_backend_is_there(bare: Path, tmp_path: Path) -> None:
     assert "ecr_secrets_backend" not in said
 
 
+def test_the_page_is_there(bare: Path, tmp_path: Path) -> None:
+    """With its template, and with no library that Airflow does not bring."""
+    code = "from ecr_secrets_backend.ui.app import app; print(app.title)"
+
+    assert call("env", f"AIRFLOW_HOME={tmp_path}", bare / "python", "-c", code).splitlines()[-1] == "ECR connections"
+
+
 def test_airflow_lists_it(bare: Path, tmp_path: Path) -> None:
     """As a provider, found by the wheel's entry point."""
     listed = call("env", f"AIRFLOW_HOME={tmp_path}", bare / "airflow", "providers", "list", "--output", "plain")
