@@ -123,7 +123,7 @@ def record(page: Page) -> None:
 
 
 def test_a_user_finds_the_page_by_the_menu(page: Page) -> None:
-    """Under Admin, in a frame of Airflow's UI, in local time; a filter leaves three rows, as the picture in docs has it."""
+    """Under Admin, in a frame of Airflow's UI, in local time; a filter leaves three rows, as in the docs' picture."""
     frame = open_by_menu(page)
     frame.get_by_label("Find").fill("docker")
     frame.get_by_label("Find").press("Enter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from freezegun import freeze_time
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.ui import overview
 from ecr_secrets_backend.ui.overview import Sections
+from tests.documentation.pages import PROJECT
 from tests.unit.builders import HOUR, build_failure, build_token
 from tests.unit.folders import folder_in
 
@@ -193,3 +195,17 @@ def test_a_variable_of_the_same_id_is_shown(monkeypatch: pytest.MonkeyPatch, kwa
     monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", "docker://elsewhere")
 
     assert Look(monkeypatch, kwargs).row()["also_defined_in"] == ["environment"]
+
+
+def test_every_state_and_field_is_documented(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+    """``docs/ui.md`` has the states in a table, and all fields in an example."""
+    page = (PROJECT / "docs/ui.md").read_text()
+    (example,) = re.findall(r"(?ms)^```json\n(.*?)^```", page)
+    look = Look(monkeypatch, kwargs)
+    look.record(Entry("").with_failure(build_failure()))
+    (documented,) = json.loads(example)["connections"]
+    row = look.row()
+
+    assert re.findall(r"(?m)^\| `(\w+)` \|", page) == [*overview.STATES]
+    assert [*documented] == [*row]
+    assert [*documented["failure"]] == [*row["failure"]]
