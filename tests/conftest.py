@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,10 @@ import pytest
 from freezegun.config import DEFAULT_IGNORE_LIST
 from hypothesis import HealthCheck, settings
 
+from tests.stand_ins.aws import AwsStandIn
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytest_plugins = ["tests.sites.fixtures"]  # here, so that all levels share one world
@@ -58,3 +62,20 @@ def _no_identity_but_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[AwsStandIn]:
+    with AwsStandIn.running() as aws:
+        yield aws
+
+
+@pytest.fixture
+def loopback_aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsStandIn]:
+    """The stand-in, as new, with an environment that leads there; each test is an identity of its own."""
+    aws_server.reset()
+    for name, value in aws_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
+    yield aws_server
+    aws_server.reset()  # what another module's fixtures ask of it does not meet the faults of this test

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -8,27 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process_helpers import Processes
-from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@pytest.fixture(scope="session")
-def aws_server() -> Iterator[AwsStandIn]:
-    with AwsStandIn.running() as aws:
-        yield aws
+    from tests.stand_ins.aws import AwsStandIn
 
 
 @pytest.fixture
-def aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsStandIn]:
-    """The stand-in, as new, with an environment that leads there; each test is an identity of its own."""
-    aws_server.reset()
-    for name, value in aws_server.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
-    yield aws_server
-    aws_server.reset()  # what another module's fixtures ask of it does not meet the faults of this test
+def aws(loopback_aws: AwsStandIn) -> AwsStandIn:
+    return loopback_aws
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from ecr_secrets_backend import EcrSecretsBackend, aws, cache
 from ecr_secrets_backend.host_store import HostStore
-from tests.integration.faults import FAULTS
 from tests.stand_ins.aws import AwsStandIn, Hang
+from tests.stand_ins.faults import FAULTS
 from tests.unit.builders import build_entry
 
 if TYPE_CHECKING:

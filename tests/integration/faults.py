@@ -1,89 +1,24 @@
-"""What can go wrong between a lookup and AWS, and processes that meet it: shared by the tests of several rooms."""
+"""Processes that look up, and what each of them met."""
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import socketserver
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from tests.airflow_version import put_into_task
-from tests.stand_ins.aws import Close, Error, Reply, Reset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from tests.stand_ins.aws import AwsStandIn, Fault
+    from tests.stand_ins.aws import AwsStandIn
 
 
 PAUSE_SECONDS = 0.02  # between two lookups of a process
-PRIVATE_TOKEN = sha256(b"AWS").hexdigest() * 8  # what the answers hold that are made up here; looks like a real one
-
-
-def basic(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def private_answer(**fields: object) -> Reply:
-    data = {
-        "authorizationToken": basic(f"AWS:{PRIVATE_TOKEN}"),
-        "expiresAt": time.time() + 3600,
-        "proxyEndpoint": "https://x",
-    }
-    return Reply(json.dumps({"authorizationData": [{**data, **fields}]}))
-
-
-def page(text: str, status: int = 200) -> Reply:
-    return Reply(f"<html>{text}: {PRIVATE_TOKEN}</html>", status, "text/html")
-
-
-#: What AWS does, the code that it is told by, and a part of the remedy.
-FAULTS: dict[str, tuple[Fault, str, str]] = {
-    "denied": (Error("AccessDeniedException"), "AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
-    "expired": (Error("ExpiredTokenException"), "ExpiredTokenException", "Renew the credentials"),
-    "unknown key": (Error("UnrecognizedClientException"), "UnrecognizedClientException", "Replace the access key"),
-    "wrong secret": (Error("InvalidSignatureException"), "InvalidSignatureException", "secret key"),
-    "throttled": (Error("ThrottlingException"), "ThrottlingException", "pause"),
-    "server fault": (Error("ServerException", status=500), "ServerException", "health"),
-    "unavailable": (page("Service Unavailable", 503), "503", "health"),
-    "reset": (Reset(), "ConnectionClosedError", "reach that endpoint"),
-    "closed": (Close(), "ConnectionClosedError", "reach that endpoint"),
-    "no data": (Reply('{"authorizationData": []}'), "UnusableAnswer", "proxy"),
-    "no end": (private_answer(expiresAt=None), "UnusableAnswer", "proxy"),
-    "not JSON": (page("Welcome to the hotel"), "UnusableAnswer", "proxy"),
-    "not base64": (private_answer(authorizationToken=f"?{PRIVATE_TOKEN}"), "UnusableAnswer", "proxy"),
-    "no text": (private_answer(authorizationToken=base64.b64encode(b"\xff:\xff").decode()), "UnusableAnswer", "proxy"),
-    "no colon": (private_answer(authorizationToken=basic(PRIVATE_TOKEN)), "UnusableAnswer", "proxy"),
-    "no password": (private_answer(authorizationToken=basic("AWS:")), "UnusableAnswer", "proxy"),
-    "dead": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
-}
-
-
-@contextmanager
-def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
-    """Serve on a port of the loopback interface until the block ends."""
-
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-        block_on_close = False
-
-    with Server(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @dataclass(frozen=True)

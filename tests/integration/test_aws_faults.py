@@ -25,9 +25,11 @@ from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
-from tests.integration.faults import FAULTS, PAUSE_SECONDS, look_up, private_answer, serving
+from tests.integration.faults import PAUSE_SECONDS, look_up
 from tests.requirements import give_up, need_root
 from tests.stand_ins.aws import TOKEN_LIFE_SECONDS, Error, Hang, Reply
+from tests.stand_ins.faults import FAULTS, private_answer
+from tests.stand_ins.serving import serving
 from tests.unit.builders import NOW, build_entry, build_token
 
 if TYPE_CHECKING:

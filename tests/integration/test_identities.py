@@ -27,9 +27,10 @@ from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.airflow_version import put_into_task
-from tests.integration.faults import look_up, serving
+from tests.integration.faults import look_up
 from tests.stand_ins.aws import Error
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token
+from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

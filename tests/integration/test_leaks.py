@@ -24,8 +24,10 @@ from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.sdk import suppress_sdk_logs
 from tests.integration.exposed import OUT_OF_TIME, SIGN_OF_DEBUG
-from tests.integration.faults import FAULTS, PRIVATE_TOKEN, basic, look_up, private_answer, serving
+from tests.integration.faults import look_up
 from tests.stand_ins.aws import PROJECT, Delay, Error, Reply
+from tests.stand_ins.faults import FAULTS, PRIVATE_TOKEN, basic, private_answer
+from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -18,6 +18,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 
+from tests.stand_ins.serving import Server, serving
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -53,15 +55,12 @@ class CredentialEndpoint(ThreadingHTTPServer):
     @contextmanager
     def running(cls, kind: Literal["ec2", "ecs", "eks"], pod_token: Path) -> Iterator[CredentialEndpoint]:
         """Answer until the block ends."""
-        with cls(kind, pod_token) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
+        server = cls(kind, pod_token)
+        with serving(server):
             try:
                 yield server
             finally:
                 server.may_end.set()
-                server.shutdown()
-                thread.join()
 
     def environment(self) -> dict[str, str]:
         """Give the variables by which AWS leads a process here."""
@@ -122,31 +121,23 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Proxy(socketserver.ThreadingTCPServer):
+class Proxy(Server):
     """
     A proxy that reaches nothing, and remembers what it was asked for.
 
     :ivar asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        super().__init__(_ProxyHandler)
         self.asked: list[str] = []
 
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[Proxy]:
         """Answer until the block ends."""
-        with cls() as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                yield server
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving(proxy := cls()):
+            yield proxy
 
     @property
     def url(self) -> str:

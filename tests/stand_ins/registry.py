@@ -23,6 +23,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, TypeAlias
 
+from tests.stand_ins.serving import serving
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
@@ -98,14 +100,8 @@ class RegistryStandIn(ThreadingHTTPServer):
     @contextmanager
     def running(self) -> Iterator[RegistryStandIn]:
         """Serve in threads of this process until the block ends."""
-        with self:
-            thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
-            thread.start()
-            try:
-                yield self
-            finally:
-                self.shutdown()
-                thread.join()
+        with serving(self):
+            yield self
 
     def requests(self) -> list[Request]:
         """List the requests so far, oldest first."""

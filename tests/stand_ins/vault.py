@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
+
+from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,15 +56,9 @@ class VaultStandIn:
             def log_message(self, *_: object) -> None:
                 pass
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            vault = cls(f"http://127.0.0.1:{server.server_port}", data)
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-            thread.start()
-            try:
-                yield vault
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving(Handler) as port:
+            vault = cls(f"http://127.0.0.1:{port}", data)
+            yield vault
 
     def answer(self, path: str, token: str | None) -> tuple[int, Mapping[str, Any]]:
         """Give the status and the body of an answer."""

@@ -11,6 +11,13 @@ from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.stand_ins.aws import AwsStandIn
+
+
+@pytest.fixture
+def aws(loopback_aws: AwsStandIn) -> AwsStandIn:
+    return loopback_aws
+
 
 @pytest.fixture
 def no_default_place(monkeypatch: pytest.MonkeyPatch) -> None:

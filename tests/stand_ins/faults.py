@@ -1,0 +1,51 @@
+"""What AWS, or a proxy in its place, may answer to the request for a token, and what a user reads of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from hashlib import sha256
+
+from tests.stand_ins.aws import Close, Error, Fault, Reply, Reset
+
+PRIVATE_TOKEN = sha256(b"AWS").hexdigest() * 8  # what the answers hold that are made up here; looks like a real one
+
+
+def basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def private_answer(**fields: object) -> Reply:
+    data = {
+        "authorizationToken": basic(f"AWS:{PRIVATE_TOKEN}"),
+        "expiresAt": time.time() + 3600,
+        "proxyEndpoint": "https://x",
+    }
+    return Reply(json.dumps({"authorizationData": [{**data, **fields}]}))
+
+
+def page(text: str, status: int = 200) -> Reply:
+    return Reply(f"<html>{text}: {PRIVATE_TOKEN}</html>", status, "text/html")
+
+
+#: What AWS does, the code that it is told by, and a part of the remedy.
+FAULTS: dict[str, tuple[Fault, str, str]] = {
+    "denied": (Error("AccessDeniedException"), "AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
+    "expired": (Error("ExpiredTokenException"), "ExpiredTokenException", "Renew the credentials"),
+    "unknown key": (Error("UnrecognizedClientException"), "UnrecognizedClientException", "Replace the access key"),
+    "wrong secret": (Error("InvalidSignatureException"), "InvalidSignatureException", "secret key"),
+    "throttled": (Error("ThrottlingException"), "ThrottlingException", "pause"),
+    "server fault": (Error("ServerException", status=500), "ServerException", "health"),
+    "unavailable": (page("Service Unavailable", 503), "503", "health"),
+    "reset": (Reset(), "ConnectionClosedError", "reach that endpoint"),
+    "closed": (Close(), "ConnectionClosedError", "reach that endpoint"),
+    "no data": (Reply('{"authorizationData": []}'), "UnusableAnswer", "proxy"),
+    "no end": (private_answer(expiresAt=None), "UnusableAnswer", "proxy"),
+    "not JSON": (page("Welcome to the hotel"), "UnusableAnswer", "proxy"),
+    "not base64": (private_answer(authorizationToken=f"?{PRIVATE_TOKEN}"), "UnusableAnswer", "proxy"),
+    "no text": (private_answer(authorizationToken=base64.b64encode(b"\xff:\xff").decode()), "UnusableAnswer", "proxy"),
+    "no colon": (private_answer(authorizationToken=basic(PRIVATE_TOKEN)), "UnusableAnswer", "proxy"),
+    "no password": (private_answer(authorizationToken=basic("AWS:")), "UnusableAnswer", "proxy"),
+    "dead": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
+}
