@@ -79,3 +79,15 @@ def loopback_aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
     yield aws_server
     aws_server.reset()  # what another module's fixtures ask of it does not meet the faults of this test
+
+
+@pytest.fixture
+def bare(loopback_aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
+    """A process that no variable gives credentials or a proxy; AWS's files are in the test's folder."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return loopback_aws

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import ssl
-import sys
-from configparser import RawConfigParser
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,20 +16,18 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.aws import mint
 from ecr_secrets_backend.cache import Memory, TokenCache
-from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
+from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
-from tests.airflow_version import put_into_task
 from tests.integration.faults import look_up
-from tests.stand_ins.aws import Error
-from tests.stand_ins.credentials import CredentialEndpoint, pod_token
+from tests.stand_ins.credentials import CredentialEndpoint, pod_token, write, write_keys
 from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.integration.faults import Lookup
     from tests.process_helpers import Processes
@@ -44,16 +38,6 @@ HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 ROLE = "arn:aws:iam::210987654321:role/pull"
 CHAINED_ROLE = "arn:aws:iam::310987654321:role/hub"
 FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
-
-
-@pytest.fixture
-def bare(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
-    """A process that no variable gives credentials; AWS's files are in the test's folder."""
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    return aws
 
 
 @pytest.fixture
@@ -69,20 +53,6 @@ def calls(bare: AwsStandIn, tmp_path: Path) -> Callable[..., list[Call]]:
         return bare.calls()[before:]
 
     return look_up
-
-
-def write(path: str, **sections: dict[str, str]) -> None:
-    parser = RawConfigParser()
-    parser.read_dict(sections)
-    with Path(path).open("w") as file:
-        parser.write(file)
-
-
-def write_keys(key_id: str, session_token: str | None = None, profile: str = "default") -> None:
-    keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "a-secret"}
-    if session_token:
-        keys["aws_session_token"] = session_token
-    write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], **{profile: keys})
 
 
 class TestSharedFiles:
@@ -363,148 +333,3 @@ class TestNeighbours:
 
         assert faulty.error
         assert sound.alive
-
-
-@pytest.fixture
-def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def add(key_id: str | None = FIRST_KEY, *, conn_id: str = "aws_ecr", **extra: object) -> None:
-        keys = {} if key_id is None else {"login": key_id, "password": "a-secret-of-airflows"}
-        connection = {"conn_type": "aws", **keys, "extra": extra}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-
-    return add
-
-
-class TestAirflowConnection:
-    """``aws_conn_id``, by Airflow's own lookup and its amazon provider."""
-
-    @pytest.fixture(params=["server", "task"])
-    def look_up(self, bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
-        def look_up(**settings: Any) -> list[Call]:
-            settings = {"aws_conn_id": "aws_ecr", "connections": {"docker_default": HOST}, **settings}
-            backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
-            if request.param == "task":
-                put_into_task(backend)
-            backend._cache._memory = Memory()
-            before = len(bare.calls())
-            for conn_id in settings["connections"]:
-                assert backend.get_connection(conn_id).password
-            return bare.calls()[before:]
-
-        return look_up
-
-    def test_it_holds_the_credentials(self, look_up: Any, add_connection: Any) -> None:
-        """And new ones are another identity."""
-        add_connection(FIRST_KEY)
-        assert [call.access_key_id for call in look_up()] == [FIRST_KEY]
-        assert look_up() == []
-        add_connection(SECOND_KEY)
-
-        assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
-
-    def test_temporary_keys_in_it_that_rotate_cost_one_call(self, look_up: Any, add_connection: Any) -> None:
-        """As keys in a file."""
-        for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
-            add_connection(key_id, aws_session_token="a-session")
-            assert [call.access_key_id for call in look_up()] == [key_id]
-            assert look_up() == []
-
-    def test_its_role_region_and_endpoints_count(
-        self, bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """As for any hook of Airflow's."""
-        monkeypatch.delenv("AWS_ENDPOINT_URL")
-        add_connection(
-            region_name="eu-west-1",
-            role_arn=CHAINED_ROLE,
-            assume_role_kwargs={"ExternalId": "an-id"},
-            endpoint_url=bare.url,
-            service_config={"sts": {"endpoint_url": bare.url}},
-            config_kwargs={"user_agent_extra": "the-connections"},
-        )
-
-        hub, pull, token = look_up(connections={"docker_default": {"role_arn": ROLE}})
-
-        assert (hub.access_key_id, hub.parameters["ExternalId"]) == (FIRST_KEY, "an-id")
-        assert [call.parameters["RoleArn"] for call in (hub, pull)] == [CHAINED_ROLE, ROLE]
-        assert (token.account, token.region) == ("210987654321", "eu-west-1")
-        assert "the-connections" in token.user_agent
-
-    def test_the_session_of_airflows_provider_calls_aws(
-        self, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """So what a session factory of one's own adds to its sessions holds for the request of the token as well."""
-        monkeypatch.setenv("AIRFLOW__AWS__SESSION_FACTORY", "tests.integration.session_factory.MarkingFactory")
-        add_connection(FIRST_KEY)
-
-        (call,) = look_up()
-
-        assert "the-company" in call.user_agent
-
-    def test_without_keys_it_leads_to_boto3s_own(self, look_up: Any, add_connection: Any) -> None:
-        """An AWS connection may be empty, or hold a role alone."""
-        write_keys(SECOND_KEY)
-        add_connection(None)
-
-        assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
-
-    def test_a_connection_may_have_its_own(self, look_up: Any, add_connection: Any) -> None:
-        """Over the one for all, and over a profile for all."""
-        write_keys(SECOND_KEY, profile="other")
-        add_connection(FIRST_KEY)
-        connections = {"one": HOST, "two": {"registry": HOST, "aws_conn_id": "aws_ecr"}}
-
-        seen = look_up(aws_conn_id=None, profile_name="other", connections=connections)
-
-        assert [call.access_key_id for call in seen] == [SECOND_KEY, FIRST_KEY]
-
-    @pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])
-    def test_a_process_that_lives_on_notices_new_credentials_soon(
-        self, bare: AwsStandIn, add_connection: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, seen: list[str]
-    ) -> None:
-        """After a few seconds; it does not look Airflow's connection up at every lookup."""
-        monkeypatch.setattr("ecr_secrets_backend.logins.IDENTITY_SECONDS", seconds)
-        backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_ecr", cache="process")
-        for key_id in (FIRST_KEY, SECOND_KEY):
-            add_connection(key_id)
-            backend.get_connection("docker_default")
-
-        assert [call.access_key_id for call in bare.calls()] == seen
-
-    def test_one_that_is_missing_is_told(self, bare: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
-        """By its ID and the remedy, and AWS is not asked."""
-        backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_missing")
-
-        with pytest.raises(ConnectionUnavailableError, match="Add an Airflow connection 'aws_missing'"):
-            backend.get_connection("docker_default")
-
-        assert bare.calls() == []
-        assert "Airflow connection aws_missing" in caplog.text
-
-    def test_without_the_amazon_provider_the_extra_is_named(
-        self, add_connection: Any, monkeypatch: pytest.MonkeyPatch, look_up: Any
-    ) -> None:
-        """It is optional: who does not use aws_conn_id does not need it."""
-        add_connection()
-        monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
-
-        with pytest.raises(ConnectionUnavailableError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
-            look_up()
-
-    @pytest.mark.parametrize("fails", [False, True])
-    def test_nothing_shows_its_secrets(
-        self, look_up: Any, add_connection: Any, caplog: pytest.LogCaptureFixture, fails: bool, bare: AwsStandIn
-    ) -> None:
-        """No log at any level, and no local variable of the frames that an exception leads to."""
-        caplog.set_level(logging.DEBUG)
-        add_connection(aws_session_token="a-session-of-airflows")
-        if fails:
-            bare.script(Error("AccessDeniedException"))
-        with pytest.raises(ConnectionUnavailableError) if fails else nullcontext() as caught:
-            look_up()
-
-        frames = caught.traceback if caught else ()
-        shown = caplog.text + "".join(repr(frame.locals) for frame in frames if "/tests/" not in str(frame.path))
-        assert not fails or "conn_id" in shown
-        assert "of-airflows" not in shown
-        assert [secret for secret in bare.secrets() if secret in shown] == []

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import socketserver
 import threading
+from configparser import RawConfigParser
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tests.stand_ins.serving import Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROLE_NAME = "the-hosts-role"
 CREDENTIALS_PATH = "/latest/meta-data/iam/security-credentials/"
@@ -158,3 +160,19 @@ def pod_token(service_account: str) -> str:
     claims = {"iss": "https://oidc.example", "sub": f"system:serviceaccount:{service_account}"}
     parts = (json.dumps({"alg": "RS256"}), json.dumps({**claims, "jti": secrets.token_hex()}), secrets.token_urlsafe())
     return ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts)
+
+
+def write(path: str, **sections: dict[str, str]) -> None:
+    """Write one of AWS's files."""
+    parser = RawConfigParser()
+    parser.read_dict(sections)
+    with Path(path).open("w") as file:
+        parser.write(file)
+
+
+def write_keys(key_id: str, session_token: str | None = None, profile: str = "default") -> None:
+    """Write the file of credentials, with the keys of one profile."""
+    keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "a-secret"}
+    if session_token:
+        keys["aws_session_token"] = session_token
+    write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], **{profile: keys})

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend.cache import Memory
+from ecr_secrets_backend.errors import ConnectionUnavailableError
+from tests.airflow_version import put_into_task
+from tests.stand_ins.aws import Error
+from tests.stand_ins.credentials import write_keys
+from tests.stand_ins.faults import private_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.stand_ins.aws import AwsStandIn, Call
+
+HOUR = 3600.0
+HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+ROLE = "arn:aws:iam::210987654321:role/pull"
+CHAINED_ROLE = "arn:aws:iam::310987654321:role/hub"
+FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
+
+
+def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsStandIn) -> None:
+    """If AWS's answer names none either, the failure names the setting to add."""
+    aws.script(private_answer(proxyEndpoint="http://169.254.169.254/"))
+    backend = EcrSecretsBackend(connections={"docker_own": {"region_name": "us-east-1"}}, cache="process")
+
+    with pytest.raises(ConnectionUnavailableError, match="UnusableAnswer: the answer names no registry") as caught:
+        backend.get_connection("docker_own")
+
+    assert "Set the connection's registry and region_name in backend_kwargs" in str(caught.value)
+
+
+@pytest.fixture
+def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def add(key_id: str | None = FIRST_KEY, *, conn_id: str = "aws_ecr", **extra: object) -> None:
+        keys = {} if key_id is None else {"login": key_id, "password": "a-secret-of-airflows"}
+        connection = {"conn_type": "aws", **keys, "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    return add
+
+
+@pytest.fixture(params=["server", "task"])
+def look_up(bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
+    def look_up(**settings: Any) -> list[Call]:
+        settings = {"aws_conn_id": "aws_ecr", "connections": {"docker_default": HOST}, **settings}
+        backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
+        if request.param == "task":
+            put_into_task(backend)
+        backend._cache._memory = Memory()
+        before = len(bare.calls())
+        for conn_id in settings["connections"]:
+            assert backend.get_connection(conn_id).password
+        return bare.calls()[before:]
+
+    return look_up
+
+
+def test_an_airflow_connection_holds_the_credentials(look_up: Any, add_connection: Any) -> None:
+    """And new ones are another identity."""
+    add_connection(FIRST_KEY)
+    assert [call.access_key_id for call in look_up()] == [FIRST_KEY]
+    assert look_up() == []
+    add_connection(SECOND_KEY)
+
+    assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
+
+
+def test_temporary_keys_of_an_airflow_connection_that_rotate_cost_one_call(look_up: Any, add_connection: Any) -> None:
+    """As keys in a file."""
+    for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
+        add_connection(key_id, aws_session_token="a-session")
+        assert [call.access_key_id for call in look_up()] == [key_id]
+        assert look_up() == []
+
+
+def test_the_role_region_and_endpoints_of_an_airflow_connection_count(
+    bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for any hook of Airflow's."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    add_connection(
+        region_name="eu-west-1",
+        role_arn=CHAINED_ROLE,
+        assume_role_kwargs={"ExternalId": "an-id"},
+        endpoint_url=bare.url,
+        service_config={"sts": {"endpoint_url": bare.url}},
+        config_kwargs={"user_agent_extra": "the-connections"},
+    )
+
+    hub, pull, token = look_up(connections={"docker_default": {"role_arn": ROLE}})
+
+    assert (hub.access_key_id, hub.parameters["ExternalId"]) == (FIRST_KEY, "an-id")
+    assert [call.parameters["RoleArn"] for call in (hub, pull)] == [CHAINED_ROLE, ROLE]
+    assert (token.account, token.region) == ("210987654321", "eu-west-1")
+    assert "the-connections" in token.user_agent
+
+
+def test_the_session_of_airflows_provider_calls_aws(
+    look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what a session factory of one's own adds to its sessions holds for the request of the token as well."""
+    monkeypatch.setenv("AIRFLOW__AWS__SESSION_FACTORY", "tests.stand_ins.session_factory.MarkingFactory")
+    add_connection(FIRST_KEY)
+
+    (call,) = look_up()
+
+    assert "the-company" in call.user_agent
+
+
+def test_an_airflow_connection_without_keys_leads_to_boto3s_own(look_up: Any, add_connection: Any) -> None:
+    """An AWS connection may be empty, or hold a role alone."""
+    write_keys(SECOND_KEY)
+    add_connection(None)
+
+    assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
+
+
+def test_a_connection_may_have_an_airflow_connection_of_its_own(look_up: Any, add_connection: Any) -> None:
+    """Over the one for all, and over a profile for all."""
+    write_keys(SECOND_KEY, profile="other")
+    add_connection(FIRST_KEY)
+    connections = {"one": HOST, "two": {"registry": HOST, "aws_conn_id": "aws_ecr"}}
+
+    seen = look_up(aws_conn_id=None, profile_name="other", connections=connections)
+
+    assert [call.access_key_id for call in seen] == [SECOND_KEY, FIRST_KEY]
+
+
+@pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])
+def test_a_process_that_lives_on_notices_new_credentials_soon(
+    bare: AwsStandIn, add_connection: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, seen: list[str]
+) -> None:
+    """After a few seconds; it does not look Airflow's connection up at every lookup."""
+    monkeypatch.setattr("ecr_secrets_backend.logins.IDENTITY_SECONDS", seconds)
+    backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_ecr", cache="process")
+    for key_id in (FIRST_KEY, SECOND_KEY):
+        add_connection(key_id)
+        backend.get_connection("docker_default")
+
+    assert [call.access_key_id for call in bare.calls()] == seen
+
+
+def test_an_airflow_connection_that_is_missing_is_reported(bare: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """By its ID and the remedy, and AWS is not asked."""
+    backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_missing")
+
+    with pytest.raises(ConnectionUnavailableError, match="Add an Airflow connection 'aws_missing'"):
+        backend.get_connection("docker_default")
+
+    assert bare.calls() == []
+    assert "Airflow connection aws_missing" in caplog.text
+
+
+def test_without_the_amazon_provider_the_extra_is_named(
+    add_connection: Any, monkeypatch: pytest.MonkeyPatch, look_up: Any
+) -> None:
+    """It is optional: who does not use aws_conn_id does not need it."""
+    add_connection()
+    monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
+
+    with pytest.raises(ConnectionUnavailableError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
+        look_up()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_shows_the_secrets_of_an_airflow_connection(
+    look_up: Any, add_connection: Any, caplog: pytest.LogCaptureFixture, fails: bool, bare: AwsStandIn
+) -> None:
+    """No log at any level, and no local variable of the frames that an exception leads to."""
+    caplog.set_level(logging.DEBUG)
+    add_connection(aws_session_token="a-session-of-airflows")
+    if fails:
+        bare.script(Error("AccessDeniedException"))
+    with pytest.raises(ConnectionUnavailableError) if fails else nullcontext() as caught:
+        look_up()
+
+    frames = caught.traceback if caught else ()
+    shown = caplog.text + "".join(repr(frame.locals) for frame in frames if "/tests/" not in str(frame.path))
+    assert not fails or "conn_id" in shown
+    assert "of-airflows" not in shown
+    assert [secret for secret in bare.secrets() if secret in shown] == []
