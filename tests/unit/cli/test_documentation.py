@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend.cli import COMMANDS, check
 from ecr_secrets_backend.cli.status import STATES
+from tests.unit.cli.conftest import DENIED, US_HOST, Run, status
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
 
 PAGES = {page.stem: page.read_text() for page in (Path(__file__).parents[3] / "docs/commands").glob("*.md")}
 MODULES = list(Path(check.__file__).parent.glob("*.py"))
@@ -43,3 +49,46 @@ def test_every_command_and_option_is_told(name: str) -> None:
 def test_every_state_of_a_token_is_told() -> None:
     """With what it means."""
     assert set(re.findall(r"(?m)^\| `(\w+)` \| .* \|$", PAGES["status"])) == STATES.keys()
+
+
+def documented(command: str) -> Any:
+    """Read the document on the page of a command."""
+    (document,) = re.findall(r"```json\n(.*?)```", PAGES[command], re.DOTALL)
+    return json.loads(document)
+
+
+def test_the_document_of_check_is_what_it_prints(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word for word, but for the time that it took."""
+    (tmp_path / "kwargs.json").write_text(json.dumps({"connections": {"docker_default": US_HOST}}))
+    monkeypatch.chdir(tmp_path)
+    command = ("check", "--image", "app:1", "--backend-kwargs", "kwargs.json", "--output", "json")
+    printed = json.loads(run(*command, exit_code=1).stdout)
+    written = documented("check")
+
+    for finding in (*printed["findings"], *written["findings"]):
+        assert finding.pop("seconds") >= 0
+    assert printed == written
+
+
+def test_the_document_of_status_has_the_fields_that_it_prints(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """Each field is there, and of the same type."""
+    run("token", "docker_default", *file)
+    (entry,) = Path(status(run, *file)["cache"]["folder"]).glob("*.json")
+    content = json.loads(entry.read_text())
+    content["recorded_at"] -= 11.5 * 3600
+    for name in ("received_at", "expires_at"):
+        content["token"][name] -= 11.5 * 3600
+    entry.write_text(json.dumps(content))
+    aws.script(DENIED)
+
+    while not any(token["failure"] for token in status(run, *file)["tokens"]):
+        run("token", "docker_default", *file)  # which ends before a renewal that takes more than a second
+
+    assert shape(status(run, *file)) == shape(documented("status"))
+
+
+def shape(value: Any) -> Any:
+    """Give a document's fields and types in place of its values."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, list) else type(value)

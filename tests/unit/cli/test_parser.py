@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.cli import COMMANDS, main
+
+if TYPE_CHECKING:
+    from tests.unit.cli.conftest import Run
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
@@ -60,3 +64,9 @@ def test_the_shell_completes(line: str, offered: list[str], tmp_path: Path) -> N
     subprocess.run(command, env={**os.environ, **asked}, check=False)
 
     assert [each.strip() for each in (tmp_path / "offered").read_text().split("\v") if each] == offered
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("token",), ("status", "--output", "xml")])
+def test_a_wrong_command_line(run: Run, arguments: tuple[str, ...]) -> None:
+    """By argparse's own message."""
+    assert "usage: ecr-secrets-backend" in run(*arguments, exit_code=2).stderr.lower()

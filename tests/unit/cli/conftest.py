@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import pytest
+
+from ecr_secrets_backend import cache
+from ecr_secrets_backend.cli import main
+from tests.stand_ins.aws import Error
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
+
+US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized")
+
+
+class Printed(NamedTuple):
+    """What a command has printed."""
+
+    stdout: str
+    stderr: str
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, exit_code: int = 0, given: str = "") -> Printed: ...
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command as a new process would, but in this one: with a memory of its own."""
+
+    def run(*arguments: str | Path, exit_code: int = 0, given: str = "") -> Printed:
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as process:
+            process.setattr(cache, "_memory", cache.Memory())
+            process.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+            process.setattr(sys, "stdout", sys.stdout)  # which a command replaces at its end
+            try:
+                ended: object = main([str(each) for each in arguments])
+            except SystemExit as error:
+                ended = error.code
+        printed = Printed(*capsys.readouterr())
+        assert ended == exit_code, printed
+        return printed
+
+    return run
+
+
+@pytest.fixture
+def kwargs(aws: AwsStandIn, tmp_path: Path) -> dict[str, Any]:
+    """The kwargs of a backend with two connections and a cache of its own."""
+    del aws
+    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
+    return {"connections": connections, "cache_dir": str(tmp_path / "cache")}
+
+
+@pytest.fixture
+def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
+    """The arguments that have a command read the kwargs from a file."""
+    path = tmp_path / "kwargs.json"
+    path.write_text(json.dumps(kwargs))
+    return "--backend-kwargs", str(path)
+
+
+@pytest.fixture
+def no_place(
+    request: pytest.FixtureRequest, kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, str]:
+    """As ``file``, on a host where the cache can be nowhere."""
+    request.getfixturevalue("no_default_place")
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(variable, os.devnull)
+    Path(kwargs["cache_dir"]).touch()
+    return file
+
+
+def status(run: Run, *arguments: str) -> Any:
+    """Read what ``status`` prints for programs."""
+    return json.loads(run("status", "--output", "json", *arguments).stdout)
