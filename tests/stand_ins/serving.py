@@ -5,7 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +22,15 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def serving(server: socketserver.TCPServer | type[socketserver.BaseRequestHandler]) -> Iterator[int]:
-    """Serve until the block ends; yields the port."""
+def serving(server: socketserver.TCPServer | type[socketserver.BaseRequestHandler]) -> Iterator[Any]:
+    """Serve until the block ends; yields the port, or what a Unix socket has in its place."""
     if isinstance(server, type):
         server = Server(server)
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield int(server.server_address[1])
+            yield server.server_address[1]
         finally:
             server.shutdown()
             thread.join()

@@ -11,6 +11,7 @@ import pytest
 
 from ecr_secrets_backend import cache
 from ecr_secrets_backend.cli import main
+from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
@@ -79,6 +80,15 @@ def no_place(
         monkeypatch.setenv(variable, os.devnull)
     Path(kwargs["cache_dir"]).touch()
     return file
+
+
+@pytest.fixture
+def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend is configured in Airflow, by environment variables."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
 
 
 def status(run: Run, *arguments: str) -> Any:

@@ -30,15 +30,6 @@ def test_a_process_that_a_task_has_started_can_import_airflow(monkeypatch: pytes
     assert os.environ[name] == "postgresql://db"
 
 
-@pytest.fixture
-def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend is configured in Airflow, by environment variables."""
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
-
-
 @pytest.mark.usefixtures("airflow")
 def test_those_credentials_may_stand_in_a_fallback_backend(
     run: Run, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

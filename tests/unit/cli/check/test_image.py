@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from typing import Any
+
 import pytest
 
 from ecr_secrets_backend.cli.check.image import Image, match_registry, read_image
+from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed
-
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-DIGEST = "sha256:" + "0" * 64
+from tests.unit.cli.check.conftest import AMD64, CDN, CONTENT, DIGEST, HOST, LOGIN, S3, Site, fail, pull
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,109 @@ def test_an_image_of_ecr_public_needs_no_connection() -> None:
     assert match_registry(image, "public.ecr.aws", {}).code == "ok"
     with pytest.raises(CheckFailed, match="logs in to"):
         match_registry(image, HOST, {"public.ecr.aws": "docker_public"})
+
+
+def test_an_image_is_followed_to_the_storage_of_its_layers(site: Site) -> None:
+    """Which gets no login."""
+    checked = pull()
+    checked.check_permission()
+
+    assert checked.check_platform(AMD64).state == "good"
+    assert site.seen[-1] == f"{S3}/layer?signature=x"
+
+
+@pytest.mark.parametrize(("storage", "fix"), [(S3, "gateway endpoint for S3"), (CDN, f"TCP to {CDN}")])
+def test_a_storage_that_cannot_be_reached_is_named(site: Site, storage: str, fix: str) -> None:
+    """A pull begins and then hangs: layers come from S3, or from the host that a pull-through cache redirects to."""
+    site.storage = storage
+    site.reachable.remove(storage)
+    checked = pull()
+    checked.check_permission()
+
+    result = fail(lambda: checked.check_platform(AMD64))
+
+    assert result.code == "storage-unreachable"
+    assert storage in result.message
+    assert fix in str(result.fix)
+
+
+def test_a_storage_that_refuses_is_named(site: Site) -> None:
+    """As S3 does where the policy of its endpoint denies the layers."""
+    site.answers["/layer"] = 403, {}, b"<Error><Code>AccessDenied</Code></Error>"
+    checked = pull()
+    checked.check_permission()
+
+    result = fail(lambda: checked.check_platform(AMD64))
+
+    assert (result.code, f"{S3}, which answers 403" in result.message) == ("storage-unreachable", True)
+
+
+def test_a_wrong_secret_of_a_pull_through_cache_is_named(site: Site) -> None:
+    """ECR answers for the registry behind it."""
+    message = "The authentication to the upstream registry failed. Verify that the credentials are valid."
+    site.answer("/v2/app/manifests/1", 403, message)
+
+    result = fail(pull().check_permission)
+
+    assert result.code == "upstream-login-failed"
+    assert "ecr-pullthroughcache/" in str(result.fix)
+
+
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "MANIFEST_UNKNOWN"])
+def test_a_digest_that_is_missing_may_have_to_be_pulled_by_its_tag_first(site: Site, code: str) -> None:
+    """A pull-through cache imports no image by its digest."""
+    site.answer(f"/v2/app/manifests/{DIGEST}", 404, "not found", code)
+
+    result = fail(pull(DIGEST).check_permission)
+
+    assert result.code == "digest-missing"
+    assert "by its tag first" in str(result.fix)
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/app/manifests/1", "/v2/app/blobs/" + DIGEST])
+def test_a_limit_on_requests_is_named(site: Site, path: str) -> None:
+    """By whatever step meets it."""
+    site.answer(path, 429, "Rate exceeded", "TOOMANYREQUESTS")
+
+    def steps() -> None:
+        RegistryClient(HOST, LOGIN).check_login()
+        checked = pull()
+        checked.check_permission()
+        checked.check_platform(AMD64)
+
+    assert fail(steps).code == "rate-limited"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        *("http://[::1", "https://", "file:///etc/passwd", "gopher://x/", "https://h:99999/", "//", "https://\x00/"),
+        *("https://user:s3cret@no.such.name.invalid/", f"https://{HOST}/v2/app/blobs/{DIGEST}", "/", "?", "\x7f"),
+    ],
+)
+def test_a_redirect_to_an_odd_url_is_no_traceback(site: Site, location: str) -> None:
+    """Nor is a circle of them."""
+    site.answers[f"/v2/app/blobs/{DIGEST}"] = 307, {"Location": location}, b""
+    checked = pull()
+    checked.check_permission()
+
+    with suppress(CheckFailed):
+        assert checked.check_platform(AMD64).code in ("ok", "platform-unknown")
+
+
+ODD_VALUES: list[Any] = [None, 1, "a", [], {}, [1], [None], ["a"], {"a": []}, [[]], [{}], [{"platform": 1}]]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+@pytest.mark.parametrize("key", ["manifests", "config", "tags", "errors", "os"])
+def test_an_answer_of_any_shape_is_no_traceback(site: Site, key: str, value: Any) -> None:
+    """Whatever a registry puts into a manifest, a list of tags or an error."""
+    body = json.dumps({**CONTENT, key: value}).encode()
+    site.answers["/v2/app/manifests/1"] = site.answers["/layer"] = 200, {}, body
+    site.answers["/v2/app/manifests/2"] = site.answers["/v2/app/tags/list"] = 404, {}, body
+    for tag in ("1", "2"):
+        checked = pull(tag)
+        with suppress(CheckFailed):
+            checked.check_permission()
+            checked.check_reference()
+            checked.check_platform(AMD64)

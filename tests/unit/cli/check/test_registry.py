@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
-from ecr_secrets_backend.cli.check.registry import Answer, reject
+from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer, RegistryClient, reject
+from tests.unit.cli.check.conftest import HOST, LOGIN, Site, fail
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,85 @@ def test_too_many_requests_are_reported_as_such() -> None:
     result = reject(Answer(429, b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "Rate exceeded"}]}', "h")).result
 
     assert (result.code, result.message) == ("rate-limited", "h answers 429 Rate exceeded")
+
+
+def test_a_registry_is_reached_by_the_proxy_of_the_environment(site: Site) -> None:
+    """Only the proxy gets its own login, and only the registry the token."""
+    assert RegistryClient(HOST, LOGIN).check_login().state == "good"
+    assert site.seen == [f"CONNECT {HOST}:443 user:pa ss", f"{HOST}/v2/ AWS:a-token"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"), [("407 Proxy Authentication Required", "407"), ("403 Forbidden", "403"), ("502", "502")]
+)
+def test_a_proxy_that_refuses_is_named(site: Site, refusal: str, status: str) -> None:
+    """With its answer, and with how a login for it is written."""
+    site.refusal = refusal
+    site.reachable.clear()
+
+    result = fail(RegistryClient(HOST, LOGIN).check_login)
+
+    assert result.code == "proxy-refused"
+    assert f"the proxy {site.proxy} refuses" in result.message
+    assert status in result.message
+    assert "NO_PROXY" in str(result.fix)
+    assert "USER:PASSWORD" in str(result.fix)
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "hop"),
+    [
+        ("http://127.0.0.1:9", "port-closed", "127.0.0.1:9"),
+        ("127.0.0.1:9", "port-closed", "127.0.0.1:9"),
+        ("http://no.such.name.invalid:3128", "name-not-found", "no.such.name.invalid:3128"),
+    ],
+)
+@pytest.mark.usefixtures("site")
+def test_a_proxy_that_cannot_be_reached_is_named(
+    url: str, code: str, hop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the registry behind it."""
+    monkeypatch.setenv("HTTPS_PROXY", url)
+
+    result = fail(RegistryClient(HOST, LOGIN).check_login)
+
+    # A machine without a network has no name server that could say that there is no such name.
+    assert result.code in (code, "no-name-server" if code == "name-not-found" else code)
+    assert f"the proxy {hop}" in result.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:8O80", "http://[::1", "http://", "http://:80", "socks5://127.0.0.1:1080", "http://a b"),
+        *("http://user:s3cret#x@proxy:80", "http://user:1234#s3cret@proxy:80", "http://user:s3cret/x@proxy:80"),
+    ],
+)
+@pytest.mark.usefixtures("site")
+def test_a_proxy_whose_url_is_wrong_is_reported_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that are not percent-encoded put parts of a password into the place of a host or port."""
+    monkeypatch.setenv("HTTPS_PROXY", url)
+
+    result = fail(RegistryClient(HOST, LOGIN).check_login)
+
+    assert result.code == "proxy-invalid"
+    assert "s3cret" not in str(result)
+    assert "1234" not in str(result)
+
+
+def test_hosts_of_no_proxy_are_reached_directly(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Docker's engine does."""
+    monkeypatch.setenv("NO_PROXY", f"localhost,{HOST.partition('.')[2]}")
+
+    assert fail(RegistryClient(f"{HOST}:9", LOGIN).check_login).code != "proxy-refused"
+    assert site.seen == []
+
+
+def test_an_answer_is_read_up_to_a_limit_and_not_decompressed(site: Site) -> None:
+    """A small one could become a large one."""
+    for path, headers, body in (
+        ("/v2/app/manifests/1", {}, b" " * (2 * LARGEST_ANSWER_BYTES)),
+        ("/v2/app/manifests/2", {"Content-Encoding": "gzip"}, gzip.compress(b" " * (100 * LARGEST_ANSWER_BYTES))),
+    ):
+        site.answers[path] = 200, headers, body
+        assert len(RegistryClient(HOST, LOGIN).get(path).content) <= LARGEST_ANSWER_BYTES
