@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,10 +98,3 @@ def wait(check: Callable[[], object], process: subprocess.Popen[str] | None = No
         assert time.monotonic() < give_up_at, "not yet"
         assert process is None or process.poll() is None, "the command has ended"
         time.sleep(0.02)
-
-
-def passwords(config: Path) -> dict[str, str]:
-    """Read the passwords that Docker finds in its configuration, by host."""
-    auths: dict[str, Any] = json.loads(config.read_text())["auths"]
-    logins = {host: base64.b64decode(entry["auth"]).decode() for host, entry in auths.items()}
-    return {host: login.removeprefix("AWS:") for host, login in logins.items()}

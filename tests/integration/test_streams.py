@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, passwords, run, run_on_terminal
+from tests.docker_logins import passwords
+from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -147,25 +147,25 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "config.json"
 
 
-#: What a Docker engine answers to the request for its version, and to a login.
+#: What a Docker engine answers to the request for its version; why it refuses all requests, or a login.
 ENGINE: dict[str, Any] = {
     "version": {"Version": "28.0", "ApiVersion": "1.44", "Os": "linux", "Arch": "amd64"},
+    "refusal": None,
     "auth": None,
 }
 
 
 @pytest.fixture
-def engine(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A Docker engine that logs in to any registry, unless ``ENGINE["auth"]`` is why it does not; yields its URL."""
+def engine(docker_config: Path) -> Iterator[str]:
+    """A Docker engine that answers as ``ENGINE`` says; yields its URL."""
     del docker_config
-    monkeypatch.setitem(ENGINE, "auth", None)
 
     class Engine(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            is_login, refusal = self.path.endswith("/auth"), ENGINE["auth"]
+            is_login = self.path.endswith("/auth")
             status, answer = 200, {"Status": "Login Succeeded"} if is_login else ENGINE["version"]
-            if is_login and refusal:
+            if refusal := ENGINE["refusal"] or (is_login and ENGINE["auth"]):
                 status, answer = 500, {"message": refusal}
             body = b"OK" if self.path.endswith("/_ping") else json.dumps(answer).encode()
             self.send_response(status)

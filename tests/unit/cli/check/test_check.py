@@ -203,7 +203,11 @@ def test_what_earlier_solutions_left_is_a_warning(
 
 def test_a_step_that_raises_anything_is_a_finding() -> None:
     """With the exception's type and place, and without its words, which may hold what was sent."""
-    (finding,) = check.run_step([], None, "a step", lambda: {}["s3cret"])
+
+    def step() -> tuple[()]:
+        raise KeyError("s3cret")
+
+    (finding,) = check.run_step([], None, "a step", step)
 
     assert finding.result.code == "unexpected-error"
     assert re.fullmatch(r"unexpected KeyError at test_check.py:\d+", finding.result.message)

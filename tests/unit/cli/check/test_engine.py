@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
+import os
 import platform
 import sys
 import warnings
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import docker.api.client
 import pytest
 
+from ecr_secrets_backend.cli.check import engine as engine_module
 from ecr_secrets_backend.cli.check.engine import DEFAULT_URL, Engine
 from ecr_secrets_backend.cli.check.result import CheckFailed
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
+from tests.unit.cli.check.conftest import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,3 +125,115 @@ def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.Monke
 
     results = [*engine.check_version(), engine.log_in("docker_default", LOGIN, None), engine.check_login_used(LOGIN)]
     assert {(each.state, each.code) for each in results} == {("skipped", "no-docker-provider")}
+
+
+def test_an_engine_is_logged_in_to_and_sends_the_login_with_a_pull(engine: str) -> None:
+    """As a DockerHook with that connection does."""
+    checked = Engine(options(engine))
+
+    assert checked.platform() == "linux/amd64"
+    assert checked.log_in("docker_default", LOGIN, '{"email": "a@b.c"}').state == "good"
+    assert checked.check_login_used(LOGIN).message == "a pull uses the connection's login"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("x509: certificate signed by unknown authority", "engine-tls"),
+        ("dial tcp: lookup registry: no such host", "engine-no-name"),
+        ("dial tcp 10.0.0.1:443: connect: connection refused", "engine-no-network"),
+        ("unauthorized: the token has expired", "engine-login-refused"),
+    ],
+)
+def test_an_engine_that_cannot_log_in_is_told_by_its_reason(
+    engine: str, monkeypatch: pytest.MonkeyPatch, reason: str, code: str
+) -> None:
+    """Each has its fix on the engine's host."""
+    monkeypatch.setitem(ENGINE, "auth", reason)
+
+    with pytest.raises(CheckFailed) as caught:
+        Engine(options(engine)).log_in("docker_default", LOGIN, None)
+
+    assert (caught.value.result.code, reason in caught.value.result.message) == (code, True)
+
+
+def test_what_answers_like_no_engine_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy, for example."""
+    monkeypatch.setitem(ENGINE, "version", ["a page"])
+
+    assert "is not a Docker engine" in fail(options(engine)).result.message
+
+
+def test_an_engine_that_accepts_only_tls_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fix is its certificates."""
+    monkeypatch.setitem(ENGINE, "refusal", "Client sent an HTTP request to an HTTPS server.")
+
+    assert fail(options(engine)).result.code == "engine-wants-tls"
+
+
+@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
+def test_a_credential_helper_that_is_not_there_is_the_cause(engine: str, docker_config: Path, key: str) -> None:
+    """DockerHook reports an engine that does not answer."""
+    docker_config.write_text(json.dumps({key: "nowhere" if key == "credsStore" else {LOGIN.host: "nowhere"}}))
+    checked = Engine(options(engine))
+
+    def steps() -> None:
+        checked.log_in("docker_default", LOGIN, None)
+        checked.check_login_used(LOGIN)
+
+    with pytest.raises(CheckFailed, match=f"{key}.* names the credential helper .*nowhere.*, which fails"):
+        steps()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ('{"Username": "AWS", "Secret": "an-old-token"}', "credential-helper-wins"),
+        ("credentials not found in native keychain", "credential-helper"),
+    ],
+)
+def test_a_credential_helper_is_asked_before_the_connection_s_login(
+    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: str
+) -> None:
+    """If it has no login now, it is a warning."""
+    helper = docker_config.parent / "docker-credential-planted"
+    helper.write_text(f"#!/bin/sh\necho '{answer}'\ncase '{answer}' in cred*) exit 1;; esac\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(docker_config.parent), prepend=os.pathsep)
+    docker_config.write_text(json.dumps({"credsStore": "planted"}))
+    checked = Engine(options(engine))
+    checked.log_in("docker_default", LOGIN, None)
+    try:
+        result = checked.check_login_used(LOGIN)
+    except CheckFailed as error:
+        result = error.result
+
+    assert result.code == code
+    assert "Remove credsStore" in str(result.fix)
+
+
+def test_a_context_of_docker_that_is_another_engine_is_named(
+    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker uses it, and DockerOperator does not: a warning, or the fix if no engine answers."""
+    name = sha256(b"rl").hexdigest()
+    meta = docker_config.parent / "contexts/meta" / name / "meta.json"
+    meta.parent.mkdir(parents=True)
+    endpoint = {"Host": "unix:///run/rl.sock", "SkipTLSVerify": False}
+    meta.write_text(json.dumps({"Name": "rl", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
+    docker_config.write_text('{"currentContext": "rl"}')
+
+    monkeypatch.setattr(engine_module, "DEFAULT_URL", engine)
+    assert [each.code for each in Engine(options()).check_version()] == ["ok", "docker-context"]
+    monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
+    assert "docker uses context rl (unix:///run/rl.sock)" in str(fail(options()).result.fix)
+
+
+@pytest.mark.usefixtures("docker_config")
+def test_the_socket_of_another_engine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where rootless Docker has it."""
+    (tmp_path / "docker.sock").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
+
+    assert f"unix://{tmp_path}/docker.sock" in str(fail(options()).result.fix)
