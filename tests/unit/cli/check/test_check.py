@@ -113,12 +113,17 @@ def test_a_configuration_that_cannot_be_used_is_the_first_finding(run: Run, kwar
 
 
 def test_missing_credentials_end_the_check(run: Run, good: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table lists what each source of credentials said."""
+    """People and programs read what each source of credentials said: a line for each, or an object."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
     assert failed(run, *good) == ("AWS identity", "no-credentials")
-    assert "- environment: no AWS_ACCESS_KEY_ID" in run("check", *good, exit_code=1).stdout
+    lines = [line.strip() for line in run("check", *good, exit_code=1).stdout.splitlines()]
+    assert "- environment: no AWS_ACCESS_KEY_ID" in lines
+    assert "- instance metadata: disabled by AWS_EC2_METADATA_DISABLED" in lines
+    configuration, identity = findings(run("check", *good, "--output", "json", exit_code=1))
+    assert identity["sources"][0] == {"source": "environment", "message": "no AWS_ACCESS_KEY_ID", "fix": None}
+    assert "sources" not in configuration
 
 
 def test_a_token_that_aws_denies_ends_the_check(run: Run, good: Arguments, aws: AwsStandIn) -> None:
