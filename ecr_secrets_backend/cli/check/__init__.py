@@ -205,7 +205,7 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
         code = "not-configured" if name == "configuration" else "docker-config-wrong"
         results = [StepResult(error.problem, "failed", code, error.remedy)]
     except TimeoutError:
-        fix = "Look for what hangs or answers slowly: the network, a proxy, the registry or the engine."
+        fix = "Look for what hangs: the network, a proxy, the registry, the engine, or a credential helper of Docker."
         results = [StepResult(f"no result within {STEP_SECONDS:.0f} s", "failed", "timed-out", fix)]
     except Exception as error:  # noqa: BLE001 - a finding, and no traceback: its words may hold what was sent
         *_, (frame, line) = walk_tb(error.__traceback__)
@@ -219,12 +219,12 @@ _MARKS: Final = {"good": ("✓", "green"), "skipped": ("-", "dim"), "warning": (
 
 
 def _render(findings: list[Finding]) -> Iterator[RenderableType]:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     for connection, group in groupby(findings, lambda finding: finding.connection):
         yield Text(f"\n{connection or 'all connections'}", style="bold")
-        table = Table.grid(padding=(0, 2))
+        table = Table("", "", Column(overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
         for finding in group:
             mark, style = _MARKS[finding.result.state]
             text = Text(finding.result.message)
@@ -261,7 +261,7 @@ exit codes:
         argument(
             "--docker-url",
             metavar="URL",
-            help="the Docker engine (default: DOCKER_HOST, else unix:///var/run/docker.sock)",
+            help="the Docker engine (default: DOCKER_HOST, else unix://var/run/docker.sock)",
         ),
         argument(
             "--tls-ca-cert", metavar="FILE", help="the CA of the engine's certificate, as DockerOperator's tls_ca_cert"

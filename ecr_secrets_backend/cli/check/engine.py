@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, Final
 
+from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import CommandError, quiet
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
@@ -28,22 +29,30 @@ _OTHER_SOCKETS: Final = (
     *("{run}/docker.sock", "{home}/.docker/run/docker.sock"),
     *("{run}/podman/podman.sock", "/run/podman/podman.sock"),
 )
-#: Findings by what the engine says of a failed login, each with its fix.
-_REFUSALS: Final = {
-    "engine-tls": (r"x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
-    "engine-no-name": (
+#: Findings by what the engine says of a failed login, each with its fix; the first that fits counts.
+_REFUSALS: Final = (
+    ("engine-tls", r"x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
+    (
+        "engine-no-network",
+        r"proxyconnect|Proxy Authentication",
+        "Correct the proxy settings of the engine: it does not use those of this process.",
+    ),
+    (
+        "engine-no-name",
         r"no such host|server misbehaving|name resolution|lookup ",
         "Give the engine's host a name server that knows the registry, or the engine a proxy.",
     ),
-    "engine-no-network": (
+    (
+        "engine-no-network",
         r"timeout|connection refused|unreachable|deadline|Client\.Timeout",
         "Let the engine's host reach the registry's port, or give the engine a proxy.",
     ),
-    "engine-login-refused": (
+    (
+        "engine-login-refused",
         "",
         "This process's token is valid. Check the engine's clock, and its proxy, which may change what it sends.",
     ),
-}
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +77,7 @@ class Engine:
         try:
             found = self._request_version()
         except ImportError:
-            yield _skip("Docker's client for Python")
+            yield _skip("Docker's client for Python is not installed here")
             return
         yield StepResult(f"{self.url} answers: Docker {found.get('Version', '?')} for {_platform_of(found)}")
         if context := self._find_context():
@@ -94,8 +103,8 @@ class Engine:
         """
         try:
             from airflow.providers.docker.hooks.docker import DockerHook
-        except ImportError:
-            return _skip("DockerHook")
+        except Exception as error:  # noqa: BLE001 - of an Airflow whose configuration is wrong, which may not be in use
+            return _skip(f"DockerHook cannot be imported here ({type(error).__name__})")
         import docker
 
         token, extra_dejson = login.token, json.loads(extra or "{}")
@@ -115,7 +124,7 @@ class Engine:
                 self._client = Hook(conn_id, self.url, tls=self._tls(), timeout=ENGINE_SECONDS).api_client
         except docker.errors.APIError as error:
             reason = str(error.explanation or error)
-            code, (_, fix) = next(item for item in _REFUSALS.items() if re.search(item[1][0], reason))
+            code, _, fix = next(refusal for refusal in _REFUSALS if re.search(refusal[1], reason))
             problem = f"the engine cannot log in to {login.host}: {reason}"
             raise CheckFailed(code, problem, fix.format(host=login.host)) from None
         except Exception as error:  # noqa: BLE001 - the provider's own exceptions differ by version
@@ -127,7 +136,7 @@ class Engine:
     def check_login_used(self, login: Login) -> StepResult:
         """Check that the login, once made, is what the client sends with a pull."""
         if self._client is None:
-            return _skip("DockerHook")
+            return _skip("there was no login")
         import docker.auth
 
         try:
@@ -158,22 +167,35 @@ class Engine:
         ca_cert, client_cert, client_key = self._certificates
         if ca_cert:
             return docker.tls.TLSConfig((client_cert, client_key), ca_cert, verify=True)
-        return docker.utils.kwargs_from_env().get("tls") or False
+        if os.environ.get("DOCKER_TLS_VERIFY") and self.url.startswith("tcp"):  # as docker does
+            return docker.utils.kwargs_from_env().get("tls")
+        return False
 
     def _request_version(self) -> dict[str, Any]:
         import docker
 
+        config = DockerConfig.load(default_folder())
         try:
             tls = self._tls()
             url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
             # With a version it requests nothing while it is made, where a failure would leave its socket open.
-            version = docker.constants.DEFAULT_DOCKER_API_VERSION
-            with quiet(), docker.APIClient(url, version, ENGINE_SECONDS, tls) as client:
-                found = client.version(api_version=False)
-        except (docker.errors.DockerException, OSError, ValueError, RecursionError) as error:
+            client = docker.APIClient(url, docker.constants.DEFAULT_DOCKER_API_VERSION, ENGINE_SECONDS, tls)
+        except (docker.errors.InvalidConfigFile, AttributeError, TypeError, KeyError) as error:
+            problem = f"docker's client for Python cannot read {config.path}: {error}"
+            raise CommandError(problem, "Correct it, or name another folder by DOCKER_CONFIG.") from None
+        except Exception as error:  # noqa: BLE001 - also those of paramiko
             raise self._explain(error) from None
-        if isinstance(found, dict):
-            return found
+        path = f"{client.base_url}/version"
+        try:
+            with quiet(), client, client.get(path, stream=True, timeout=ENGINE_SECONDS) as answer:
+                found = answer.raw.read(LARGEST_ANSWER_BYTES)
+        except Exception as error:  # noqa: BLE001 - also those of paramiko
+            raise self._explain(error) from None
+        if not answer.ok:
+            raise self._explain(OSError(found.decode(errors="replace") or f"status {answer.status_code}"))
+        version = Answer(answer.status_code, found).fields
+        if "Version" in version:
+            return version
         raise self._unreachable("what answers is not a Docker engine")
 
     def _explain(self, error: Exception) -> CheckFailed:
@@ -184,9 +206,7 @@ class Engine:
                 fix = "Add the user to the socket's group (docker), or run the task as one that is in it."
                 return CheckFailed("engine-forbidden", f"this user (uid {os.geteuid()}) may not use {self.url}", fix)
             if isinstance(cause, ssl.SSLError) or "TLS" in type(cause).__name__:
-                fix = (
-                    "Check the CA, the client certificate and its key, and the host's name in the engine's certificate."
-                )
+                fix = "Check the CA, the client certificate and its key, in options or DOCKER_CERT_PATH, and the host."
                 return CheckFailed("engine-certificate", f"TLS with {self.url} fails: {cause}", fix)
             words = getattr(cause, "strerror", None) or words
         if "HTTP request to an HTTPS server" in words:
@@ -246,6 +266,6 @@ def _platform_of(version: dict[str, Any]) -> str:
     return f"{version.get('Os', 'linux')}/{version.get('Arch', 'amd64')}"
 
 
-def _skip(what: str) -> StepResult:
+def _skip(problem: str) -> StepResult:
     fix = "Install apache-airflow-providers-docker where DockerOperator runs."
-    return StepResult(f"{what} is not installed here", "skipped", "no-docker-provider", fix)
+    return StepResult(problem, "skipped", "no-docker-provider", fix)

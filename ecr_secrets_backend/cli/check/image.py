@@ -81,7 +81,7 @@ def read_image(text: str) -> Image:
 
     :raises CheckFailed: Docker refuses it, or would find no login for the registry as it is spelled
     """
-    plain = re.sub(r"^\s*(https?://)?", "", text).rstrip("/ ")
+    plain = re.sub(r"^\s*([\w+.-]+://)?", "", text).rstrip("/ ")
     registry, rest = _split(plain if "/" in plain else f"{plain}/")
     host, _, port = (registry or "").lower().partition(":")
     is_ecr = Registry.find(host) is not None
@@ -91,8 +91,8 @@ def read_image(text: str) -> Image:
     right = f"{host}/{rest}"
     if is_ecr and not rest:
         problem, right = "names a registry and no repository", f"{host.partition(':')[0]}/REPOSITORY:TAG"
-    elif not text.startswith(plain):
-        problem, right = f"begins with {text.partition(plain)[0]!r}", plain
+    elif plain != text:
+        problem, right = f"has {text.replace(plain, '', 1)!r} beside the name", plain
     elif registry and registry != host:
         wrong = next((character for character in registry if character.isupper()), ":443")
         problem = f"has {wrong!r} in the registry's host, under which Docker finds no login"
@@ -115,7 +115,10 @@ def match_registry(image: Image, host: str | None, conn_ids: Mapping[str, str]) 
     problem = f"the image is of {other}, and this connection logs in to {host}"
     if other == host and host:
         return StepResult(f"{image} is of this connection's registry")
-    if other is None:
+    if other is None and (named := f"{image.repository}:{image.reference}".removesuffix(":latest")) in conn_ids:
+        code, problem = "image-name-invalid", f"'{named}' names a registry and no repository"
+        fix = f"Write {named}/REPOSITORY:TAG."
+    elif other is None:
         code, problem = "image-without-registry", f"'{image}' names no registry, so Docker looks for it on Docker Hub"
         fix = f"Write {image._replace(registry=host or next(iter(conn_ids), 'REGISTRY'))}."
         fix += " If it is an image of Docker Hub, it needs none of these connections."
@@ -168,6 +171,9 @@ class Pull:
                 raise CheckFailed("repository-missing", f"the registry has no repository {image.repository!r}", fix)
         elif answer.status != HTTPStatus.OK:
             raise reject(answer)
+        elif not answer.fields:
+            fix = "Look for a proxy between that answers in the registry's place."
+            raise CheckFailed("registry-error", f"{answer.host} returns no manifest for {image}", fix)
         return StepResult(f"the identity may pull {image.repository}")
 
     def check_reference(self) -> StepResult:
@@ -204,7 +210,7 @@ class Pull:
 
     def _get(self, kind: str, reference: str, accept: tuple[str, ...] = ()) -> Answer:
         answer = self._client.get(f"/v2/{self._image.repository}/{kind}/{reference}", accept)
-        if answer.host != self._client.name and answer.status != HTTPStatus.OK:
+        if answer.host != self._client.host and answer.status != HTTPStatus.OK:
             raise storage_failure(answer.host, f"answers {answer.status}")
         if answer.status in DENIED and kind != "tags":
             self._deny(answer)

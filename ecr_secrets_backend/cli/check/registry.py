@@ -39,8 +39,8 @@ _NAMES: Final = "Give this host a network and a name server that knows {hop}{end
 #: How to fix each finding of :func:`_recognize`.
 _FIXES: Final = {
     "proxy-refused": (
-        "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write it into HTTPS_PROXY,"
-        " percent-encoded: http://USER:PASSWORD@HOST:PORT."
+        "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write its user name and"
+        " password into HTTPS_PROXY, before the host and percent-encoded."
     ),
     "name-not-found": "Correct {setting}. " + _NAMES,
     "no-name-server": _NAMES,
@@ -115,11 +115,14 @@ class RegistryClient:
                 content = answer.read(LARGEST_ANSWER_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise self._explain(error, proxy) from None
-        return Answer(answer.status, content, urllib3.util.parse_url(answer.url or url).host or self.name)
+        return Answer(answer.status, content, urllib3.util.parse_url(answer.url or url).netloc or self.host)
 
     def check_login(self) -> StepResult:
         """Check that the registry accepts the login."""
         answer = self.get("/v2/")
+        if answer.host != self.host:
+            fix = "Look for a proxy or a login page between this host and the registry."
+            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", fix)
         if answer.status == HTTPStatus.OK:
             return StepResult(f"{self.host} accepts the token")
         if answer.status in DENIED:
@@ -148,10 +151,14 @@ class RegistryClient:
     def _explain(self, error: Exception, proxy: Url | None) -> CheckFailed:
         """Return the finding for an exception, by the causes that urllib3 wraps."""
         found = list(causes(error))
-        code, words = next(filter(None, map(_recognize, found)), ("registry-error", f"lost the connection: {error}"))
-        host = next((str(cause.pool.host) for cause in found if hasattr(cause, "pool")), self.name)
-        if host != self.name:
-            return storage_failure(host, words)
+        last = next(filter(None, map(str, reversed(found))), type(error).__name__)
+        code, words = next(
+            filter(None, map(_recognize, found)), ("registry-error", f"does not answer as expected: {last}")
+        )
+        pool: Any = next(filter(None, (getattr(cause, "pool", None) for cause in found)), None)
+        asked = f"{pool.host}:{pool.port}" if pool else ""
+        if asked and asked != f"{self.name}:{self.host.partition(':')[2] or 443}":
+            return storage_failure(asked.removesuffix(":443"), words)
         registry, hop = Registry.find(self.host), f"the proxy {proxy.netloc}" if proxy else self.host
         endpoint = f"com.amazonaws.{registry.region}.ecr" if registry else ""
         part = "account and region" if registry else "host"
@@ -171,8 +178,8 @@ class RegistryClient:
 def _recognize(cause: BaseException) -> tuple[str, str] | None:
     """Return the code of a finding for an exception, and what the host does, in words; None if it says neither."""
     words = str(cause)
-    if words.startswith(_TUNNEL_REFUSED):
-        return "proxy-refused", f"refuses to connect to the registry: {words.removeprefix(_TUNNEL_REFUSED)}"
+    if words.startswith(_TUNNEL_REFUSED):  # without its reason, which may echo the proxy's login
+        return "proxy-refused", f"refuses to connect to the registry: {words.removeprefix(_TUNNEL_REFUSED)[:3]}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return "tls-untrusted", f"has a certificate that is not trusted: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
@@ -198,17 +205,17 @@ def reject(answer: Answer) -> CheckFailed:
         fix = "Spread the tasks, or request a higher quota. For public.ecr.aws, map a connection: a login has its own."
         return CheckFailed("rate-limited", problem, fix)
     fix = "Try again. If it lasts, check AWS's health for that region, and any proxy between."
+    if answer.status == HTTPStatus.NOT_FOUND:
+        fix = "Correct the host, or the proxy between: what answers is not this registry."
     return CheckFailed("registry-error", problem, fix)
 
 
 def storage_failure(host: str, words: str) -> CheckFailed:
-    """Return the finding for the host to which the registry redirects for layers."""
-    fix = f"Allow this host TCP to {host}, to which the registry redirects."
+    """Return the finding for a host to which the registry redirects, as it does for layers."""
+    fix = f"Allow this host TCP to {host}, and check any proxy that may have sent the redirect."
     if ".s3" in host or host.startswith("s3"):
         fix = "Allow this host to reach Amazon S3 in the registry's region: by a route, or a gateway endpoint for S3."
-    return CheckFailed(
-        "storage-unreachable", f"the registry answers, but for layers it redirects to {host}, which {words}", fix
-    )
+    return CheckFailed("storage-unreachable", f"the registry redirects to {host}, which {words}", fix)
 
 
 def _find_proxy(host: str) -> Url | None:
@@ -221,8 +228,9 @@ def _find_proxy(host: str) -> Url | None:
 
     with suppress(LocationParseError):
         proxy = parse_url(url if "://" in url else f"http://{url}")
-        # With a fragment or query, a part of the password may be in the place of host or port.
-        if proxy.host and proxy.scheme in ("http", "https") and not (proxy.fragment or proxy.query):
+        # With more after the port, a part of the password may be in the place of host or port.
+        rest = (proxy.path or "").strip("/") or proxy.query or proxy.fragment
+        if proxy.host and proxy.scheme in ("http", "https") and not rest:
             return proxy
     fix = "Write http://HOST:PORT, with the characters of a user name and password percent-encoded."
     raise CheckFailed("proxy-invalid", "HTTPS_PROXY is not the URL of a proxy for HTTP or HTTPS", fix)

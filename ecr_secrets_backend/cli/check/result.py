@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final, Literal
 
 from ecr_secrets_backend.credentials import Source
@@ -12,8 +12,9 @@ from ecr_secrets_backend.errors import one_line
 
 #: Characters of a message. A registry, an engine or a file may have written most of it.
 LONGEST_MESSAGE: Final = 2000
-#: A run of characters that may be a part of a token, or of its base64: shorter ones reveal too little to matter.
-_PART_OF_TOKEN: Final = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
+#: So many characters of a token in a row are not shown. Of a longer text, only the beginning is searched for them.
+_PART_OF_SECRET: Final = 16
+_LONGEST_TEXT: Final = 10 * LONGEST_MESSAGE
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,19 @@ class StepResult:
 
     def without(self, secrets: Collection[str]) -> StepResult:
         """Return it in bounded lines, without any part of a secret, which a registry or engine may echo."""
-
-        def mask(found: re.Match[str]) -> str:
-            return "***" if any(found[0] in secret or secret in found[0] for secret in secrets) else found[0]
+        length = _PART_OF_SECRET
+        parts = {secret[start : start + length] for secret in secrets for start in range(len(secret) - length + 1)}
 
         def clean(text: str) -> str:
-            return one_line(_PART_OF_TOKEN.sub(mask, text), LONGEST_MESSAGE)
+            text = text[:_LONGEST_TEXT]
+            hidden = bytearray(len(text))
+            for start in range(len(text) - length + 1):
+                if text[start : start + length] in parts:
+                    hidden[start : start + length] = b"1" * length
+            runs = groupby(zip(text, hidden, strict=True), lambda pair: pair[1])
+            return one_line(
+                "".join("***" if is_hidden else "".join(c for c, _ in run) for is_hidden, run in runs), LONGEST_MESSAGE
+            )
 
         return replace(self, message=clean(self.message), fix=self.fix and clean(self.fix))
 

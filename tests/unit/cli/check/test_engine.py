@@ -237,3 +237,22 @@ def test_the_socket_of_another_engine_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
 
     assert f"unix://{tmp_path}/docker.sock" in str(fail(options()).result.fix)
+
+
+@pytest.mark.parametrize("content", ['{"auths": {"h": null}}', '{"auths": {"h": {"auth": 5}}}', "[]"])
+def test_a_config_json_that_docker_s_client_cannot_read_is_named(
+    engine: str, docker_config: Path, content: str
+) -> None:
+    """And not the engine."""
+    docker_config.write_text(content)
+
+    with pytest.raises(CommandError, match=r"config\.json"):
+        list(Engine(options(engine)).check_version())
+
+
+def test_variables_for_tls_do_not_matter_to_a_socket(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the folder of the certificates alone, as to docker."""
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/nowhere")
+    results = list(Engine(options(engine)).check_version())
+
+    assert [result.code for result in results] == ["ok"]

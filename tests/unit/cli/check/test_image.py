@@ -51,7 +51,8 @@ def test_a_name_is_written_as_docker_writes_it(text: str) -> None:
         (f"https://{HOST}/app:1", "'https://'", f"{HOST}/app:1"),
         (f"http://{HOST}/app:1", "'http://'", f"{HOST}/app:1"),
         (f" {HOST}/app:1", "' '", f"{HOST}/app:1"),
-        (f"{HOST}/app:1 ", "' '", "REGISTRY/REPOSITORY:TAG"),
+        (f"{HOST}/app:1 ", "' '", f"{HOST}/app:1."),
+        (f"docker://{HOST}/app:1", "'docker://'", f"{HOST}/app:1."),
         (f"{HOST}:443/app:1", "':443'", f"{HOST}/app:1"),
         (f"{HOST.replace('dkr', 'Dkr')}/app:1", "'D'", f"{HOST}/app:1"),
         (f"{HOST.upper()}:443/app", "'D'", f"{HOST}/app"),
@@ -207,3 +208,23 @@ def test_an_answer_of_any_shape_is_no_traceback(site: Site, key: str, value: Any
             checked.check_permission()
             checked.check_reference()
             checked.check_platform(AMD64)
+
+
+def test_a_mapped_registry_of_another_name_needs_a_repository_too() -> None:
+    """Docker would look for it on Docker Hub."""
+    image = Image.parse("localhost:5000")
+    assert image is not None
+
+    with pytest.raises(CheckFailed) as caught:
+        match_registry(image, None, {"localhost:5000": "docker_default"})
+
+    assert caught.value.result.code == "image-name-invalid"
+    assert "Write localhost:5000/REPOSITORY:TAG." in str(caught.value.result.fix)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"", b"[]"])
+def test_a_page_in_place_of_a_manifest_is_named(site: Site, content: bytes) -> None:
+    """A proxy or a login page may have answered."""
+    site.answers["/v2/app/manifests/1"] = 200, {}, content
+
+    assert fail(pull().check_permission).code == "registry-error"

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer, RegistryClient, reject
-from tests.unit.cli.check.conftest import HOST, LOGIN, Site, fail
+from tests.unit.cli.check.conftest import CDN, HOST, LOGIN, Site, fail
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,33 @@ def test_a_proxy_that_refuses_is_named(site: Site, refusal: str, status: str) ->
     assert f"the proxy {site.proxy} refuses" in result.message
     assert status in result.message
     assert "NO_PROXY" in str(result.fix)
-    assert "USER:PASSWORD" in str(result.fix)
+    assert "user name and password into HTTPS_PROXY" in str(result.fix)
+
+
+def test_a_proxy_that_echoes_its_login_reveals_nothing(site: Site) -> None:
+    """The reason of its refusal is not repeated."""
+    site.refusal = "407 Basic dXNlcjpwYSBzcw== is not known, user:pa ss"
+    site.reachable.clear()
+
+    result = fail(RegistryClient(HOST, LOGIN).check_login)
+
+    assert result.message == f"the proxy {site.proxy} refuses to connect to the registry: 407"
+
+
+def test_a_login_page_is_not_taken_for_the_registry(site: Site) -> None:
+    """A proxy sends the request to another host, which answers it well."""
+    site.answers["/v2/"] = 302, {"Location": f"https://{CDN}/login"}, b""
+
+    result = fail(RegistryClient(HOST, LOGIN).check_login)
+
+    assert (result.code, result.message) == ("registry-error", f"{HOST} redirects to {CDN}")
+
+
+def test_what_is_not_a_registry_is_named(site: Site) -> None:
+    """The host is wrong, or a proxy answers."""
+    site.answer("/v2/", 404, "no such page")
+
+    assert "Correct the host" in str(fail(RegistryClient(HOST, LOGIN).check_login).fix)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +107,12 @@ def test_a_proxy_that_cannot_be_reached_is_named(
     "url",
     [
         *("http://127.0.0.1:8O80", "http://[::1", "http://", "http://:80", "socks5://127.0.0.1:1080", "http://a b"),
-        *("http://user:s3cret#x@proxy:80", "http://user:1234#s3cret@proxy:80", "http://user:s3cret/x@proxy:80"),
+        *(
+            "http://user:s3cret#x@proxy:80",
+            "http://user:1234#s3cret@proxy:80",
+            "http://user:s3cret/x@proxy:80",
+            "http://svc:1234/s3cret@proxy:80",
+        ),
     ],
 )
 @pytest.mark.usefixtures("site")

@@ -19,12 +19,15 @@ def test_a_result_is_one_bounded_line() -> None:
     assert len(result.message) <= 2000
 
 
-@pytest.mark.parametrize("echo", [TOKEN, HEADER, HEADER[:300], TOKEN[40:500], f"{HEADER}=="])
-def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str) -> None:
+@pytest.mark.parametrize("echo", [TOKEN, HEADER, HEADER[:300], TOKEN[40:500], HEADER[7:30]])
+@pytest.mark.parametrize("around", ["", "=", "/"])
+def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str, around: str) -> None:
     """A registry or an engine may echo it, whole or cut, in either form."""
-    result = StepResult(f"denied: Basic {echo} is unknown", fix=f"Write {echo}.").without([TOKEN, HEADER])
+    result = StepResult(f"denied: Basic{around} {around}{echo} is unknown", fix=f"Write {echo}.").without(
+        [TOKEN, HEADER]
+    )
 
-    assert result.message == "denied: Basic *** is unknown"
+    assert result.message in (f"denied: Basic{around} {around}*** is unknown", f"denied: Basic{around} *** is unknown")
     assert echo[:20] not in str(result)
 
 
