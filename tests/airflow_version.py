@@ -63,6 +63,9 @@ HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW
 #: Whether a plugin may add a page to its UI.
 HAS_PAGES = Version("3.1") <= AIRFLOW
 
+#: Whether its lists of connections leave out those that a user may not see.
+HIDES_CONNECTIONS = Version("3.2") <= AIRFLOW
+
 #: What loads plugins: in servers, and in tasks if these have one of their own.
 PLUGIN_LOADERS = ["airflow.plugins_manager", *(["airflow.sdk.plugins_manager"] if Version("3.2") <= AIRFLOW else [])]
 

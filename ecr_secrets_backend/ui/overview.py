@@ -88,11 +88,8 @@ class Sections:
                 served = (mapped, settings.cache, settings.cache_dir, settings.refresh_before)
                 if served not in shown:
                     shown.add(served)
-                    places = {
-                        "environment": f"AIRFLOW_CONN_{conn_id.upper()}" in os.environ,
-                        "database": conn_id in stored,
-                    }
-                    also = [place for place, is_there in places.items() if is_there]
+                    also = ["environment"] if f"AIRFLOW_CONN_{conn_id.upper()}" in os.environ else []
+                    also += ["database"] if conn_id in stored else []
                     rows.append({**rows_by_id[conn_id], "section": section, "also_defined_in": also})
         return sorted(rows, key=lambda row: (row["conn_id"], row["section"]))
 
@@ -134,6 +131,7 @@ def _resolve(logins: Logins, mapped: MappedConnection, *, asks_others: bool) -> 
 
 def _look_up_locally(aws_conn_id: str) -> AwsConnection:
     """Look up an AWS connection where Airflow looks last: other secrets backends are asked over the network."""
+    from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # the SDK has it from 3.2 on
     from airflow.secrets.environment_variables import EnvironmentVariablesBackend
     from airflow.secrets.metastore import MetastoreBackend
 
@@ -141,7 +139,7 @@ def _look_up_locally(aws_conn_id: str) -> AwsConnection:
         connection = backend.get_connection(aws_conn_id)
         if connection is not None:
             return connection
-    raise LookupError
+    raise AirflowNotFoundException(aws_conn_id)
 
 
 def _ids_in_database() -> set[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY
+from tests.airflow_version import HIDES_CONNECTIONS
 from tests.sites.page_site import JSON, PAGE, PageSite, serve_page
 from tests.stand_ins.aws import AwsStandIn, Delay, Error
 
@@ -30,6 +31,7 @@ CONNECTIONS: dict[str, object] = {
     "docker_denied": f"{ACCOUNT}.eu-west-1.amazonaws.com",
     "docker_slow": f"{ACCOUNT}.eu-north-1.amazonaws.com",
     "docker_by_airflow": {"registry": f"{ACCOUNT}.us-west-2.amazonaws.com", "aws_conn_id": "aws_ecr"},
+    "hidden_docker": f"{ACCOUNT}.us-west-1.amazonaws.com",
     "docker_by_nothing": {"registry": f"{ACCOUNT}.us-west-2.amazonaws.com", "aws_conn_id": "aws_missing"},
     "team/docker:(1)": {"region_name": "ap-south-1", "profile_name": PROFILE},
 }
@@ -96,6 +98,22 @@ def test_nobody_is_let_in_whom_airflow_would_not_show_connections(site: PageSite
         assert client.get(PAGE).status_code == 200
 
 
+def test_a_user_sees_what_airflow_would_let_them_see(site: PageSite) -> None:
+    """A connection that the auth manager hides is hidden, from Airflow 3.2 on; who may only look is shown no button."""
+    with site.client("reader") as client:
+        page = client.get(PAGE, params={"q": "docker"}).text
+        listed = client.get(JSON, params={"q": "docker"}).json()["connections"]
+        refused = [client.post(f"{JSON}/{conn_id}/check", json={}) for conn_id in ("docker_default", "hidden_docker")]
+    seen = {row["conn_id"] for row in listed}
+
+    assert seen == Rows(page).by_id().keys()
+    assert {conn_id for conn_id in site.rows("docker") if conn_id not in seen} == (
+        {"hidden_docker"} if HIDES_CONNECTIONS else set()
+    )
+    assert "data-conn-id=" not in page
+    assert [answer.status_code for answer in refused] == [403, 403]
+
+
 def test_the_menu_has_the_page(site: PageSite) -> None:
     """As Airflow tells its UI: under Admin."""
     with site.client() as client:
@@ -129,6 +147,7 @@ def test_what_the_host_s_cache_holds_is_shown(site: PageSite, aws: AwsStandIn) -
         "docker_denied": "failed",
         "docker_by_airflow": "valid",
         "docker_by_nothing": "failed",
+        "hidden_docker": "none",
         "team/docker:(1)": "none",
     }
     assert shown.keys() == rows.keys()
@@ -279,6 +298,7 @@ def test_without_airflow_s_own_tests_of_connections_there_is_no_check(aws: AwsSt
     assert refused.status_code == 403
     assert refused.json()["detail"] == "[core] test_connection is not Enabled."
     assert len(aws.calls()) == before
+    assert not site.cache.exists()  # nobody has looked anything up
     (problem,) = answer["problems"]
     assert "no secrets backend is set in [secrets]" in problem
     assert {row["section"] for row in answer["connections"]} == {"workers"}

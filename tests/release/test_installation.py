@@ -11,11 +11,14 @@ import pytest
 
 import ecr_secrets_backend
 from tests.release.conftest import PROJECT, UV, Distributions
+from tests.sites.page_site import PAGE, serve_page
+from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 AIRFLOW = version("apache-airflow")
+AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +61,20 @@ def test_the_backend_is_there(bare: Path, tmp_path: Path) -> None:
     assert "ecr_secrets_backend" not in said
 
 
-def test_the_page_is_there(bare: Path, tmp_path: Path) -> None:
-    """With its template, and with no library that Airflow does not bring."""
-    code = "from ecr_secrets_backend.ui.app import app; print(app.title)"
-
-    assert call("env", f"AIRFLOW_HOME={tmp_path}", bare / "python", "-c", code).splitlines()[-1] == "ECR connections"
+@pytest.mark.timeout(180)
+def test_the_page_is_served(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a real API server, to those whom Airflow lets in, with its template and no library but Airflow's."""
+    monkeypatch.setattr(sys, "executable", str(bare / "python"))
+    options = {"PYTHONPATH": "", "AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER}  # nothing of the tests
+    sections = {"secrets": {"connections": {"docker_default": {"region_name": "us-east-1"}}}}
+    nowhere = AwsStandIn("http://127.0.0.1:9")  # looking calls nothing
+    with serve_page(tmp_path, nowhere, sections, options, {}) as site:
+        statuses = []
+        for user in (None, "viewer", "admin"):
+            with site.client(user) as client:
+                statuses.append(client.get(PAGE).status_code)
+        assert statuses == [401, 403, 200]
+        assert site.rows().keys() == {"docker_default"}
 
 
 def test_airflow_lists_it(bare: Path, tmp_path: Path) -> None:

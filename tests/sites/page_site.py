@@ -6,6 +6,7 @@ import json
 import secrets
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from sqlite3 import connect
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,15 @@ from examples.demo.airflow_site import AirflowSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
 
 PAGE = "/ecr-secrets-backend/"
 JSON = "/ecr-secrets-backend/api/connections"
-#: Airflow lets the last one see no connection.
-USERS = {"admin": "admin", "op": "op", "viewer": "viewer"}
+#: Airflow lets a viewer see no connection; the last one may look, by the auth manager of the tests.
+USERS = {"admin": "admin", "op": "op", "viewer": "viewer", "reader": "viewer"}
+AUTH_MANAGER = "tests.stand_ins.auth_manager.ReaderAuthManager"
+PROJECT = Path(__file__).parents[2]
 BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
 PATIENCE_SECONDS = 60  # of a request, on a machine that is busy
 
@@ -99,6 +101,8 @@ def serve_page(
     (folder / "dags").mkdir()
     environment = {
         **aws.environment(),
+        "PYTHONPATH": str(PROJECT),
+        "AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER,
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in USERS.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         **options,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.cli.command import Command, CommandError, execute
+from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.cli.command import Command, CommandError, execute, on_server, quiet
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError
 from tests.unit.builders import build_failure
 
@@ -104,3 +105,17 @@ def test_logging_is_left_as_it_was() -> None:
     do(lambda *_: 0)
 
     assert (list(logger.handlers), logger.level, logger.propagate) == before
+
+
+def test_a_server_s_logging_is_left_alone() -> None:
+    """Other requests log at the same time; so it is in the thread in which a step of ``check`` runs."""
+
+    def run_quietly() -> int:
+        with quiet():
+            return logging.root.manager.disable
+
+    before = logging.root.manager.disable
+    with on_server():
+        assert within(5, run_quietly) == before
+    assert within(5, run_quietly) == logging.CRITICAL
+    assert logging.root.manager.disable == before

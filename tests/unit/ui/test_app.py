@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from email.message import Message
 
 import pytest
 from starlette.requests import Request
@@ -60,3 +61,23 @@ def test_checks_need_airflow_s_own_tests_of_connections(
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", value)
 
     assert app._allows_checks() is expected
+
+
+@pytest.mark.parametrize(
+    ("urls", "expected"),
+    [
+        ((), None),
+        (("Source, https://example.com",), None),
+        (("Documentation, https://example.com/",), "https://example.com/"),
+    ],
+)
+def test_the_documentation_is_where_the_package_s_metadata_say(
+    urls: tuple[str, ...], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page links to it if there is one."""
+    metadata = Message()
+    for url in urls:
+        metadata["Project-URL"] = url
+    monkeypatch.setattr(app, "metadata", lambda _: metadata)
+
+    assert app._documentation.__wrapped__() == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -26,7 +27,9 @@ LONGEST_SECONDS = 0.001
 def test_a_task_pays_next_to_nothing_for_it(loader: str) -> None:
     """A millisecond at most, and no module but the package's own: the page is imported at its first request."""
     command = [sys.executable, "-c", LOAD.format(loader=loader)]
-    loads = [json.loads(subprocess.check_output(command, text=True).splitlines()[-1]) for _ in range(3)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    outputs = [subprocess.check_output(command, env=environment, text=True) for _ in range(4)]  # the first one compiles
+    loads = [json.loads(output.splitlines()[-1]) for output in outputs]
     package = {"ecr_secrets_backend", "ecr_secrets_backend.ui", "ecr_secrets_backend.ui.plugin"}
 
     assert {*itertools.chain.from_iterable(modules for _, modules in loads)} <= package
