@@ -161,9 +161,11 @@ def change_logins(
                 data = config.render(content)
                 with WRITING:
                     if file and in_place:
-                        _write(file, data)
-                    elif not _replace(config, data, place, name, file or place):
-                        continue
+                        is_written = _overwrite(config, data, place, name, file)
+                    else:
+                        is_written = _replace(config, data, place, name, file)
+                if not is_written:
+                    continue
                 return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
     raise CommandError(f"{path} is changed by another program all the time", "Run the command again.", FAILED)
 
@@ -221,10 +223,31 @@ def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) ->
     return DockerConfig(path, text, content), file
 
 
-def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, owner: Descriptor) -> bool:
+def _is_changed(config: DockerConfig, place: Descriptor, name: str, file: Descriptor | None) -> bool:
+    """Return whether a file is another one, or has another content, since it was opened and read."""
+    found, now = _load(config.path, place, name)
+    is_another = file and now and not os.path.sameopenfile(file.fileno(), now.fileno())
+    return bool(is_another) or found.text != config.text
+
+
+def _overwrite(config: DockerConfig, data: bytes, place: Descriptor, name: str, file: Descriptor) -> bool:
+    """Write into a file, and return True; False if it has been changed since it was read."""
+    if _is_changed(config, place, name, file):
+        return False
+    size = os.fstat(file.fileno()).st_size
+    try:
+        _write(file, b" " * (len(data) - size), size)  # if the disk is full, it is so here: JSON may end with spaces
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
+    _write(file, data)
+    return True
+
+
+def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, file: Descriptor | None) -> bool:
     """Put a new file in a file's place, and return True; False if that has been changed since it was read.
 
-    :param owner: a file or folder, whose owner the new file gets: root may write for another user
+    The owner stays, or is the folder's: root may write for another user.
     """
     prefix, suffix = f".{name}.", ".tmp"
     for leftover in os.listdir(place.fileno()):  # of writers that were killed: others wait for the lock
@@ -233,11 +256,11 @@ def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, ow
     temporary = f"{prefix}{secrets.token_hex(8)}{suffix}"
     try:
         with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place) as new:
-            old = os.fstat(owner.fileno())
+            old = os.fstat((file or place).fileno())
             if os.geteuid() == 0 or os.geteuid() != old.st_uid:
                 os.fchown(new.fileno(), old.st_uid, old.st_gid)
             _write(new, data)
-        if _load(config.path, place, name)[0].text != config.text:
+        if _is_changed(config, place, name, file):
             return False
         os.replace(temporary, name, src_dir_fd=place.fileno(), dst_dir_fd=place.fileno())
         return True
@@ -246,9 +269,10 @@ def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, ow
             os.unlink(temporary, dir_fd=place.fileno())
 
 
-def _write(file: Descriptor, data: bytes) -> None:
+def _write(file: Descriptor, data: bytes, start: int = 0) -> None:
+    """Write the rest of a file, from a place in it on."""
     with os.fdopen(os.dup(file.fileno()), "wb") as stream:
-        stream.seek(0)
+        stream.seek(start)
         stream.write(data)
         stream.truncate()
         os.fsync(stream.fileno())
@@ -267,12 +291,16 @@ def _lock(path: Path, place: Descriptor) -> None:
 
 @contextmanager
 def _failing(path: Path, verb: str, exit_code: int) -> Iterator[None]:
-    fix = "Let this user do so, or name another folder by --config or DOCKER_CONFIG."
+    fix = "Correct this, or name another folder by --config or DOCKER_CONFIG."
     try:
         yield
     except RecursionError:
         raise _unusable(path, "is nested too deep") from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "Make space on the disk that it is on: it was left as it was."
+        if error.errno in (errno.EACCES, errno.EPERM):
+            fix = "Let this user do so, or name another folder by --config or DOCKER_CONFIG."
         if error.errno == errno.EBUSY:
             fix = "Mount the folder instead of the file, or use --in-place: a mounted file cannot be replaced."
         if isinstance(error, UnsafeFileError):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +253,42 @@ def test_in_place_the_file_stays_the_same_one(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "link").read_text()) == {"auths": {HOST: {"auth": "Yzpk"}}}
 
 
+def test_in_place_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    """The other logins stay, and the message is not about permissions."""
+    before = build(tmp_path, auths={"ghcr.io": {"auth": "dTpw"}})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, limits[1]))
+    try:
+        with pytest.raises(CommandError, match=r"File too large\. Correct this"):
+            change_logins(tmp_path, {HOST: "YTpi"}, {}, in_place=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert DockerConfig.load(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_in_place_a_login_of_another_program_at_the_same_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
+) -> None:
+    """Until just before the write; also if the other program puts a file with the same content in its place."""
+    build(tmp_path, auths={})
+    render, others = DockerConfig.render, [{} if is_replaced else {"ghcr.io": {"auth": "dTpw"}}]
+
+    def render_while_another_writes(config: DockerConfig, content: object) -> bytes:
+        if others:
+            if is_replaced:
+                (tmp_path / "config.json").rename(tmp_path / "earlier")
+            build(tmp_path, auths=others.pop())
+        return render(config, content)
+
+    monkeypatch.setattr(DockerConfig, "render", render_while_another_writes)
+    change_logins(tmp_path, {HOST: "YTpi"}, {}, in_place=True)
+
+    assert DockerConfig.load(tmp_path).login(HOST) == ("a", "b")
+    assert is_replaced or DockerConfig.load(tmp_path).login("ghcr.io") == ("u", "p")
+
+
 def test_in_place_a_file_is_made(tmp_path: Path) -> None:
     """As otherwise: for its user alone."""
     change_logins(tmp_path / "new", {HOST: "Yzpk"}, {}, in_place=True)
@@ -332,7 +369,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(CommandError, match="No space left on device"):
+    with pytest.raises(CommandError, match=r"No space left on device\. Make space"):
         change_logins(tmp_path, {HOST: "YTpi"}, {})
 
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
