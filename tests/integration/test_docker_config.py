@@ -107,6 +107,33 @@ class TestOnce:
         assert "belongs to another user" in done.stderr
         assert (own / "config.json").read_text() == "{}"
 
+    def test_no_folder_is_made_behind_a_link_of_another_user(
+        self, arguments: tuple[str | Path, ...], tmp_path: Path
+    ) -> None:
+        """It would be root's, in a place that the other user has chosen."""
+        need_root()
+        (tmp_path / "own").mkdir()
+        (tmp_path / "link").symlink_to("own")
+        os.lchown(tmp_path / "link", 4321, 4322)
+        done = run(*arguments, "--config", tmp_path / "link/new/docker", exit_code=1)
+
+        assert "belongs to another user" in done.stderr
+        assert list((tmp_path / "own").iterdir()) == []
+
+    @pytest.mark.parametrize("mode", [0o1777, 0o755])
+    def test_a_file_of_another_user_in_root_s_folder_is_refused_if_that_user_could_make_it(
+        self, arguments: tuple[str | Path, ...], config: Path, mode: int
+    ) -> None:
+        """As in /tmp; a file that is mounted alone may belong to a user of the host."""
+        need_root()
+        write(config, {})
+        config.parent.chmod(mode)
+        os.chown(config, 4321, 4322)
+        done = run(*arguments, exit_code=2 if mode == 0o1777 else 0)
+
+        assert ("belongs to another user than its folder" in done.stderr) == (mode == 0o1777)
+        assert (json.loads(config.read_text()) == {}) == (mode == 0o1777)
+
     def test_another_name_of_root_s_file_is_refused(
         self, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
     ) -> None:

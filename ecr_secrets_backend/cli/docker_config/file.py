@@ -147,9 +147,7 @@ def change_logins(
     """
     path = _path_in(folder)
     with _failing(path, "written", FAILED):
-        with suppress(FileExistsError):
-            folder.mkdir(0o700, parents=True)
-        place, name = open_folder_of(str(path))
+        place, name = open_folder_of(str(path), makes_folders=True)
         with Descriptor(".", os.O_DIRECTORY, place) as place:
             _lock(path, place)
             for _ in range(_TRIES):
@@ -175,10 +173,10 @@ def is_shared(folder: Path) -> bool:
 
     The mounts are those of this user's processes; as root, of all, containers included.
     """
-    path = (folder / FILE_NAME).resolve()
     try:
+        path = (folder / FILE_NAME).resolve()
         status = path.stat()
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle, until Python 3.12
         return False
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     mounted = re.compile(rf"^\d+ \d+ {device} (/\S*{re.escape(path.name)})", re.MULTILINE)
@@ -204,7 +202,9 @@ def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) ->
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise _unusable(path, "is not a file")
-    if os.geteuid() == 0 and os.fstat(place.fileno()).st_uid not in (0, status.st_uid):
+    above = os.fstat(place.fileno())
+    is_root_s_alone = above.st_uid == 0 and not above.st_mode & 0o022  # nobody else has put the file there
+    if os.geteuid() == 0 and above.st_uid != status.st_uid and not is_root_s_alone:
         raise _unusable(path, "belongs to another user than its folder")
     with os.fdopen(os.dup(file.fileno()), "rb") as stream:
         data = stream.read(LARGEST_FILE_BYTES + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Final
 
 from ecr_secrets_backend.private_files import Descriptor, UnsafeFileError
@@ -14,13 +15,14 @@ _O_PATH: Final[int] = getattr(os, "O_PATH", 0)
 _MOST_LINKS: Final = 40  # as in Linux
 
 
-def open_folder_of(path: str) -> tuple[Descriptor, str]:
+def open_folder_of(path: str, *, makes_folders: bool = False) -> tuple[Descriptor, str]:
     """Open the folder that a file is in, which may not exist yet, and return it with the file's name in it.
 
     Links on the way, and one in the place of the file, are followed if they, and the folders that they are in, belong
     to root or to this user: those of other users could lead root to its own files. Each part of the path is opened in
     the one before, so that nobody can put another into its place after it was checked.
 
+    :param makes_folders: make those that do not exist, for this user alone
     :raises UnsafeFileError: a link is refused
     """
     folder, parts, rest, links = Descriptor(".", _O_PATH), list[str](), path, 0
@@ -33,9 +35,13 @@ def open_folder_of(path: str) -> tuple[Descriptor, str]:
         try:
             part = Descriptor(name, _O_PATH, folder)
         except FileNotFoundError:
-            if parts:
+            if not parts:
+                return folder, name
+            if not makes_folders:
                 raise
-            return folder, name
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=folder.fileno())
+            part = Descriptor(name, _O_PATH, folder)
         status = os.fstat(part.fileno())
         if stat.S_ISLNK(status.st_mode):
             rest, links = os.readlink("", dir_fd=part.fileno()), links + 1

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker.auth
@@ -22,7 +23,6 @@ from ecr_secrets_backend.cli.docker_config.file import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.synchronize import Barrier
-    from pathlib import Path
 
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 
@@ -330,6 +330,26 @@ def test_links_in_a_circle_are_reported(tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to("config.json")
     with pytest.raises(CommandError, match="Too many levels of symbolic links"):
         DockerConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".", "docker"])
+def test_a_circle_of_links_has_no_other_reader(tmp_path: Path, name: str) -> None:
+    """The file's or the folder's: reading it is refused in one line."""
+    circle = tmp_path / name / "config.json" if name == "." else tmp_path / name
+    circle.symlink_to(circle)
+    assert not is_shared(tmp_path / name)
+    with pytest.raises(CommandError, match="Too many levels of symbolic links"):
+        change_logins(tmp_path / name, {HOST: "YTpi"}, {})
+
+
+def test_a_working_directory_that_was_removed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folders cannot be found or made."""
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    assert not is_shared(Path("docker"))
+    with pytest.raises(CommandError, match=r"docker/config.json cannot be written: No such file"):
+        change_logins(Path("docker"), {HOST: "YTpi"}, {})
 
 
 def test_a_login_is_forgotten(tmp_path: Path) -> None:
