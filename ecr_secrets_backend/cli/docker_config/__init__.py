@@ -135,6 +135,8 @@ def run(options: argparse.Namespace, output: Output) -> int:
     """Write the logins once, or stay and renew them."""
     if options.stdout and (options.config or options.in_place or options.watch):
         raise CommandError("--stdout writes no file", "Use it without --config, --in-place and --watch.")
+    if options.config == "":
+        raise CommandError("--config is empty", "Name the folder of config.json.")
     if options.watch:
         _end_on_signals()
     configured = configuration.read(options)

@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _TRIES: Final = 20
 WRITING: Final = threading.Lock()
 #: Stands before each number, which is kept as it is written: Python would change 1e400, and refuses 5,000 digits.
 _NUMBER: Final = f"{secrets.token_hex(8)}:"
+#: The keys that are used here.
+_SHAPES: Final[Mapping[str, type]] = {"auths": dict, "credHelpers": dict, "credsStore": str}
 
 
 def default_folder() -> Path:
@@ -90,9 +93,9 @@ class DockerConfig:
         :return: the key that names the helper, and the helper's name
         """
         if helper := (self.content.get("credHelpers") or {}).get(host):
-            return f'credHelpers["{host}"]', str(helper)
+            return f'credHelpers["{host}"]', helper
         store = self.content.get("credsStore")
-        return ("credsStore", str(store)) if store else None
+        return ("credsStore", store) if store else None
 
     def is_exempt(self, host: str) -> bool:
         """Return whether the command ``docker`` asks no helper for a host, because it has an empty one."""
@@ -211,16 +214,37 @@ def _load(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) ->
     if len(data) > LARGEST_FILE_BYTES:
         raise _unusable(path, f"is larger than {LARGEST_FILE_BYTES:,} bytes")
     keep = _NUMBER.__add__
+    decoder = json.JSONDecoder(parse_int=keep, parse_float=keep, parse_constant=keep, object_pairs_hook=_unique)
     try:
         text = data.decode()
-        content = json.loads(text, parse_int=keep, parse_float=keep, parse_constant=keep) if text.strip() else {}
+        content = decoder.decode(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise _unusable(path, f"is not JSON: {error}") from None
+        raise _unusable(path, f"is not valid JSON: {error}") from None
     content = {} if content is None else content
-    keys = ("auths", "credHelpers")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict | None) for key in keys):
-        raise _unusable(path, "has another shape than Docker gives it")
+    if not _has_docker_s_shape(content):
+        raise _unusable(path, f"has another shape than Docker gives it, or one of {', '.join(_SHAPES)} in another case")
     return DockerConfig(path, text, content), file
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, unless it has a key twice: Docker merges their values, and Python loses one."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        [(name, count)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{count} keys {name!r} in one object")
+    return content
+
+
+def _has_docker_s_shape(content: object) -> bool:
+    """Return whether all of Docker's clients read the same here: the command ``docker`` takes its keys in any case."""
+    if not isinstance(content, dict) or {name.lower() for name in content.keys() - _SHAPES} & {
+        *map(str.lower, _SHAPES)
+    }:
+        return False
+    if not all(isinstance(content.get(name), shape | None) for name, shape in _SHAPES.items()):
+        return False
+    helpers = (content.get("credsStore"), *(content.get("credHelpers") or {}).values())
+    return all(helper is None or (isinstance(helper, str) and not helper.startswith(_NUMBER)) for helper in helpers)
 
 
 def _is_changed(config: DockerConfig, place: Descriptor, name: str, file: Descriptor | None) -> bool:
@@ -252,7 +276,8 @@ def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, fi
     prefix, suffix = f".{name}.", ".tmp"
     for leftover in os.listdir(place.fileno()):  # of writers that were killed: others wait for the lock
         if leftover.startswith(prefix) and leftover.endswith(suffix):
-            os.unlink(leftover, dir_fd=place.fileno())
+            with suppress(OSError):  # a folder, or another user's
+                os.unlink(leftover, dir_fd=place.fileno())
     temporary = f"{prefix}{secrets.token_hex(8)}{suffix}"
     try:
         with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place) as new:

@@ -109,7 +109,22 @@ def test_what_is_up_to_date_is_not_written(run: Run, arguments: Arguments, confi
     assert "Already logged in" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": []}', "\ufffd{", '{"auths": {}} trailing'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"auths": []}',
+        "\ufffd{",
+        '{"auths": {}} trailing',
+        '{"auths": {"ghcr.io": {}}, "auths": {}}',
+        '{"Auths": {}}',
+        '{"credsstore": "desktop"}',
+        '{"credsStore": 5}',
+        '{"credsStore": {}}',
+        '{"credHelpers": {"ghcr.io": 5}}',
+    ],
+)
 def test_what_is_not_docker_s_is_left(run: Run, arguments: Arguments, config: Path, text: str) -> None:
     """Refused in one line, and untouched."""
     config.parent.mkdir()
@@ -143,12 +158,13 @@ def test_a_link_of_one_s_own_is_kept(run: Run, arguments: Arguments, config: Pat
 
 
 def test_leftovers_of_killed_writers_are_removed(run: Run, arguments: Arguments, config: Path) -> None:
-    """They hold tokens."""
+    """They hold tokens. What is not a file stops no write."""
     write(config, {})
     (config.parent / ".config.json.x.tmp").touch()
+    (config.parent / ".config.json.folder.tmp").mkdir()
     run(*arguments)
 
-    assert [file.name for file in config.parent.iterdir()] == ["config.json"]
+    assert {file.name for file in config.parent.iterdir()} == {"config.json", ".config.json.folder.tmp"}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +233,18 @@ def test_the_file_s_name_is_not_taken_for_the_folder_s(
         assert "Name the folder" in done.stderr
 
     assert not config.exists()
+
+
+def test_no_folder_is_not_the_working_directory(
+    run: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A script may have forgotten to set a variable."""
+    command, *rest = arguments
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert "Name the folder" in run(command, *rest, "--config", "", exit_code=2).stderr
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_the_logins_are_printed_as_a_file_of_their_own(
