@@ -209,15 +209,17 @@ COMMAND: Final = Command(
   ecr-secrets-backend docker-config                      # once: from cron, or before a build
   ecr-secrets-backend docker-config --watch              # as a service: renews each login in its own time
   ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch
-  ecr-secrets-backend docker-config --stdout > auth.json # for Podman; or piped into kubectl, for a secret""",
+  (umask 077; ecr-secrets-backend docker-config --stdout > auth.json.new && mv auth.json.new auth.json) # for Podman""",
     arguments=(
         argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
         argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
         argument("--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else ~/.docker)"),
         argument(
-            "--in-place", action="store_true", help="write into a file that is mounted, which is then seen in part"
+            "--in-place",
+            action="store_true",
+            help="write into the file instead of replacing it: for a file that is mounted alone",
         ),
-        argument("--stdout", action="store_true", help="print a config.json with these logins alone, and write none"),
+        argument("--stdout", action="store_true", help="print a config.json that has only these logins; write no file"),
         *configuration.ARGUMENTS,
     ),
     run=run,
