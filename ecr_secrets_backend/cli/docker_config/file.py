@@ -35,7 +35,7 @@ _TRIES: Final = 20
 WRITING: Final = threading.Lock()
 #: Stands before each number, which is kept as it is written: Python would change 1e400, and refuses 5,000 digits.
 _NUMBER: Final = f"{secrets.token_hex(8)}:"
-#: The keys that are used here.
+#: The keys that are used here, with what they hold.
 _SHAPES: Final[Mapping[str, type]] = {"auths": dict, "credHelpers": dict, "credsStore": str}
 
 
@@ -237,9 +237,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _has_docker_s_shape(content: object) -> bool:
     """Return whether all of Docker's clients read the same here: the command ``docker`` takes its keys in any case."""
-    if not isinstance(content, dict) or {name.lower() for name in content.keys() - _SHAPES} & {
-        *map(str.lower, _SHAPES)
-    }:
+    if not isinstance(content, dict):
+        return False
+    if {name.lower() for name in content.keys() - _SHAPES} & {name.lower() for name in _SHAPES}:
         return False
     if not all(isinstance(content.get(name), shape | None) for name, shape in _SHAPES.items()):
         return False
@@ -247,8 +247,8 @@ def _has_docker_s_shape(content: object) -> bool:
     return all(helper is None or (isinstance(helper, str) and not helper.startswith(_NUMBER)) for helper in helpers)
 
 
-def _is_changed(config: DockerConfig, place: Descriptor, name: str, file: Descriptor | None) -> bool:
-    """Return whether a file is another one, or has another content, since it was opened and read."""
+def _is_changed(config: DockerConfig, place: Descriptor, name: str, file: Descriptor | None = None) -> bool:
+    """Return whether a file has another content since it was read, or is not the one that was opened."""
     found, now = _load(config.path, place, name)
     is_another = file and now and not os.path.sameopenfile(file.fileno(), now.fileno())
     return bool(is_another) or found.text != config.text
@@ -285,7 +285,7 @@ def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str, fi
             if os.geteuid() == 0 or os.geteuid() != old.st_uid:
                 os.fchown(new.fileno(), old.st_uid, old.st_gid)
             _write(new, data)
-        if _is_changed(config, place, name, file):
+        if _is_changed(config, place, name):
             return False
         os.replace(temporary, name, src_dir_fd=place.fileno(), dst_dir_fd=place.fileno())
         return True
@@ -323,7 +323,7 @@ def _failing(path: Path, verb: str, exit_code: int) -> Iterator[None]:
         raise _unusable(path, "is nested too deep") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fix = "Make space on the disk that it is on: it was left as it was."
+            fix = "Make space on its disk. The file was left as it was."
         if error.errno in (errno.EACCES, errno.EPERM):
             fix = "Let this user do so, or name another folder by --config or DOCKER_CONFIG."
         if error.errno == errno.EBUSY:
