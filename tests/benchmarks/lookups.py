@@ -1,4 +1,4 @@
-"""Lookups to be counted from outside, by strace or valgrind: ``python -m tests.benchmarks.lookups``.
+"""Lookups to be counted from outside, by strace: ``python -m tests.benchmarks.lookups``.
 
 Each kind of lookup is done N times by one process and 2N times by another, both forked from one that has done all else.
 What the second has done more is what N lookups do.
@@ -11,25 +11,18 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ecr_secrets_backend.cache import Memory, TokenCache
-from ecr_secrets_backend.host_store import HostStore
-from ecr_secrets_backend.settings import Settings
+from airflow.sdk import Connection
+
+from ecr_secrets_backend import EcrSecretsBackend
+from ecr_secrets_backend.cache import Memory
 from tests.integration import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ecr_secrets_backend.token import EcrToken
 
-Kinds = dict[str, "Callable[[Memory], object]"]
-
-
-def backend_lookups(kwargs: dict[str, Any]) -> Kinds:
-    """The whole way, with Airflow's Connection at its end."""
-    from airflow.sdk import Connection  # noqa: PLC0415 - the other way does without Airflow, which takes minutes to count
-
-    from ecr_secrets_backend import EcrSecretsBackend  # noqa: PLC0415
-
+def lookups(kwargs: dict[str, Any]) -> dict[str, Callable[[Memory], object]]:
+    """Return a lookup of each kind, which ends with a Connection as in a task."""
     backend = EcrSecretsBackend(**kwargs)
     backend._set_connection_class(Connection)  # as Airflow does in a task
     backend.get_connection("docker_default")
@@ -44,28 +37,6 @@ def backend_lookups(kwargs: dict[str, Any]) -> Kinds:
         "in the process": lambda _: backend.get_connection("docker_default"),
         "in the host's cache": first,
     }
-
-
-def cache_lookups(kwargs: dict[str, Any]) -> Kinds:
-    """The way without Airflow: who asks, and the cache."""
-    settings = Settings.parse(kwargs)
-    mapped = settings.connections["docker_default"]
-
-    def mint() -> EcrToken:
-        raise AssertionError("the token is there")
-
-    def look_up(layer: Memory) -> None:
-        cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before, layer)
-        cache.get(mapped.identity.in_environment(os.environ), mint)
-
-    warm = Memory()
-    look_up(warm)
-    cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before, warm)
-    identity = mapped.identity.in_environment(os.environ)
-    return {"in the process": lambda _: cache.get(identity, mint), "in the host's cache": look_up}
-
-
-WAYS = {"backend": backend_lookups, "cache": cache_lookups}
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -89,7 +60,7 @@ def repeat(look_up: Callable[[Memory], object], layers: list[Memory]) -> None:
 def main() -> None:
     gc.disable()  # it would come into some of the processes only
     order = programs.order()
-    kinds = WAYS[order["way"]](order["kwargs"])
+    kinds = lookups(order["kwargs"])
     once, twice = ([Memory() for _ in range(times)] for times in (order["times"], 2 * order["times"]))
     for look_up in kinds.values():
         look_up(Memory())  # the first of all imports, and makes caches
