@@ -160,6 +160,8 @@ def change_logins(
                 if auths == config.auths:
                     return set()
                 data = config.render(content)
+                if len(data) > LARGEST_FILE_BYTES:
+                    raise _unusable(path, f"would be larger than {LARGEST_FILE_BYTES:,} bytes with the change")
                 with WRITING:
                     if file and in_place:
                         is_written = _overwrite(config, data, place, name, file)

@@ -190,6 +190,16 @@ def test_no_depth_ends_in_a_traceback(tmp_path: Path, depth: int) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_file_is_not_made_too_large_to_be_read(tmp_path: Path) -> None:
+    """It is left, and the user is told; from Python 3.14 on, deeply nested lists would grow by their indentation."""
+    text = json.dumps({"auths": {}, "a": "x" * (LARGEST_FILE_BYTES - 100)})
+    (tmp_path / "config.json").write_text(text)
+
+    with pytest.raises(CommandError, match="would be larger"):
+        change_logins(tmp_path, {HOST: "YTpi" * 30}, {})
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def after_each_write(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
     """Let another program work between the writing of the new file and its rename."""
     sync = os.fsync
