@@ -18,71 +18,66 @@ AIRFLOWS := e2e deployments airflow release documentation
 BOUND := $(patsubst %,tests/integration/test_%.py,\
 	attackers aws_faults cache_faults docker_config event_loop forks hangs many_processes registry_client rotation soak)
 
-# The matrix: each supported Airflow on one of its Pythons, in an environment of its own, such as .matrix/3.0.6-3.12.
-# Other pairs may be named at will. The README's table tells the same, and tests/airflow/test_versions.py sees to that.
-MATRIX       := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13
-MATRIX_TESTS := tests/unit $(patsubst %,tests/integration/test_%.py,backend commands identities mint)
-# Where the Python of a pair is not found: any that each of the Airflows supports.
-ANY_PYTHON   := >=3.10,<3.13
+# The matrix: each supported Airflow on one of its Pythons, or on several. Other pairs may be named at will. The README's
+# table tells the same, and tests/airflow/test_versions.py sees to that.
+MATRIX := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13 3.3.2-3.14
+
+# With EVERY_AIRFLOW, `make test` runs the matrix at the same time as what waits for most of its time.
+PAIRS := $(if $(EVERY_AIRFLOW),$(MATRIX))
+
+# Some at a time, the output of each in one piece, and all of them even if one fails.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target
 
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix test-bound test-at-any-load $(AIRFLOWS:%=test-%) environments
-.PHONY: lint types docs fuzz bench dist constraints clean
+.PHONY: help demo test test-matrix test-released test-bound test-others test-at-any-load environments
+.PHONY: format lint types docs fuzz bench dist constraints pythons clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: $(READY) ## run a real Airflow DAG against a stand-in for AWS and show what it cost; RECORD=yes for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
-# First, alone, the tests that are bound by time. Then all others, some at a time: each one's output in one piece, and all
-# of them even if one fails.
-FIRST  := test-bound
-SECOND  = $(AIRFLOWS:%=test-%) test-at-any-load $(PAIRS:%=.matrix/%/tests) $(PAIRS:%=.matrix/%/airflow)
-PAIRS   = $(if $(EVERY_AIRFLOW),$(MATRIX))
-define RUN
-@status=0; $(if $(FIRST),$(MAKE) --no-print-directory $(FIRST) || status=$$?;) \
-$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target $(SECOND) || status=$$?; \
-for pair in $(PAIRS); do \
-	for part in tests airflow; do \
-		printf 'Airflow %-6s on %-13s %-7s ' "$${pair%-*}" "$$(.matrix/$$pair/bin/python --version)" $$part; \
-		tail -n 1 .matrix/$$pair/$$part.log || status=1; \
-	done; \
-done; exit $$status
-endef
-
 test: lint types docs ## check all there is to check: lint, types, docs, then the tests; EVERY_AIRFLOW=yes for the matrix too
-	$(RUN)
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-bound test-others
 
-test-matrix: FIRST  :=
-test-matrix: SECOND  = $(PAIRS:%=.matrix/%/tests) $(PAIRS:%=.matrix/%/airflow)
-test-matrix: PAIRS   = $(MATRIX)
-test-matrix: $(UV) ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
-	$(RUN)
+test-matrix: ## the tests that Airflow's version may matter to, on each Airflow; MATRIX="x.y.z-3.n ..." for others
+	@status=0; $(SIDE_BY_SIDE) $(MATRIX:%=on-%) || status=$$?; cat $(MATRIX:%=.matrix/%.txt); exit $$status
 
-environments: $(READY) $(MATRIX:%=.matrix/%/ready) ## make the environments of all tests
+test-released: $(UV) ## a few tests on every release of Airflow, in an hour or more; RELEASES="x.y.z ..." for some
+	$(BIN)/python -m tests.other_airflows $(RELEASES)
 
-test-bound:
+test-others: ## of the tests, those that are not bound by time
+	@status=0; $(SIDE_BY_SIDE) $(AIRFLOWS:%=test-%) test-at-any-load $(PAIRS:%=on-%) || status=$$?; \
+	cat /dev/null $(PAIRS:%=.matrix/%.txt); exit $$status
+
+environments: $(READY) $(MATRIX:%=environment-%) ## make the environments of all tests
+
+test-bound: $(READY) ## of the tests, those that are bound by time, one after another
 	$(BIN)/pytest $(BOUND)
 
-test-at-any-load:
+test-at-any-load: $(READY) ## of the tests, those that are not bound by time and start no whole Airflow
 	$(BIN)/pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)
 
-$(AIRFLOWS:%=test-%): test-%:
+test-%: $(READY) ## the tests of one folder, such as test-e2e
 	$(BIN)/pytest tests/$*
 
-.matrix/%/tests: .matrix/%/ready
-	@.matrix/$*/bin/pytest -p no:cacheprovider $(MATRIX_TESTS) >$@.log 2>&1; status=$$?; \
-	cat $@.log; exit $$status
+on-%: $(UV) ## the tests of one pair of the matrix, such as on-3.0.6-3.12
+	@$(BIN)/python -m tests.other_airflows $*
 
-.matrix/%/airflow: .matrix/%/ready
-	@.matrix/$*/bin/pytest -p no:cacheprovider tests/airflow >$@.log 2>&1; status=$$?; cat $@.log; exit $$status
+environment-%: $(UV) ## make the environment of one pair of the matrix
+	@$(BIN)/python -m tests.other_airflows --prepare $*
 
-lint: $(READY) ## ruff: all rules, and the format
+format: $(READY) ## put the format right, and what else ruff can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: $(READY) ## ruff: all rules, and the format; codespell: the spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
@@ -107,6 +102,9 @@ constraints: $(UV) ## pin the newest libraries that fit; AIRFLOW=x.y.z for anoth
 		--universal --python-version 3.10 --no-python-downloads $(if $(BEFORE),--exclude-newer $(BEFORE)) \
 		--no-annotate --no-header --quiet --output-file $(CONSTRAINTS)
 
+pythons: $(UV) ## let uv fetch the Pythons of the matrix
+	$(UV) python install 3.10 3.11 3.12 3.13 3.14
+
 clean: ## remove the environment and everything that was built
 	rm -rf .venv .benchmarks .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 
@@ -114,17 +112,6 @@ $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 	$(UV) pip install --python $(BIN)/python --exact --editable . $(GROUPS) \
 		--constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) --compile-bytecode
 	@rm -f .venv/airflow-*.ready
-	@touch $@
-
-# uv looks for Pythons on PATH, where pyenv shows one of those that it has.
-.PRECIOUS: .matrix/%/ready
-.SECONDEXPANSION:
-.matrix/%/ready: pyproject.toml constraints/airflow-$$(firstword $$(subst -, ,$$*)).txt | $(UV)
-	@for bin in "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin; do PATH="$$PATH:$$bin"; done; \
-	venv="$(LOW_PRIORITY) $(UV) venv --quiet --clear --no-python-downloads .matrix/$* --python"; \
-	$$venv '$(lastword $(subst -, ,$*))' || $$venv '$(ANY_PYTHON)'
-	$(LOW_PRIORITY) $(UV) pip install --quiet --python .matrix/$*/bin/python --editable . --group test \
-		--constraint $(word 2,$^) --build-constraint $(word 2,$^) --compile-bytecode
 	@touch $@
 
 $(UV):

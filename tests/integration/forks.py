@@ -214,20 +214,20 @@ def while_a_thread_imports(cache_dir: str) -> list[Lookup]:
 def at_any_moment_of_a_first_mint(_: str) -> list[Lookup]:
     """The parent's other thread loads boto3, builds its client and calls AWS; so does the child, for itself."""
 
-    def parent(moment: float, childs: Pipe) -> Lookup:
+    def parent(moment: float, of_child: Pipe) -> Lookup:
         lookups: list[Lookup] = []
         thread = start(partial(look_up, None, mint), lookups)
         time.sleep(moment)
-        child = child_of_this(partial(look_up, None, mint_another, OTHER_IDENTITY), childs)
+        child = child_of_this(partial(look_up, None, mint_another, OTHER_IDENTITY), of_child)
         thread.join()
         os.waitpid(child, 0)
         return lookups[0]
 
     lookups = []
     for number in range(MOMENTS):
-        parents, childs = Pipe(), Pipe()
-        child_of_this(partial(parent, FIRST_MINT_SECONDS * number / MOMENTS, childs), parents)
-        lookups += [result_of(parents), result_of(childs)]
+        of_parent, of_child = Pipe(), Pipe()
+        child_of_this(partial(parent, FIRST_MINT_SECONDS * number / MOMENTS, of_child), of_parent)
+        lookups += [result_of(of_parent), result_of(of_child)]
     return lookups
 
 
@@ -261,12 +261,12 @@ def while_threads_look_up(cache_dir: str) -> list[Lookup]:
     for thread in threads:
         thread.start()
     try:
-        childs = [_in_child(cache_dir, IDENTITY) for _ in range(30)]
+        in_children = [_in_child(cache_dir, IDENTITY) for _ in range(30)]
     finally:
         done.set()
         for thread in threads:
             thread.join()
-    return lookups + childs
+    return lookups + in_children
 
 
 def _in_child(cache_dir: str, identity: AwsIdentity) -> Lookup:

@@ -1,0 +1,63 @@
+"""What contributors meet first is there and fits together: make's targets, the hooks, and GitHub's forms."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from tests.documentation.pages import PROJECT
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((PROJECT / path).read_text())
+
+
+def test_make_help_lists_every_target() -> None:
+    """With what each is for; files that are made on the way are none."""
+    targets = re.findall(r"(?m)^([a-z%-]+):", (PROJECT / "Makefile").read_text())
+    printed = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=PROJECT, text=True)
+
+    assert [line.split()[0] for line in printed.splitlines()] == targets
+    assert all(len(line.split()) > 2 for line in printed.splitlines())
+
+
+def test_every_hook_runs_what_the_environment_has() -> None:
+    """So that nothing is fetched from anywhere, and hooks and ``make`` cannot disagree."""
+    config = read(".pre-commit-config.yaml")
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    programs = {hook["entry"].split()[0] for hook in hooks}
+
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    assert programs == {f".venv/bin/{name}" for name in ("codespell", "mypy", "ruff")}
+    assert [name for name in programs if not os.access(Path(sys.executable).with_name(Path(name).name), os.X_OK)] == []
+
+
+def test_a_bug_report_has_to_have_what_check_prints() -> None:
+    """And every field of a form has an ID and a label, or GitHub refuses the form."""
+    forms = {
+        path.name: read(f".github/ISSUE_TEMPLATE/{path.name}")
+        for path in (PROJECT / ".github/ISSUE_TEMPLATE").iterdir()
+    }
+    assert forms.pop("config.yml") == {"blank_issues_enabled": False}
+    fields = {name: [each for each in form["body"] if each["type"] != "markdown"] for name, form in forms.items()}
+
+    assert fields.keys() == {"bug_report.yml", "feature_request.yml"}
+    assert all(form["name"] and form["description"] for form in forms.values())
+    assert all(each["id"] and each["attributes"]["label"] for form in fields.values() for each in form)
+    (check,) = [each for each in fields["bug_report.yml"] if "ecr-secrets-backend check" in each["attributes"]["label"]]
+    assert check["validations"] == {"required": True}
+
+
+def test_what_is_pinned_is_kept_up_to_date() -> None:
+    """The actions of the workflows, and what the package's metadata bound."""
+    assert {each["package-ecosystem"] for each in read(".github/dependabot.yml")["updates"]} == {
+        "github-actions",
+        "pip",
+    }

@@ -1,0 +1,153 @@
+"""
+Tests on other Airflows, each in an environment of its own in ``.matrix``: ``python -m tests.other_airflows NAME ...``.
+
+A name such as ``3.0.6-3.12`` is a pair of the matrix: that Airflow with its constraints, on that Python. A name such as
+``3.0.6`` is a release, with the libraries of its day; without a name, all releases are tested. The closing lines report
+what each has come to; each is kept in ``.matrix``, too, for the Makefile, which runs several of these at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+ENVIRONMENTS = PROJECT / ".matrix"
+UV = Path(sys.executable).with_name("uv")
+
+PAIR_TESTS = [
+    "tests/unit",
+    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "mint")),
+]
+PAIR_TESTS += ["tests/airflow"]
+#: Lookups; tasks of a whole Airflow, served and failed; and what Airflow refuses to start with.
+RELEASE_TESTS = [
+    "tests/integration/test_backend.py",
+    "tests/airflow/test_tasks.py",
+    "tests/airflow/test_configured_backend.py",
+]
+#: Every release that has not been withdrawn, and the day of its upload to PyPI.
+RELEASES = {
+    "2.11.0": date(2025, 5, 20),
+    "2.11.1": date(2026, 2, 16),
+    "2.11.2": date(2026, 3, 14),
+    "3.0.0": date(2025, 4, 22),
+    "3.0.1": date(2025, 5, 12),
+    "3.0.2": date(2025, 6, 10),
+    "3.0.3": date(2025, 7, 14),
+    "3.0.4": date(2025, 8, 8),
+    "3.0.6": date(2025, 8, 29),
+    "3.1.0": date(2025, 9, 25),
+    "3.1.1": date(2025, 10, 27),
+    "3.1.2": date(2025, 11, 5),
+    "3.1.3": date(2025, 11, 14),
+    "3.1.5": date(2025, 12, 12),
+    "3.1.6": date(2026, 1, 13),
+    "3.1.7": date(2026, 2, 4),
+    "3.1.8": date(2026, 3, 11),
+    "3.2.0": date(2026, 4, 7),
+    "3.2.1": date(2026, 4, 22),
+    "3.2.2": date(2026, 5, 29),
+    "3.3.0": date(2026, 7, 6),
+    "3.3.1": date(2026, 8, 12),
+    "3.3.2": date(2026, 9, 17),
+}
+#: The providers of a release follow it within days, and what breaks it within weeks.
+DAY_OF_LIBRARIES = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An Airflow to test on: the Python it takes, what uv has to know to install it, and the tests to run."""
+
+    name: str
+    python: str
+    requirements: list[str]
+    made_from: list[Path]
+    tests: list[str]
+
+    @classmethod
+    def named(cls, name: str) -> Trial:
+        airflow, _, python = name.partition("-")
+        made_from = [PROJECT / "pyproject.toml"]
+        if python:
+            constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
+            requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
+            return cls(name, python, requirements, [*made_from, constraints], PAIR_TESTS)
+        requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={RELEASES[airflow] + DAY_OF_LIBRARIES}"]
+        return cls(name, ">=3.10,<3.13", requirements, made_from, RELEASE_TESTS)
+
+    @property
+    def environment(self) -> Path:
+        return ENVIRONMENTS / self.name
+
+    @property
+    def result(self) -> Path:
+        return ENVIRONMENTS / f"{self.name}.txt"
+
+    def prepare(self) -> bool:
+        """Make the environment if it is missing or older than what it is made from; report whether there is one."""
+        ready = self.environment / "ready"
+        if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in self.made_from):
+            return True
+        found = uv("python", "find", "--system", "--no-project", self.python, capture_output=True)
+        if found.returncode != 0:
+            return False
+        uv("venv", "--quiet", "--clear", "--python", found.stdout.strip(), str(self.environment), check=True)
+        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(self.environment)]
+        uv(*install, "--editable", ".", "--group", "test", *self.requirements, check=True)
+        ready.touch()
+        return True
+
+    def run(self) -> int:
+        """Run the tests and show what they print; write the closing line and return pytest's exit code."""
+        airflow, _, _ = self.name.partition("-")
+        self.result.unlink(missing_ok=True)
+        if not self.prepare():
+            self.result.write_text(f"Airflow {airflow}: not run: no Python {self.python} here\n")
+            return 0
+        version = subprocess.check_output([self.environment / "bin/python", "--version"], text=True).strip()
+        command: list[str | Path] = [self.environment / "bin/pytest", "-p", "no:cacheprovider", *self.tests]
+        with subprocess.Popen(
+            command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as tests:
+            last = ""
+            for last in tests.stdout or ():
+                sys.stdout.write(last)
+        self.result.write_text(f"Airflow {airflow} on {version}: {last.strip().strip('= ')}\n")
+        return tests.returncode
+
+
+def uv(*arguments: str, capture_output: bool = False, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run uv with every Python that is here: those on PATH, and all of pyenv's, of which PATH has one alone."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    path = os.pathsep.join([os.environ["PATH"], *map(str, pyenv.glob("versions/3.*/bin"))])
+    environment = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
+    return subprocess.run(
+        [UV, *arguments], cwd=PROJECT, env=environment, text=True, capture_output=capture_output, check=check
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.other_airflows", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="pairs or releases (all releases)")
+    parser.add_argument("--prepare", action="store_true", help="make the environments, and run no test")
+    options = parser.parse_args()
+    trials = [Trial.named(name) for name in options.names or RELEASES]
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    if options.prepare:
+        for trial in trials:
+            trial.prepare()
+        return 0
+    codes = [trial.run() for trial in trials]
+    sys.stdout.write("".join(trial.result.read_text() for trial in trials))
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
