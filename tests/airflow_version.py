@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from airflow.models.connection import Connection as ServerConnection
@@ -51,6 +51,9 @@ AIRFLOW = Version(version("apache-airflow"))
 #: Whether what DAGs are written with has a package of its own.
 HAS_TASK_SDK = Version("3") <= AIRFLOW
 
+#: The distribution whose metadata describe what Airflow needs.
+DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"
+
 #: Whether a worker may have a backend of its own, by `[workers]`; before, a task is a part of the server.
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 
@@ -80,14 +83,6 @@ HAS_TEAMS = "team_name" in inspect.signature(ServerConnection.get_connection_fro
 
 #: The processes of a small Airflow beside its scheduler, without those that serve people.
 SERVERS = {"api-server": ["--apps=execution"], "dag-processor": []} if HAS_WORKERS_BACKEND else {}
-
-
-def requires_python() -> str:
-    """Give the Pythons that Airflow's own metadata admit."""
-    try:
-        return metadata("apache-airflow-core")["Requires-Python"]
-    except PackageNotFoundError:  # before 3.0
-        return metadata("apache-airflow")["Requires-Python"]
 
 
 def put_into_task(backend: EcrSecretsBackend) -> None:

@@ -6,9 +6,7 @@ import re
 from importlib.metadata import metadata
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
-
-from tests.airflow_version import AIRFLOW, DENIAL, requires_python
+from tests.airflow_version import AIRFLOW, DENIAL, DISTRIBUTION
 
 PROJECT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+\.\d+\.\d+) \| (.+) \| (.+) \|$", re.MULTILINE)
@@ -23,26 +21,33 @@ def table() -> dict[str, tuple[str, str]]:
     }
 
 
-def matrix() -> dict[str, str]:
-    """Give the Makefile's pairs: of each Airflow, the Python that it is tested on."""
+def matrix() -> set[tuple[str, str]]:
+    """Return the Makefile's pairs: an Airflow, and a Python that it is tested on."""
     (pairs,) = PAIRS.findall((PROJECT / "Makefile").read_text())
-    return dict(pair.split("-") for pair in pairs.split())
+    return {(airflow, python) for airflow, _, python in (pair.partition("-") for pair in pairs.split())}
+
+
+def pythons_of(distribution: str) -> list[str]:
+    """Return the Pythons that a distribution supports by its own classifiers."""
+    return PYTHON.findall("\n".join(metadata(distribution).get_all("Classifier", [])))
 
 
 def test_the_readme_the_matrix_and_the_constraints_tell_of_the_same_airflows() -> None:
-    """And the README has the Python in bold that the matrix takes."""
+    """And the README has the Pythons in bold that the matrix takes."""
     constrained = {path.stem.removeprefix("airflow-") for path in (PROJECT / "constraints").iterdir()}
-
-    assert constrained == {*matrix()}
-    assert {airflow: re.findall(r"\*\*(.+?)\*\*", pythons) for airflow, (pythons, _) in table().items()} == {
-        airflow: [python] for airflow, python in matrix().items()
+    bold = {
+        (airflow, python)
+        for airflow, (pythons, _) in table().items()
+        for python in re.findall(r"\*\*(.+?)\*\*", pythons)
     }
+
+    assert constrained == {airflow for airflow, _ in matrix()}
+    assert bold == matrix()
 
 
 def test_the_readme_tells_of_this_airflow_what_is_so() -> None:
     """Which of our Pythons it supports, by its own metadata, and whether a backend may have the last word."""
-    classifiers = PYTHON.findall("\n".join(metadata("airflow-ecr-secrets-backend").get_all("Classifier", [])))
-    supported = [python for python in classifiers if python in SpecifierSet(requires_python())]
+    supported = [python for python in pythons_of("airflow-ecr-secrets-backend") if python in pythons_of(DISTRIBUTION)]
     pythons, failure = table()[str(AIRFLOW)]
 
     assert pythons.replace("*", "").split(", ") == supported
