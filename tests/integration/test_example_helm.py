@@ -1,6 +1,6 @@
 """The values for Airflow's Helm chart: what the chart makes of them configures a backend that serves a pod.
 
-There is neither Helm nor the chart here. This knows of the chart, 1.22, what its templates and release notes say: it
+No package registry has the chart, so none is rendered here. These tests hold what Helm has made of the chart 1.22.0: it
 writes each section of ``config`` into ``airflow.cfg``, each option on a line, and treats each value as a template.
 """
 
