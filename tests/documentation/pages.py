@@ -51,6 +51,14 @@ def blocks(pages: Iterable[Path] = PAGES) -> Iterator[Block]:
             yield Block(f"{name_of(page)}:{number}", language, dedent(code))
 
 
+def table(page: str, heading: str) -> list[list[str]]:
+    """Read the first table below a heading of a page, without its head."""
+    _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
+    rows = re.search(r"(?:^\|.*\|\n)+", rest.partition("\n## ")[0], re.MULTILINE)
+    assert rows is not None
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[0].splitlines()[2:]]
+
+
 def prose(page: Path) -> str:
     """Read a page without its blocks."""
     return FENCED.sub("", page.read_text())

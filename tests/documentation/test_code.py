@@ -26,7 +26,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]  # comes with pytest there
 
 READERS = {"json": json.loads, "yaml": lambda text: list(yaml.safe_load_all(text)), "toml": tomllib.loads}
-"""The languages of data, each with what reads it; ``ini`` has tests/unit/test_documentation.py."""
+"""The languages of data, each with what reads it; ``ini`` has test_contents.py."""
 
 
 def of(*languages: str) -> pytest.MarkDecorator:

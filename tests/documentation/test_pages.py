@@ -14,6 +14,7 @@ from tests.documentation.pages import PROJECT, name_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+EXAMPLES = (PROJECT / "docs/examples.md").read_text()
 MIGRATION = (PROJECT / "docs/migration.md").read_text()
 GUIDES = dict(re.findall(r"(?ms)^## From (?:an? )?(.*?)\n(.*?)(?=^## |\Z)", MIGRATION))
 
@@ -45,3 +46,18 @@ def test_no_drawing_loads_anything(drawing: Path) -> None:
 def test_the_figures_of_performance_are_of_the_recorded_run() -> None:
     """The same run as its plots are of."""
     assert table(json.loads(RECORDED.read_text())) in PAGE.read_text()
+
+
+def test_every_example_is_told() -> None:
+    """By its path, and none that there is not; the demo, which is a program, is told as a whole."""
+    there = {str(path.relative_to(PROJECT)) for path in (PROJECT / "examples").rglob("*") if path.is_file()}
+    examples = {path for path in there if "__" not in path and not path.startswith("examples/demo/")}
+
+    assert set(re.findall(r"(?m)^\| `(examples/.*?)`", EXAMPLES)) == examples
+
+
+def test_every_section_of_examples_names_the_test_that_runs_them() -> None:
+    """By its file."""
+    sections = [section for section in re.split(r"(?m)^## ", EXAMPLES) if "| `examples/" in section]
+
+    assert [section for section in sections if "`tests/" not in section] == []

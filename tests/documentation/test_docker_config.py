@@ -1,4 +1,4 @@
-"""The examples are ready to copy: what they run, the command understands, and what they configure is sound."""
+"""The examples for `docker-config` are ready to copy: the command takes what they run, and their kwargs are valid."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import yaml  # type: ignore[import-untyped]
 
 from ecr_secrets_backend.cli import build_parser
 from ecr_secrets_backend.settings import Settings
+from tests.documentation.pages import PROJECT
 
-FOLDER = Path(__file__).parents[3] / "examples/docker_config"
+FOLDER = PROJECT / "examples/docker_config"
 
 
 def unit() -> configparser.ConfigParser:

@@ -12,7 +12,7 @@ import pytest
 
 from ecr_secrets_backend import credentials, settings
 from ecr_secrets_backend.settings import Settings
-from tests.documentation.pages import PAGES, PROJECT, blocks, name_of
+from tests.documentation.pages import PAGES, PROJECT, blocks, name_of, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,13 +51,6 @@ ARN = re.compile(r"arn:aws:(ecr:[a-z0-9-]+:\d{12}:repository/|iam::\d{12}:role/|
 def cases(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
     """Give the blocks of a language, each as a case of a test."""
     return [pytest.param(block.code, id=block.place) for block in blocks(pages) if block.language == language]
-
-
-def rows(heading: str) -> list[list[str]]:
-    """Read the first table below a heading of the configuration's page, without its head."""
-    _, _, rest = CONFIGURATION.partition(f"\n## {heading}\n")
-    section, _, _ = rest.partition("\n## ")
-    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\| `.*$", section)]
 
 
 @pytest.mark.parametrize("block", cases("ini"))
@@ -111,13 +104,15 @@ def test_the_readme_names_every_kwarg() -> None:
 )
 def test_every_setting_is_documented(heading: str, known: Iterable[str]) -> None:
     """By its name, in the order of the code; and no other."""
-    assert [row[0] for row in rows(heading)] == [f"`{name}`" for name in known]
-    assert all(row[1] for row in rows(heading))
+    documented = table("docs/configuration.md", heading)
+
+    assert [row[0] for row in documented] == [f"`{name}`" for name in known]
+    assert all(row[1] for row in documented)
 
 
 def test_every_default_is_told() -> None:
     """Those that are values; a setting without one has words there."""
-    values = [(row[0], re.fullmatch("`(.*)`", row[2])) for row in rows("The backend")]
+    values = [(row[0], re.fullmatch("`(.*)`", row[2])) for row in table("docs/configuration.md", "The backend")]
     parsed = Settings.parse({"connections": {"docker_default": {}}})._asdict()
 
     assert {name.strip("`"): json.loads(value[1]) for name, value in values if value} == {
@@ -182,16 +177,9 @@ def test_every_message_of_ours_is_one() -> None:
     assert [piece for piece in pieces if piece not in sources] == []
 
 
-def section(page: str, heading: str) -> list[list[str]]:
-    """Read the first table below a heading, without its head."""
-    _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
-    table = re.findall(r"(?m)^\|.*\|$", rest.partition("\n## ")[0])
-    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table[2:]]
-
-
 def test_every_source_of_credentials_is_told_in_its_order() -> None:
     """By the name that ``check`` shows; a row without one is about the source above it."""
-    named = [source for source, *_ in section("docs/identities.md", "Where no credentials are found") if source]
+    named = [source for source, *_ in table("docs/identities.md", "Where no credentials are found") if source]
 
     assert named == [name for name, _ in credentials._SOURCES.values()]
 
@@ -207,7 +195,7 @@ def test_every_message_about_credentials_is_one(page: str, heading: str, column:
     """As the package words it, with other values."""
     needs = {f"no {need}" for _, need in credentials._SOURCES.values()}
     known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
-    messages = [text for row in section(page, heading) for text in re.findall("`(.*?)`", row[column])]
+    messages = [text for row in table(page, heading) for text in re.findall("`(.*?)`", row[column])]
 
     assert len(messages) > 8
     assert [text for text in messages if not any(re.fullmatch(f".*{pattern}", text) for pattern in known)] == []
