@@ -6,6 +6,9 @@ import re
 from importlib.metadata import metadata
 from pathlib import Path
 
+from packaging.version import Version
+
+from tests import other_airflows
 from tests.airflow_version import AIRFLOW, DENIAL, DISTRIBUTION
 
 PROJECT = Path(__file__).parents[2]
@@ -43,6 +46,22 @@ def test_the_readme_the_matrix_and_the_constraints_tell_of_the_same_airflows() -
 
     assert constrained == {airflow for airflow, _ in matrix()}
     assert bold == matrix()
+
+
+def test_every_release_that_is_claimed_is_one_that_can_be_tested() -> None:
+    """From the first that the README names to the newest, the matrix's among them."""
+    (first,) = re.findall(r"releases from (\S+) on are tested", (PROJECT / "README.md").read_text())
+    releases = sorted(map(Version, other_airflows.RELEASES))
+
+    assert (releases[0], releases[-1]) == (Version(first), max(Version(airflow) for airflow, _ in matrix()))
+    assert {airflow for airflow, _ in matrix()} <= other_airflows.RELEASES.keys()
+
+
+def test_every_python_of_ours_can_be_fetched_for_the_matrix() -> None:
+    """By ``make pythons``, which the workflow runs."""
+    (fetched,) = re.findall(r"python install (.+)", (PROJECT / "Makefile").read_text())
+
+    assert fetched.split() == pythons_of("airflow-ecr-secrets-backend")
 
 
 def test_the_readme_tells_of_this_airflow_what_is_so() -> None:

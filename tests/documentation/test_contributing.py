@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
+from tests import other_airflows
 from tests.documentation.pages import PROJECT
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def read(path: str) -> Any:
@@ -61,3 +65,14 @@ def test_what_is_pinned_is_kept_up_to_date() -> None:
         "github-actions",
         "pip",
     }
+
+
+def test_a_pair_whose_python_is_missing_is_reported_as_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """No other Python takes its place, and nothing fails."""
+    monkeypatch.setattr(other_airflows, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["other_airflows", "3.3.2-3.99"])
+
+    assert other_airflows.main() == 0
+    assert capsys.readouterr().out == "Airflow 3.3.2: not run: no Python 3.99 here\n"
