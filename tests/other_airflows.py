@@ -59,6 +59,8 @@ RELEASES = {
 }
 #: The providers of a release follow it within days, and what breaks it within weeks.
 DAY_OF_LIBRARIES = timedelta(days=7)
+#: The boto3 that this package needs at least is of the week before.
+EARLIEST_LIBRARIES = date(2025, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Trial:
             constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
             requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
             return cls(name, python, requirements, [*made_from, constraints], PAIR_TESTS)
-        requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={RELEASES[airflow] + DAY_OF_LIBRARIES}"]
+        day = max(RELEASES[airflow] + DAY_OF_LIBRARIES, EARLIEST_LIBRARIES)
+        requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}"]
         return cls(name, ">=3.10,<3.13", requirements, made_from, RELEASE_TESTS)
 
     @property
@@ -108,9 +111,13 @@ class Trial:
         """Run the tests and show what they print; write the closing line and return pytest's exit code."""
         airflow, _, _ = self.name.partition("-")
         self.result.unlink(missing_ok=True)
-        if not self.prepare():
-            self.result.write_text(f"Airflow {airflow}: not run: no Python {self.python} here\n")
-            return 0
+        try:
+            if not self.prepare():
+                self.result.write_text(f"Airflow {airflow}: not run: no Python {self.python} here\n")
+                return 0
+        except subprocess.CalledProcessError as error:
+            self.result.write_text(f"Airflow {airflow}: not installed: uv ended with {error.returncode}\n")
+            return 1
         version = subprocess.check_output([self.environment / "bin/python", "--version"], text=True).strip()
         command: list[str | Path] = [self.environment / "bin/pytest", "-p", "no:cacheprovider", *self.tests]
         with subprocess.Popen(
