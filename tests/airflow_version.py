@@ -57,6 +57,10 @@ DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"
 #: Whether a worker may have a backend of its own, by `[workers]`; before, a task is a part of the server.
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 
+#: Whether triggers may look up several of Airflow's connections at once;
+#: in 3.0.0 and 3.0.1 these lookups block each other.
+ANSWERS_TRIGGERS = not Version("3") <= AIRFLOW < Version("3.0.2")
+
 #: Whether each kwarg of the backend may have an environment variable of its own.
 HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY, BY_AIRFLOW, IN_TRIGGER, LEFTOVER_HOST, host_of
-from tests.airflow_version import DENIAL, SENDS_METRICS_EVERYWHERE, TaskConnection
+from tests.airflow_version import ANSWERS_TRIGGERS, DENIAL, SENDS_METRICS_EVERYWHERE, TaskConnection
 
 if TYPE_CHECKING:
     from tests.airflow.deployment import Run
@@ -98,6 +98,7 @@ def test_a_task_is_served_by_an_aws_connection_in_airflows_database(run: Run) ->
     assert run.keys[BY_AIRFLOW] == [AIRFLOWS_KEY]
 
 
+@pytest.mark.skipif(not ANSWERS_TRIGGERS, reason="this Airflow's triggers wait for each other's lookups for ever")
 def test_lookups_in_a_trigger_use_an_aws_connection_in_airflows_database(run: Run) -> None:
     """Five at once: the triggerer's event loop answers their lookups of the AWS connection meanwhile."""
     (process,) = run.lookups[IN_TRIGGER]
