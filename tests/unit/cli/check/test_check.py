@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import secrets
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from freezegun import freeze_time
 
 from ecr_secrets_backend.cli import check
+from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.command import CommandError
 from tests.stand_ins.aws import Error
 from tests.unit.cli.check.conftest import HOST
@@ -217,6 +219,17 @@ def test_a_step_that_raises_anything_is_a_finding() -> None:
     assert finding.result.code == "unexpected-error"
     assert re.fullmatch(r"unexpected KeyError at test_check.py:\d+", finding.result.message)
     assert finding.result.state == "failed"
+
+
+def test_a_registry_that_echoes_the_login_reveals_nothing(site: Site) -> None:
+    """Neither the token, nor the header that it was sent in, nor a part of either."""
+    token = secrets.token_urlsafe(1500)
+    header = base64.b64encode(f"AWS:{token}".encode()).decode()
+    site.answer("/v2/", 401, f"Basic {header} is not AWS:{token} but {header[:40]}")
+
+    (finding,) = check.run_step([token, header], None, "a step", RegistryClient(HOST, ("AWS", token)).check_login)
+
+    assert finding.result.message == f"{HOST} refuses the token: Basic *** is not AWS:*** but ***"
 
 
 def test_a_step_that_reports_nothing_is_good() -> None:
