@@ -31,8 +31,8 @@ SIDE_BY_SIDE := $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync
 # Where this is set, every process compiles all of Airflow again: imports take three to five times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-matrix test-released test-bound test-others test-at-any-load environments
-.PHONY: format lint types docs fuzz bench dist constraints pythons clean
+.PHONY: help demo unit unit-half unit-other-half test test-matrix test-released test-bound test-others test-at-any-load
+.PHONY: environments format lint types docs fuzz bench dist constraints pythons clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -48,6 +48,20 @@ test-matrix: ## the tests that Airflow's version may matter to, on each Airflow;
 
 test-released: $(UV) ## a few tests on every release of Airflow, in an hour or more; RELEASES="x.y.z ..." for some
 	$(BIN)/python -m tests.other_airflows $(RELEASES)
+
+# In two halves beside each other, as there are two processors: coverage slows Python code down.
+HALF := $(patsubst %,tests/unit/%,cli ui test_backend.py)
+unit: $(READY) ## the quick tests, with branch coverage, in a minute: no network, no Airflow process
+	@rm -rf .coverage
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target unit-half unit-other-half
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+unit-half:
+	@$(BIN)/coverage run -m pytest $(HALF)
+
+unit-other-half:
+	@$(BIN)/coverage run -m pytest tests/unit $(HALF:%=--ignore=%)
 
 test-others: ## of the tests, those that are not bound by time
 	@status=0; $(SIDE_BY_SIDE) $(AIRFLOWS:%=test-%) test-at-any-load $(PAIRS:%=on-%) || status=$$?; \
@@ -106,7 +120,7 @@ pythons: $(UV) ## let uv fetch the Pythons of the matrix
 	$(UV) python install 3.10 3.11 3.12 3.13 3.14
 
 clean: ## remove the environment and everything that was built
-	rm -rf .venv .benchmarks .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .venv .benchmarks .coverage .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 
 $(READY): pyproject.toml $(CONSTRAINTS) | $(UV)
 	$(UV) pip install --python $(BIN)/python --exact --editable . $(GROUPS) \
