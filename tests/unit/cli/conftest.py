@@ -12,10 +12,13 @@ import pytest
 from ecr_secrets_backend import cache
 from ecr_secrets_backend.cli import main
 from ecr_secrets_backend.cli.configuration import BACKEND
+from tests.airflow_version import HAS_PROVIDER_COMMANDS
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
+
+collect_ignore = [] if HAS_PROVIDER_COMMANDS else ["test_airflow_commands.py"]
 
 US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"

@@ -7,9 +7,6 @@ import pytest
 
 from ecr_secrets_backend.cli import COMMANDS, airflow_commands
 from ecr_secrets_backend.cli.airflow_commands import get_cli_commands
-from tests.airflow_version import HAS_PROVIDER_COMMANDS
-
-pytestmark = pytest.mark.skipif(not HAS_PROVIDER_COMMANDS, reason="needs an Airflow that takes commands of providers")
 
 
 def test_airflow_gets_each_command() -> None:
