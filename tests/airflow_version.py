@@ -58,8 +58,8 @@ DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 
 #: Whether triggers may look up several of Airflow's connections at once;
-#: in 3.0.0 and 3.0.1 these lookups block each other.
-ANSWERS_TRIGGERS = not Version("3") <= AIRFLOW < Version("3.0.2")
+#: in 3.0.0 to 3.0.2 these lookups block each other.
+ANSWERS_TRIGGERS = not Version("3") <= AIRFLOW < Version("3.0.3")
 
 #: Whether each kwarg of the backend may have an environment variable of its own.
 HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
