@@ -122,7 +122,7 @@ def test_a_backend_of_workers_alone(run: Run, monkeypatch: pytest.MonkeyPatch, k
         return
     assert run("token", "docker_default").stdout
     assert json.loads(run("status", "--output", "json").stdout)["tokens"][0]["connections"] == ["docker_default"]
-    (line,) = run("status", "--section", "secrets", exit_code=2).stderr.splitlines()
+    *_, line = run("status", "--section", "secrets", exit_code=2).stderr.splitlines()
     assert "no secrets backend is set in [secrets]" in line
     assert f"[workers] secrets_backend is {BACKEND}, so only tasks have it" in line
 
