@@ -57,10 +57,10 @@ unit: $(READY) ## the quick tests, with branch coverage, in a minute: no network
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-unit-half:
+unit-half: ## of the quick tests, those of the commands and the backend
 	@$(BIN)/coverage run -m pytest $(HALF)
 
-unit-other-half:
+unit-other-half: ## of the quick tests, all others
 	@$(BIN)/coverage run -m pytest tests/unit $(HALF:%=--ignore=%)
 
 test-others: ## of the tests, those that are not bound by time

@@ -135,7 +135,7 @@ def check(connection_id: str, request: Request, section: str = "secrets") -> JSO
     finally:
         _checking.release()
     is_ok = all(finding.result.state != "failed" for finding in findings)
-    return JSONResponse({"ok": is_ok, "findings": [finding.to_json() for finding in findings]})
+    return JSONResponse({"ok": is_ok, "findings": [{"sources": [], **finding.to_json()} for finding in findings]})
 
 
 def _visible_rows(user: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - of the auth manager's class
