@@ -16,7 +16,7 @@ AIRFLOWS := e2e deployments airflow release documentation
 
 # The tests that are bound by time: a busy machine may disturb them.
 BOUND := $(patsubst %,tests/integration/test_%.py,\
-	attackers aws_faults cache_faults docker_config event_loop forks hangs many_processes registry_client rotation soak)
+	aws_faults docker_config event_loop forks hangs many_processes registry_client rotation soak)
 
 # The matrix: each supported Airflow on one of its Pythons, or on several. Other pairs may be named at will. The README's
 # table tells the same, and tests/airflow/test_versions.py sees to that.

@@ -23,8 +23,11 @@ UV = Path(sys.executable).with_name("uv")
 PAIR_TESTS = [
     "tests/unit",
     *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "mint")),
+    "tests/airflow",
+    # Neither imports Airflow, and they take long.
+    "--ignore=tests/unit/test_credentials.py",
+    "--ignore=tests/unit/cli/docker_config",
 ]
-PAIR_TESTS += ["tests/airflow"]
 #: Lookups; tasks of a whole Airflow, served and failed; and what Airflow refuses to start with.
 RELEASE_TESTS = [
     "tests/integration/test_backend.py",

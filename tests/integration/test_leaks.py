@@ -277,10 +277,10 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
         import boto3, http.client
         http.client.HTTPConnection.debuglevel = 1
         from ecr_secrets_backend.aws import mint
-        from ecr_secrets_backend.cli.check.aws import caller
+        from ecr_secrets_backend.cli.check.aws import identify
         from ecr_secrets_backend.identity import AwsIdentity
         identity = AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})
-        print(caller(identity), mint(identity), "END")
+        print(identify(identity), mint(identity), "END")
         boto3.client("sts", region_name="us-east-1").get_caller_identity()
     """
     monkeypatch.setenv("AWS_SESSION_TOKEN", new_secret())
