@@ -21,13 +21,17 @@ ENVIRONMENTS = PROJECT / ".matrix"
 UV = Path(sys.executable).with_name("uv")
 
 PAIR_TESTS = [
-    "tests/unit",
     *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "mint")),
     "tests/airflow",
-    # Neither imports Airflow, and they take long.
-    "--ignore=tests/unit/test_credentials.py",
-    "--ignore=tests/unit/cli/docker_config",
 ]
+#: Of the quick tests, those that an Airflow matters to. On the oldest and the newest all run, because Python and the
+#: libraries of the day matter to them, but for those that take long and import no Airflow.
+QUICK_TESTS = [
+    *(f"tests/unit/test_{name}.py" for name in ("airflow_compat", "backend", "fallback", "logins", "metrics")),
+    *("tests/unit/cli", "--ignore=tests/unit/cli/docker_config", "tests/unit/ui"),
+]
+ALL_QUICK_TESTS = ["tests/unit", "--ignore=tests/unit/cli/docker_config", "--ignore=tests/unit/test_credentials.py"]
+ENDS = ("2.11.2", "3.3.2")
 #: Lookups; tasks of a whole Airflow, served and failed; and what Airflow refuses to start with.
 RELEASE_TESTS = [
     "tests/integration/test_backend.py",
@@ -83,7 +87,8 @@ class Trial:
         if python:
             constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
             requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
-            return cls(name, python, requirements, [*made_from, constraints], PAIR_TESTS)
+            tests = [*(ALL_QUICK_TESTS if airflow in ENDS else QUICK_TESTS), *PAIR_TESTS]
+            return cls(name, python, requirements, [*made_from, constraints], tests)
         day = max(RELEASES[airflow] + DAY_OF_LIBRARIES, EARLIEST_LIBRARIES)
         requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}"]
         return cls(name, ">=3.10,<3.13", requirements, made_from, RELEASE_TESTS)
