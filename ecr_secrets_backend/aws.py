@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import CredentialSource, MintError
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.sdk import import_sdk, suppress_sdk_logs
@@ -21,7 +21,6 @@ from ecr_secrets_backend.token import EcrToken
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
-    from ecr_secrets_backend.credentials import Source
 
 Result = TypeVar("Result")
 
@@ -82,7 +81,7 @@ class AwsSession:
     """
 
     keys: ReadOnlyCredentials
-    sources: tuple[Source, ...]
+    sources: tuple[CredentialSource, ...]
 
     def __init__(self, identity: AwsIdentity, connection: AwsConnection | None) -> None:
         import boto3.session

@@ -6,13 +6,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import CredentialSource, MintFailure
 from ecr_secrets_backend.identity import AwsIdentity
-
-if TYPE_CHECKING:
-    from ecr_secrets_backend.credentials import Source
 
 
 class UnusableAnswerError(Exception):
@@ -29,7 +26,7 @@ class CredentialsError(Exception):
     """
 
     cause: Exception
-    sources: tuple[Source, ...]
+    sources: tuple[CredentialSource, ...]
     explanation: tuple[str, str | None] | None = None
 
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,7 +17,7 @@ from botocore.credentials import Credentials, ProcessProvider, ReadOnlyCredentia
 
 from ecr_secrets_backend.aws_errors import CREDENTIALS_FIX, CredentialsError, words_of
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.errors import one_line
+from ecr_secrets_backend.errors import CredentialSource, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,22 +54,13 @@ _MAY_START_PROGRAM: Final = frozenset({"custom-process", "assume-role", _AIRFLOW
 _PROGRAM_FIX: Final = "Run the credential_process of profile {} as this user to see its output, which may be secret."
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of credentials, by its name in words, and what it says; ``fix`` is None if it need not apply here."""
-
-    source: str
-    message: str
-    fix: str | None
-
-
 class MfaRequiredError(Exception):
     """A profile has a role that botocore assumes with a code from a terminal; the argument is the profile's name."""
 
 
 def load(
     session: Session, ask_airflow: Callable[[], Credentials | None] | None = None
-) -> tuple[ReadOnlyCredentials, tuple[Source, ...]]:
+) -> tuple[ReadOnlyCredentials, tuple[CredentialSource, ...]]:
     """Load credentials in bounded time, and return them with what each source said, down to the one that has them.
 
     :param ask_airflow: asks Airflow's amazon provider in place of the sources of the session
@@ -80,7 +70,7 @@ def load(
     try:
         keys = within(SECONDS, lambda: search.ask_airflow(ask_airflow) if ask_airflow else search.ask_chain())
     except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
-        last = [Source("AWS's files", "not read in time", "Look for what hangs."), *search.sources][-1]
+        last = [CredentialSource("AWS's files", "not read in time", "Look for what hangs."), *search.sources][-1]
         raise CredentialsError(error, search.sources, (f"{last.source}: {last.message}", last.fix)) from None
     if keys:
         return keys, search.sources
@@ -139,11 +129,12 @@ class _Search:
         self._program: subprocess.Popen[bytes] | None = None
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[CredentialSource, ...]:
         """What each source has said."""
         said = list(self._said.items())  # a copy: a search that is given up goes on
         return tuple(
-            Source(_SOURCES.get(method, (method, ""))[0], one_line(message), fix) for method, (message, fix) in said
+            CredentialSource(_SOURCES.get(method, (method, ""))[0], one_line(message), fix)
+            for method, (message, fix) in said
         )
 
     def ask_chain(self) -> ReadOnlyCredentials | None:

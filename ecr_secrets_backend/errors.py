@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ecr_secrets_backend.credentials import Source
 
 #: What a caller may rely on; the others do not leave the package.
 __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "MintFailure"]
@@ -66,6 +62,15 @@ class MintFailure:
         return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.remedy}"
 
 
+@dataclass(frozen=True)
+class CredentialSource:
+    """A source of credentials, by its name in words, and what it says; ``fix`` is None if it need not apply here."""
+
+    source: str
+    message: str
+    fix: str | None
+
+
 @dataclass(eq=False)
 class MintError(EcrSecretsBackendError):
     """AWS returned no token.
@@ -76,7 +81,7 @@ class MintError(EcrSecretsBackendError):
 
     failure: MintFailure
     request_seconds: float | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[CredentialSource, ...] = ()
 
     def __str__(self) -> str:
         return str(self.failure)

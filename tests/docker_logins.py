@@ -1,4 +1,4 @@
-"""What Docker finds in its configuration."""
+"""Docker's configuration: what others have left there, and what Docker finds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+OTHERS: dict[str, Any] = {
+    "HttpHeaders": {"User-Agent": "Dörte"},
+    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
+    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
+    "detachKeys": "ctrl-e,e",
+}
+
+
+def write(config: Path, content: object) -> None:
+    """Write it as Docker does."""
+    config.parent.mkdir()
+    config.write_text(json.dumps(content, indent="\t", ensure_ascii=False))
 
 
 def passwords(config: Path) -> dict[str, str]:

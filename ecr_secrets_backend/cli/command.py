@@ -98,16 +98,16 @@ def execute(command: Command, options: argparse.Namespace) -> int:
     except EcrSecretsBackendError as error:
         problem, exit_code = str(error), FAILED
     except Exception as error:  # noqa: BLE001 - a bug: one line, as for any other failure
-        problem, exit_code = _describe_bug(error), FAILED
+        problem, exit_code = f"{describe_bug(error)}. Please report this line as a bug.", FAILED
     report(f"ecr-secrets-backend {command.name}: {problem}\n")
     return exit_code
 
 
-def _describe_bug(error: Exception) -> str:
+def describe_bug(error: Exception) -> str:
     """Return an exception's type and places, the innermost first: its words may quote a secret."""
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     places = [f"{Path(name).name}:{line}" for name, line in reversed(frames[-MOST_PLACES:])]
-    return f"Unexpected {type(error).__qualname__} (at {', '.join(places)}). Please report this line as a bug."
+    return f"Unexpected {type(error).__qualname__} (at {', '.join(places)})"
 
 
 #: Whether this is a server's process, in which other threads log as well.

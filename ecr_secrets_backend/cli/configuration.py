@@ -41,6 +41,7 @@ _FIX: Final = (
 )
 
 CONN_ID: Final = "CONN_ID"
+CONN_IDS: Final = argument("conn_ids", metavar=CONN_ID, nargs="*", help="mapped connections (default: all)")
 SECTION: Final = argument(
     "--section",
     choices=("workers", "secrets"),

@@ -115,7 +115,7 @@ def test_a_user_sees_what_airflow_would_let_them_see(site: PageSite) -> None:
 
 
 def test_the_menu_has_the_page(site: PageSite) -> None:
-    """As Airflow tells its UI: under Admin."""
+    """Under Admin, as Airflow answers its UI."""
     with site.client() as client:
         (plugin,) = client.get("/api/v2/plugins").raise_for_status().json()["plugins"]
     (view,) = plugin["external_views"]
@@ -252,7 +252,7 @@ def test_the_page_itself_can_start_a_check(site: PageSite) -> None:
 
 
 def test_one_check_runs_at_a_time(site: PageSite, aws: AwsStandIn) -> None:
-    """Another one is told so, at once."""
+    """Another request is refused at once."""
     before = len(aws.calls(region="eu-north-1"))
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(site.check, "docker_slow")

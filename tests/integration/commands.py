@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "ecr_secrets_backend")
-US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 PATIENCE_SECONDS = 30.0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.cli.configuration import BACKEND
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run
+from tests.command_settings import build_kwargs, configure_airflow, write_kwargs
+from tests.integration.commands import COMMAND, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,25 +21,17 @@ if TYPE_CHECKING:
 @pytest.fixture
 def kwargs(aws: AwsStandIn, tmp_path: Path) -> dict[str, Any]:
     del aws
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    return {"connections": connections, "cache_dir": str(tmp_path / "cache")}
+    return build_kwargs(tmp_path)
 
 
 @pytest.fixture
 def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
-    """The arguments that have a command read the kwargs from a file."""
-    path = tmp_path / "kwargs.json"
-    path.write_text(json.dumps(kwargs))
-    return "--backend-kwargs", str(path)
+    return write_kwargs(tmp_path, kwargs)
 
 
 @pytest.fixture
 def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend is configured in Airflow, by environment variables."""
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
+    configure_airflow(monkeypatch, tmp_path_factory.getbasetemp() / "airflow", kwargs)
 
 
 @pytest.mark.usefixtures("airflow")
@@ -72,7 +63,7 @@ def test_with_a_file_airflow_is_not_imported(file: tuple[str, str]) -> None:
     run("token", "docker_default", *file)
     program = (
         "import sys; from ecr_secrets_backend.cli import main; main(sys.argv[1:]);"
-        "print({'airflow', 'boto3'} & set(sys.modules), file=sys.__stdout__)"
+        "print({'airflow', 'boto3', 'botocore', 'docker', 'urllib3'} & set(sys.modules), file=sys.__stdout__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "token", "docker_default", *file],

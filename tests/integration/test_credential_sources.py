@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from configparser import RawConfigParser
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ import pytest
 from ecr_secrets_backend.aws import mint
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.integration.commands import US_HOST, run, run_on_terminal
+from tests.command_settings import US_HOST
+from tests.integration.commands import run, run_on_terminal
 from tests.requirements import need_root
 from tests.stand_ins.aws import Reply
-from tests.stand_ins.credentials import pod_token
+from tests.stand_ins.credentials import pod_token, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,14 +47,9 @@ def failure_in_process() -> str:
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., None]:
     """Write AWS's configuration file, a profile for each argument."""
-
-    def configure(**profiles: dict[str, str]) -> None:
-        parser = RawConfigParser()
-        parser.read_dict({f"profile {name}": options for name, options in profiles.items()})
-        with (tmp_path / "config").open("w") as file:
-            parser.write(file)
-
-    return configure
+    return lambda **profiles: write(
+        str(tmp_path / "config"), **{f"profile {name}": options for name, options in profiles.items()}
+    )
 
 
 @pytest.fixture
@@ -149,10 +144,7 @@ class TestSso:
         if request.param == "sso_session":
             sections |= {"profile dev": {**profile, "sso_session": "corp"}, "sso-session corp": form}
             key = "corp"
-        parser = RawConfigParser()
-        parser.read_dict(sections)
-        with (tmp_path / "config").open("w") as file:
-            parser.write(file)
+        write(str(tmp_path / "config"), **sections)
         monkeypatch.setenv("HOME", str(tmp_path))
 
         def log_in(seconds: float) -> None:

@@ -13,14 +13,15 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins
-from tests.docker_logins import passwords
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, Watch, run, wait
+from tests.command_settings import EU_HOST, US_HOST, build_kwargs, write_kwargs
+from tests.docker_logins import OTHERS, passwords, write
+from tests.integration.commands import COMMAND, Watch, run, wait
 from tests.requirements import need_root
 from tests.stand_ins.aws import Error, Hang
 
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 OUTAGE = Error("ServiceUnavailable", status=503)
-OTHERS: dict[str, Any] = {
-    "HttpHeaders": {"User-Agent": "Dörte"},
-    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
-    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
-    "detachKeys": "ctrl-e,e",
-}
 
 
 @pytest.fixture
@@ -53,15 +48,7 @@ def config(folder: Path) -> Path:
 def arguments(aws: AwsStandIn, folder: Path, tmp_path: Path) -> tuple[str | Path, ...]:
     """For both connections, with a cache and a Docker folder of the test's own."""
     del aws
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    kwargs = tmp_path / "kwargs.json"
-    kwargs.write_text(json.dumps({"connections": connections, "cache_dir": str(tmp_path / "cache")}))
-    return "docker-config", "--config", folder, "--backend-kwargs", kwargs
-
-
-def write(config: Path, content: object) -> None:
-    config.parent.mkdir()
-    config.write_text(json.dumps(content, indent="\t", ensure_ascii=False))
+    return "docker-config", "--config", folder, *write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 class TestOnce:
@@ -181,7 +168,7 @@ class TestOnce:
     def test_a_run_after_an_earlier_one_forgets_what_has_expired_since(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
-        """A service may be started anew while AWS fails; a login that another program has written stays."""
+        """A service may restart while AWS fails; a login that another program has written stays."""
         aws.set(token_life=2)
         run(*arguments)
         other = {"auth": "QVdTOm90aGVy"}

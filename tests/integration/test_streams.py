@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command_settings import EU_HOST, US_HOST
 from tests.docker_logins import passwords
-from tests.integration.commands import COMMAND, EU_HOST, US_HOST, run, run_on_terminal
+from tests.integration.commands import COMMAND, run, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-from configparser import RawConfigParser
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +27,7 @@ from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.credentials import MfaRequiredError, load, refuse_mfa
 from ecr_secrets_backend.errors import MintError
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.stand_ins.credentials import CredentialEndpoint, Proxy, pod_token
+from tests.stand_ins.credentials import CredentialEndpoint, Proxy, pod_token, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,14 +199,9 @@ def test_only_a_code_that_botocore_would_ask_for_is_refused(profiles: dict[str, 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., None]:
     """Write AWS's configuration file, a profile for each argument."""
-
-    def configure(**profiles: dict[str, str]) -> None:
-        parser = RawConfigParser()
-        parser.read_dict({f"profile {name}": options for name, options in profiles.items()})
-        with (tmp_path / "config").open("w") as file:
-            parser.write(file)
-
-    return configure
+    return lambda **profiles: write(
+        str(tmp_path / "config"), **{f"profile {name}": options for name, options in profiles.items()}
+    )
 
 
 def error_of(profile_name: str | None = None, **fields: Any) -> MintError:
@@ -531,7 +525,7 @@ class TestProgram:
         error = error_of(profile)
 
         if profile == "hub" and error.failure.code == "CredentialRetrievalError":
-            problem = "failed"  # botocore starts it itself, and does not tell the exit code
+            problem = "failed"  # botocore starts it itself, and does not report the exit code
         assert error.failure.reason == f"{path} {problem}"
         assert "Run the credential_process of profile dev as this user" in error.failure.remedy
         assert SECRET not in f"{error} {error.sources}"

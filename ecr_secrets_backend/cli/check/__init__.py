@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
-from pathlib import Path
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ecr_secrets_backend.bounded import within
@@ -19,7 +17,7 @@ from ecr_secrets_backend.cli.check.engine import Engine
 from ecr_secrets_backend.cli.check.image import Image, Pull, match_registry, read_image
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
-from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument
+from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument, describe_bug
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config.file import encoded
 from ecr_secrets_backend.cli.output import Output
@@ -208,9 +206,8 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
         fix = "Look for what hangs: the network, a proxy, the registry, the engine, or a credential helper of Docker."
         results = [StepResult(f"no result within {STEP_SECONDS:.0f} s", "failed", "timed-out", fix)]
     except Exception as error:  # noqa: BLE001 - a finding, and no traceback: its words may hold what was sent
-        *_, (frame, line) = walk_tb(error.__traceback__)
-        problem = f"unexpected {type(error).__qualname__} at {Path(frame.f_code.co_filename).name}:{line}"
-        results = [StepResult(problem, "failed", "unexpected-error", "Try again. If it lasts, report it.")]
+        fix = "Try again. If it lasts, report this line as a bug."
+        results = [StepResult(describe_bug(error), "failed", "unexpected-error", fix)]
     seconds = round(time.monotonic() - started_at, 3)
     return [Finding(conn_id, name, result.without(secrets), seconds) for result in results]
 
@@ -256,7 +253,7 @@ COMMAND: Final = Command(
 exit codes:
   0 all checks passed, perhaps with warnings; 1 a step failed; 2 wrong usage or configuration""",
     arguments=(
-        argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
+        configuration.CONN_IDS,
         argument("--image", metavar="IMAGE", help="an image that is to be pulled"),
         argument(
             "--docker-url",

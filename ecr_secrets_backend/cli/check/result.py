@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, Literal
 
-from ecr_secrets_backend.credentials import Source
-from ecr_secrets_backend.errors import one_line
+from ecr_secrets_backend.errors import CredentialSource, one_line
 
 #: Characters of a message. A registry, an engine or a file may have written most of it.
 LONGEST_MESSAGE: Final = 2000
@@ -30,7 +29,7 @@ class StepResult:
     state: Literal["good", "skipped", "warning", "failed"] = "good"
     code: str = "ok"
     fix: str | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[CredentialSource, ...] = ()
 
     def without(self, secrets: Collection[str]) -> StepResult:
         """Return it in bounded lines, without any part of a secret, which a registry or engine may echo."""
@@ -54,7 +53,7 @@ class StepResult:
 class CheckFailed(Exception):  # noqa: N818 - named for what it reports
     """A step that failed, so that the steps after it cannot run."""
 
-    def __init__(self, code: str, message: str, fix: str, sources: tuple[Source, ...] = ()) -> None:
+    def __init__(self, code: str, message: str, fix: str, sources: tuple[CredentialSource, ...] = ()) -> None:
         self.result = StepResult(message, "failed", code, fix, sources)
         super().__init__(self.result)
 

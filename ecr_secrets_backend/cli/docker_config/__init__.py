@@ -211,7 +211,7 @@ COMMAND: Final = Command(
   ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch
   (umask 077; ecr-secrets-backend docker-config --stdout > auth.json.new && mv auth.json.new auth.json) # for Podman""",
     arguments=(
-        argument("conn_ids", metavar=configuration.CONN_ID, nargs="*", help="mapped connections (default: all)"),
+        configuration.CONN_IDS,
         argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
         argument("--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else ~/.docker)"),
         argument(

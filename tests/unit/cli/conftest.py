@@ -11,8 +11,8 @@ import pytest
 
 from ecr_secrets_backend import cache
 from ecr_secrets_backend.cli import main
-from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_PROVIDER_COMMANDS
+from tests.command_settings import build_kwargs, configure_airflow, write_kwargs
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 collect_ignore = [] if HAS_PROVIDER_COMMANDS else ["test_airflow_commands.py"]
 
-US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized")
 
 
@@ -59,18 +57,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def kwargs(aws: AwsStandIn, tmp_path: Path) -> dict[str, Any]:
-    """The kwargs of a backend with two connections and a cache of its own."""
     del aws
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    return {"connections": connections, "cache_dir": str(tmp_path / "cache")}
+    return build_kwargs(tmp_path)
 
 
 @pytest.fixture
 def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
-    """The arguments that have a command read the kwargs from a file."""
-    path = tmp_path / "kwargs.json"
-    path.write_text(json.dumps(kwargs))
-    return "--backend-kwargs", str(path)
+    return write_kwargs(tmp_path, kwargs)
 
 
 @pytest.fixture
@@ -87,11 +80,7 @@ def no_place(
 
 @pytest.fixture
 def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend is configured in Airflow, by environment variables."""
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path_factory.getbasetemp() / "airflow"))
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(kwargs))
+    configure_airflow(monkeypatch, tmp_path_factory.getbasetemp() / "airflow", kwargs)
 
 
 def status(run: Run, *arguments: str) -> Any:

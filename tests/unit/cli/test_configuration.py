@@ -10,12 +10,13 @@ import pytest
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
-from tests.unit.cli.conftest import US_HOST, Run
+from tests.command_settings import US_HOST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
+    from tests.unit.cli.conftest import Run
 
 
 @pytest.mark.parametrize("name", ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"])

@@ -14,7 +14,8 @@ from freezegun import freeze_time
 
 from ecr_secrets_backend.cli import COMMANDS, check
 from ecr_secrets_backend.cli.status import STATES
-from tests.unit.cli.conftest import DENIED, US_HOST, Run, status
+from tests.command_settings import US_HOST
+from tests.unit.cli.conftest import DENIED, Run, status
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn

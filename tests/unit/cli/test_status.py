@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend.cli.status import state_of
+from tests.command_settings import US_HOST
 from tests.unit.builders import NOW, TWELVE_HOURS, build_token
-from tests.unit.cli.conftest import DENIED, US_HOST, Run, status
+from tests.unit.cli.conftest import DENIED, Run, status
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn

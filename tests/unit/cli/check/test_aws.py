@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.cli.check.aws import identify
-from ecr_secrets_backend.credentials import Source
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import CredentialSource, MintError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.aws import Close, Error
 
@@ -24,7 +23,7 @@ def test_the_source_and_the_arn_are_told(aws: AwsStandIn) -> None:
     found = identify(IDENTITY)
 
     assert found.message == "environment, arn:aws:sts::123456789012:user/moto"
-    assert found.sources == (Source("environment", "has credentials", None),)
+    assert found.sources == (CredentialSource("environment", "has credentials", None),)
 
 
 def test_a_role_is_assumed_first(aws: AwsStandIn) -> None:

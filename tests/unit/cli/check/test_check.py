@@ -13,9 +13,10 @@ from freezegun import freeze_time
 from ecr_secrets_backend.cli import check
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.command import CommandError
+from tests.command_settings import EU_HOST
 from tests.stand_ins.aws import Error
 from tests.unit.cli.check.conftest import HOST
-from tests.unit.cli.conftest import DENIED, EU_HOST, Printed, Run
+from tests.unit.cli.conftest import DENIED, Printed, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +218,7 @@ def test_a_step_that_raises_anything_is_a_finding() -> None:
     (finding,) = check.run_step([], None, "a step", step)
 
     assert finding.result.code == "unexpected-error"
-    assert re.fullmatch(r"unexpected KeyError at test_check.py:\d+", finding.result.message)
+    assert re.fullmatch(r"Unexpected KeyError \(at test_check\.py:\d+, .*\)", finding.result.message)
     assert finding.result.state == "failed"
 
 

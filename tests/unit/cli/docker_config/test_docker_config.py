@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.docker_logins import passwords
+from tests.command_settings import EU_HOST, US_HOST, build_kwargs, write_kwargs
+from tests.docker_logins import OTHERS, passwords, write
 from tests.stand_ins.aws import Error
-from tests.unit.cli.conftest import EU_HOST, US_HOST, Run
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
+    from tests.unit.cli.conftest import Run
 
 Arguments = tuple[str | Path, ...]
-OTHERS: dict[str, Any] = {
-    "HttpHeaders": {"User-Agent": "Dörte"},
-    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
-    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
-    "detachKeys": "ctrl-e,e",
-}
 
 
 @pytest.fixture
@@ -38,15 +33,7 @@ def config(folder: Path) -> Path:
 def arguments(aws: AwsStandIn, folder: Path, tmp_path: Path) -> Arguments:
     """For both connections, with a cache and a Docker folder of the test's own."""
     del aws
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    kwargs = tmp_path / "kwargs.json"
-    kwargs.write_text(json.dumps({"connections": connections, "cache_dir": str(tmp_path / "cache")}))
-    return "docker-config", "--config", folder, "--backend-kwargs", kwargs
-
-
-def write(config: Path, content: object) -> None:
-    config.parent.mkdir()
-    config.write_text(json.dumps(content, indent="\t", ensure_ascii=False))
+    return "docker-config", "--config", folder, *write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 def test_all_mapped_registries_are_logged_in_to(run: Run, aws: AwsStandIn, arguments: Arguments, config: Path) -> None:

@@ -191,7 +191,7 @@ def test_no_depth_ends_in_a_traceback(tmp_path: Path, depth: int) -> None:
 
 
 def test_a_file_is_not_made_too_large_to_be_read(tmp_path: Path) -> None:
-    """It is left, and the user is told; from Python 3.14 on, deeply nested lists would grow by their indentation."""
+    """It is left, with a message; from Python 3.14 on, deeply nested lists would grow by their indentation."""
     text = json.dumps({"auths": {}, "a": "x" * (LARGEST_FILE_BYTES - 100)})
     (tmp_path / "config.json").write_text(text)
 
