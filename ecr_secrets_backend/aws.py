@@ -101,7 +101,8 @@ class AwsSession:
             from airflow.providers.amazon.aws.hooks.base_aws import resolve_session_factory
             from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 
-            wrapper = AwsConnectionWrapper(connection, region_name=identity.region, verify=identity.verify)
+            either: Any = connection  # one of Airflow's two classes
+            wrapper = AwsConnectionWrapper(either, region_name=identity.region, verify=identity.verify)
             config = config.merge(wrapper.botocore_config or Config())
             self._airflow = resolve_session_factory()(wrapper, region_name=identity.region, config=config)
             sts_url = wrapper.get_service_endpoint_url("sts", sts_connection_assume=True)

@@ -10,13 +10,21 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Final, Protocol
 
 from ecr_secrets_backend.errors import MintFailure
 from ecr_secrets_backend.registry import Service
 
-#: An AWS connection of Airflow, of any of its classes.
-AwsConnection: TypeAlias = Any
+
+class AwsConnection(Protocol):
+    """An AWS connection of Airflow, of any of its classes."""
+
+    login: str | None
+    password: str | None
+    host: str | None
+    extra: str | None
+
+
 #: What boto3 and the libraries below it read: credentials, endpoints, proxies, CA bundles. Names are matched by form: a
 #: variable that AWS adds later then costs a call, and not another identity's token. Sources: botocore's
 #: ``credentials.py``, ``configprovider.py`` and ``endpoint.py``, Python's ``urllib.request.getproxies``, OpenSSL.
