@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from argparse import Namespace
 from collections import Counter
 from functools import cache
 from importlib.metadata import metadata
@@ -125,10 +124,9 @@ def check(connection_id: str, request: Request, section: str = "secrets") -> JSO
         raise HTTPException(status.HTTP_409_CONFLICT, "Another check is running. Try again when it has ended.")
     try:
         tokens: list[str] = []
-        engine = Engine(Namespace(docker_url=None, tls_ca_cert=None, tls_client_cert=None, tls_client_key=None))
         findings = []
         with on_server():
-            for name, step in ConnectionCheck(configured, mapped, None, engine, tokens).steps():
+            for name, step in ConnectionCheck(configured, mapped, None, Engine(), tokens).steps():
                 findings += run_step(tokens, connection_id, name, step)
                 if name == LAST_STEP or findings[-1].result.state == "failed":
                     break

@@ -118,7 +118,8 @@ def conn_ids_by_host(configured: Configuration) -> dict[str, str]:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Run all steps, and print what they have found."""
-    findings = list(run_steps(options, Engine(options), output))
+    certificates = options.tls_ca_cert, options.tls_client_cert, options.tls_client_key
+    findings = list(run_steps(options, Engine(options.docker_url, *certificates), output))
     failed = [finding for finding in findings if finding.result.state == "failed"]
     exit_code = GOOD if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
     if options.output == "json":

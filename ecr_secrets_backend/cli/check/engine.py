@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import logging
@@ -60,13 +59,20 @@ logger = logging.getLogger(__name__)
 class Engine:
     """A Docker engine, and the client that a DockerHook makes for it.
 
-    :param options: ``docker_url`` and those for TLS, named as DockerOperator's parameters
-    :raises CommandError: only some of those for TLS were given
+    :param url: None: where DockerOperator looks
+    :param ca_cert: the files for TLS are DockerOperator's ``tls_ca_cert``, ``tls_client_cert`` and ``tls_client_key``
+    :raises CommandError: only some of these files were given
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.url = options.docker_url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
-        self._certificates = (options.tls_ca_cert, options.tls_client_cert, options.tls_client_key)
+    def __init__(
+        self,
+        url: str | None = None,
+        ca_cert: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+    ) -> None:
+        self.url = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        self._certificates = (ca_cert, client_cert, client_key)
         self._client: Any = None
         if None in self._certificates and any(self._certificates):
             fix = "Give all three: DockerOperator uses TLS only then."

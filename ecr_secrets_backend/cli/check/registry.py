@@ -192,10 +192,10 @@ def _recognize(cause: BaseException) -> tuple[str, str] | None:
             else ("name-not-found", "has no address")
         )
     if isinstance(cause, TimeoutError):
-        return "port-silent", f"does not answer: {words}"
+        return "port-silent", "does not answer in time"
     codes = {errno.ECONNREFUSED: "port-closed", errno.ENETUNREACH: "no-network", errno.EHOSTUNREACH: "no-network"}
     code = codes.get(getattr(cause, "errno", None) or 0)
-    return (code, f"cannot be connected to: {words}") if code else None
+    return (code, f"cannot be connected to: {getattr(cause, 'strerror', words)}") if code else None
 
 
 def reject(answer: Answer) -> CheckFailed:

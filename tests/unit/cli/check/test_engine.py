@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
@@ -43,48 +42,40 @@ def _no_open_sockets() -> Iterator[None]:
         gc.collect()
 
 
-def options(docker_url: str | None = None, *files: str) -> argparse.Namespace:
-    """Return the options of a command line."""
-    ca_cert, client_cert, client_key = (*files, None, None, None)[:3]
-    return argparse.Namespace(
-        docker_url=docker_url, tls_ca_cert=ca_cert, tls_client_cert=client_cert, tls_client_key=client_key
-    )
-
-
-def fail(given: argparse.Namespace) -> CheckFailed:
+def fail(engine: Engine) -> CheckFailed:
     """Return how the check of an engine's version fails."""
     with pytest.raises(CheckFailed) as caught:
-        list(Engine(given).check_version())
+        list(engine.check_version())
     return caught.value
 
 
 def test_the_engine_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the option, by DOCKER_HOST, or where DockerOperator looks."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
-    assert Engine(options("unix:///other.sock")).url == "unix:///other.sock"
-    assert Engine(options()).url == "tcp://docker:2375"
+    assert Engine("unix:///other.sock").url == "unix:///other.sock"
+    assert Engine().url == "tcp://docker:2375"
     monkeypatch.delenv("DOCKER_HOST")
-    assert Engine(options()).url == DEFAULT_URL
+    assert Engine().url == DEFAULT_URL
 
 
 def test_options_for_tls_belong_together() -> None:
     """DockerOperator ignores them unless all three are set."""
     with pytest.raises(CommandError, match="belong together"):
-        Engine(options("tcp://docker:2376", "ca.pem"))
+        Engine("tcp://docker:2376", "ca.pem")
 
 
 def test_without_an_engine_the_platform_is_this_host_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Docker names it."""
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
 
-    assert Engine(options(f"unix://{tmp_path}/nowhere.sock")).platform() == "linux/arm64"
+    assert Engine(f"unix://{tmp_path}/nowhere.sock").platform() == "linux/arm64"
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://", "tcp://127.0.0.1:x", ""])
 def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is wrong with its URL."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    result = fail(options(url)).result
+    result = fail(Engine(url)).result
 
     assert result.code == "engine-unreachable"
     assert (url or "tcp://127.0.0.1:9") in result.message
@@ -93,7 +84,7 @@ def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: py
 def test_an_engine_by_ssh_needs_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
     """DockerOperator does not use the program ssh, as docker does."""
     monkeypatch.delattr(docker.api.client, "SSHHTTPAdapter", raising=False)  # as without that package
-    result = fail(options("ssh://airflow@127.0.0.1")).result
+    result = fail(Engine("ssh://airflow@127.0.0.1")).result
 
     assert result.code == "engine-ssh"
     assert "paramiko" in str(result.fix)
@@ -102,14 +93,14 @@ def test_an_engine_by_ssh_needs_paramiko(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     """DockerOperator would fail for it as well."""
     missing = str(tmp_path / "none.pem")
-    result = fail(options("tcp://127.0.0.1:9", missing, missing, missing)).result
+    result = fail(Engine("tcp://127.0.0.1:9", missing, missing, missing)).result
 
     assert result.code == "engine-certificate"
 
 
 def test_an_engine_that_does_not_answer_shows_no_password() -> None:
     """Its URL may hold one."""
-    result = fail(options("tcp://user:s3cret@127.0.0.1:9")).result.without(())
+    result = fail(Engine("tcp://user:s3cret@127.0.0.1:9")).result.without(())
 
     assert "tcp://***@127.0.0.1:9" in result.message
     assert "s3cret" not in str(result)
@@ -121,7 +112,7 @@ def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.Monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "docker", None)
     monkeypatch.delitem(sys.modules, "airflow.providers.docker.hooks.docker", raising=False)
-    engine = Engine(options("unix:///nowhere.sock"))
+    engine = Engine("unix:///nowhere.sock")
 
     results = [*engine.check_version(), engine.log_in("docker_default", LOGIN, None), engine.check_login_used(LOGIN)]
     assert {(each.state, each.code) for each in results} == {("skipped", "no-docker-provider")}
@@ -129,7 +120,7 @@ def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.Monke
 
 def test_an_engine_is_logged_in_to_and_sends_the_login_with_a_pull(engine: str) -> None:
     """As a DockerHook with that connection does."""
-    checked = Engine(options(engine))
+    checked = Engine(engine)
 
     assert checked.platform() == "linux/amd64"
     assert checked.log_in("docker_default", LOGIN, '{"email": "a@b.c"}').state == "good"
@@ -152,7 +143,7 @@ def test_an_engine_that_cannot_log_in_is_told_by_its_reason(
     monkeypatch.setitem(ENGINE, "auth", reason)
 
     with pytest.raises(CheckFailed) as caught:
-        Engine(options(engine)).log_in("docker_default", LOGIN, None)
+        Engine(engine).log_in("docker_default", LOGIN, None)
 
     assert (caught.value.result.code, reason in caught.value.result.message) == (code, True)
 
@@ -161,21 +152,21 @@ def test_what_answers_like_no_engine_is_named(engine: str, monkeypatch: pytest.M
     """A proxy, for example."""
     monkeypatch.setitem(ENGINE, "version", ["a page"])
 
-    assert "is not a Docker engine" in fail(options(engine)).result.message
+    assert "is not a Docker engine" in fail(Engine(engine)).result.message
 
 
 def test_an_engine_that_accepts_only_tls_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fix is its certificates."""
     monkeypatch.setitem(ENGINE, "refusal", "Client sent an HTTP request to an HTTPS server.")
 
-    assert fail(options(engine)).result.code == "engine-wants-tls"
+    assert fail(Engine(engine)).result.code == "engine-wants-tls"
 
 
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 def test_a_credential_helper_that_is_not_there_is_the_cause(engine: str, docker_config: Path, key: str) -> None:
     """DockerHook reports an engine that does not answer."""
     docker_config.write_text(json.dumps({key: "nowhere" if key == "credsStore" else {LOGIN.host: "nowhere"}}))
-    checked = Engine(options(engine))
+    checked = Engine(engine)
 
     def steps() -> None:
         checked.log_in("docker_default", LOGIN, None)
@@ -201,7 +192,7 @@ def test_a_credential_helper_is_asked_before_the_connection_s_login(
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", str(docker_config.parent), prepend=os.pathsep)
     docker_config.write_text(json.dumps({"credsStore": "planted"}))
-    checked = Engine(options(engine))
+    checked = Engine(engine)
     checked.log_in("docker_default", LOGIN, None)
     try:
         result = checked.check_login_used(LOGIN)
@@ -224,9 +215,9 @@ def test_a_context_of_docker_that_is_another_engine_is_named(
     docker_config.write_text('{"currentContext": "rl"}')
 
     monkeypatch.setattr(engine_module, "DEFAULT_URL", engine)
-    assert [each.code for each in Engine(options()).check_version()] == ["ok", "docker-context"]
+    assert [each.code for each in Engine().check_version()] == ["ok", "docker-context"]
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
-    assert "docker uses context rl (unix:///run/rl.sock)" in str(fail(options()).result.fix)
+    assert "docker uses context rl (unix:///run/rl.sock)" in str(fail(Engine()).result.fix)
 
 
 @pytest.mark.usefixtures("docker_config")
@@ -236,7 +227,7 @@ def test_the_socket_of_another_engine_is_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
 
-    assert f"unix://{tmp_path}/docker.sock" in str(fail(options()).result.fix)
+    assert f"unix://{tmp_path}/docker.sock" in str(fail(Engine()).result.fix)
 
 
 @pytest.mark.parametrize("content", ['{"auths": {"h": null}}', '{"auths": {"h": {"auth": 5}}}', "[]"])
@@ -247,12 +238,12 @@ def test_a_config_json_that_docker_s_client_cannot_read_is_named(
     docker_config.write_text(content)
 
     with pytest.raises(CommandError, match=r"config\.json"):
-        list(Engine(options(engine)).check_version())
+        list(Engine(engine).check_version())
 
 
 def test_variables_for_tls_do_not_matter_to_a_socket(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does the folder of the certificates alone, as to docker."""
     monkeypatch.setenv("DOCKER_CERT_PATH", "/nowhere")
-    results = list(Engine(options(engine)).check_version())
+    results = list(Engine(engine).check_version())
 
     assert [result.code for result in results] == ["ok"]
