@@ -35,6 +35,7 @@ _TUNNEL_REFUSED: Final = "Tunnel connection failed: "  # of http.client, before 
 _NETWORK: Final = (
     "Allow this host TCP to {hop}: its route, firewall, security group and network ACL{group}. Or set HTTPS_PROXY."
 )
+_PROXY: Final = "Correct HTTPS_PROXY, or let this host reach {hop}. Hosts that need no proxy belong in NO_PROXY."
 _NAMES: Final = "Give this host a network and a name server that knows {hop}{endpoints}."
 #: How to fix each finding of :func:`_recognize`.
 _FIXES: Final = {
@@ -162,7 +163,8 @@ class RegistryClient:
         registry, hop = Registry.find(self.host), f"the proxy {proxy.netloc}" if proxy else self.host
         endpoint = f"com.amazonaws.{registry.region}.ecr" if registry else ""
         part = "account and region" if registry else "host"
-        fix = _FIXES[code].format(
+        fix = _PROXY if proxy and _FIXES[code] == _NETWORK else _FIXES[code]
+        fix = fix.format(
             host=self.host,
             hop=hop,
             setting="HTTPS_PROXY" if proxy else f"the {part} of the registry in backend_kwargs",

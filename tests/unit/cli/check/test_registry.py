@@ -101,6 +101,8 @@ def test_a_proxy_that_cannot_be_reached_is_named(
     # A machine without a network has no name server that could say that there is no such name.
     assert result.code in (code, "no-name-server" if code == "name-not-found" else code)
     assert f"the proxy {hop}" in result.message
+    assert "HTTPS_PROXY" in str(result.fix)
+    assert "VPC endpoint" not in str(result.fix)
 
 
 @pytest.mark.parametrize(
