@@ -169,7 +169,9 @@ class RegistryClient:
             hop=hop,
             setting="HTTPS_PROXY" if proxy else f"the {part} of the registry in backend_kwargs",
             group=f", and the security group of the VPC endpoint {endpoint}.dkr" if registry else "",
-            endpoints=f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr" if registry else "",
+            endpoints=f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr"
+            if registry and not proxy
+            else "",
             plain=""
             if registry
             else " Docker's engine uses plain HTTP only for 127.0.0.0/8 and its insecure-registries.",

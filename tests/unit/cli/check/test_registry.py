@@ -102,7 +102,7 @@ def test_a_proxy_that_cannot_be_reached_is_named(
     assert result.code in (code, "no-name-server" if code == "name-not-found" else code)
     assert f"the proxy {hop}" in result.message
     assert "HTTPS_PROXY" in str(result.fix)
-    assert "VPC endpoint" not in str(result.fix)
+    assert "VPC" not in str(result.fix)
 
 
 @pytest.mark.parametrize(
