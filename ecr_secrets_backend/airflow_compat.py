@@ -7,10 +7,10 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
-from ecr_secrets_backend.errors import ConnectionUnavailableError, MintFailure
+from ecr_secrets_backend.errors import ConnectionUnavailableError, TokenFailure
 
 
-def denial(conn_id: str, failure: MintFailure) -> ConnectionUnavailableError:
+def denial(conn_id: str, failure: TokenFailure) -> ConnectionUnavailableError:
     """Return the exception for a failed lookup. A pickled one becomes that of the process which reads it.
 
     It is of the one kind that Airflow does not follow by a lookup in its database.
@@ -29,7 +29,7 @@ def _denial_class(*, is_on_server: bool) -> type[ConnectionUnavailableError]:
     class LookupDeniedError(ConnectionUnavailableError, AirflowSecretsBackendAccessDenied):
         __qualname__ = "LookupDeniedError"
 
-        def __reduce__(self) -> tuple[Any, tuple[str, MintFailure]]:
+        def __reduce__(self) -> tuple[Any, tuple[str, TokenFailure]]:
             return denial, (self.conn_id, self.failure)
 
     if not is_on_server:
@@ -41,7 +41,7 @@ def _denial_class(*, is_on_server: bool) -> type[ConnectionUnavailableError]:
     from fastapi import HTTPException
 
     class AnsweringError(LookupDeniedError, HTTPException):
-        def __init__(self, conn_id: str, failure: MintFailure) -> None:
+        def __init__(self, conn_id: str, failure: TokenFailure) -> None:
             super().__init__(conn_id, failure)
             HTTPException.__init__(self, HTTPStatus.FORBIDDEN, {"reason": "access_denied", "message": str(self)})
 

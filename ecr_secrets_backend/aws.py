@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ecr_secrets_backend import __version__
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe
-from ecr_secrets_backend.errors import CredentialSource, MintError
+from ecr_secrets_backend.errors import CredentialSource, TokenError
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.registry import PUBLIC_REGION, Registry
 from ecr_secrets_backend.sdk import import_sdk, suppress_sdk_logs
@@ -36,21 +36,21 @@ ATTEMPTS: Final = 2
 LONGEST_LIFETIME_SECONDS: Final = 12 * 3600 + 300
 
 
-def mint(identity: AwsIdentity, connection: AwsConnection | None = None) -> EcrToken:
+def request_token(identity: AwsIdentity, connection: AwsConnection | None = None) -> EcrToken:
     """Request a new token from AWS.
 
     :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
-    :raises MintError: AWS returned none, or none that can be used
+    :raises TokenError: AWS returned none, or none that can be used
     """
     outcome = request(identity, connection, _token)
-    if isinstance(outcome, MintError):  # raised here, where no local variable holds what AWS sent
+    if isinstance(outcome, TokenError):  # raised here, where no local variable holds what AWS sent
         raise outcome
     return outcome
 
 
 def request(
     identity: AwsIdentity, connection: AwsConnection | None, ask: Callable[[AwsSession], Result]
-) -> Result | MintError:
+) -> Result | TokenError:
     """Load the credentials of an identity, and call AWS with them.
 
     :return: what ``ask`` returns, or why there is nothing: to be raised where no secret is in reach
@@ -61,7 +61,7 @@ def request(
     except ImportError as error:
         reason = f"aws_conn_id needs Airflow's amazon provider, which cannot be imported: {error}"
         fix = 'Install it where this process runs: pip install "airflow-ecr-secrets-backend[amazon]".'
-        return MintError(identity.failure(type(error).__name__, reason, fix))
+        return TokenError(identity.failure(type(error).__name__, reason, fix))
     try:
         with suppress_sdk_logs():
             session = AwsSession(identity, connection)
@@ -70,7 +70,7 @@ def request(
             return ask(session)
     except Exception as error:  # noqa: BLE001 - whatever the AWS libraries raise, a lookup fails with our exception
         sources = error.sources if isinstance(error, CredentialsError) else ()
-        return MintError(describe(identity, error), sources=sources)
+        return TokenError(describe(identity, error), sources=sources)
 
 
 class AwsSession:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ecr_secrets_backend.errors import CredentialSource, MintFailure
+from ecr_secrets_backend.errors import CredentialSource, TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
 
 
@@ -64,14 +64,14 @@ _SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the 
 _SECRETIVE_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
-def describe(identity: AwsIdentity, error: Exception) -> MintFailure:
+def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
     """Return an exception of the AWS libraries as a value: its code, AWS's reason, and how to fix it."""
     from botocore import exceptions
 
     if isinstance(error, CredentialsError):
         failure = describe(identity, error.cause)
         reason, fix = error.explanation or (failure.reason, None)
-        return replace(failure, reason=reason, remedy=fix or failure.remedy)
+        return replace(failure, reason=reason, fix=fix or failure.fix)
     code, default = type(error).__name__, "Correct the AWS settings of this process."
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"

@@ -13,7 +13,7 @@ from airflow.secrets import BaseSecretsBackend
 
 from ecr_secrets_backend import airflow_compat, metrics
 from ecr_secrets_backend.cache import TokenCache
-from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
@@ -101,7 +101,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
     def _serve(self, mapped: MappedConnection, build: Callable[[dict[str, Any]], T]) -> T | None:
         """Return what is built of a connection's fields. If that fails, raise or return None, as ``on_error`` says."""
         outcome = self._built(mapped, build)
-        if not isinstance(outcome, MintFailure):
+        if not isinstance(outcome, TokenFailure):
             return outcome
         error = airflow_compat.denial(mapped.conn_id, outcome)
         raises = self.settings.on_error == "raise"
@@ -111,10 +111,10 @@ class EcrSecretsBackend(BaseSecretsBackend):
             raise error
         return None
 
-    def _built(self, mapped: MappedConnection, build: Callable[[dict[str, Any]], T]) -> T | MintFailure:
+    def _built(self, mapped: MappedConnection, build: Callable[[dict[str, Any]], T]) -> T | TokenFailure:
         try:
             login = self._logins.get(mapped)
-        except MintError as error:
+        except TokenError as error:
             metrics.report(mapped, "error", error.request_seconds, None)
             return error.failure
         metrics.report(mapped, login.source, login.request_seconds, login.token)

@@ -21,13 +21,13 @@ from cachetools import LRUCache, TLRUCache
 
 from ecr_secrets_backend.bounded import start_thread, within
 from ecr_secrets_backend.entry import REQUEST_TIMEOUT_SECONDS, Entry
-from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.token import EcrToken
 
-Mint = Callable[[], EcrToken]
+RequestToken = Callable[[], EcrToken]
 OnToken = Callable[[EcrToken, float], object]
 #: What a refresh came to, and for how many seconds it called AWS; None: it did not.
 Refreshed = tuple[Entry, float | None]
@@ -78,17 +78,17 @@ class TokenCache:
         self._refresh_before = refresh_before
         self._memory = memory or _memory
 
-    def get(self, identity: AwsIdentity, mint: Mint, on_token: OnToken = lambda *_: None) -> Served:
+    def get(self, identity: AwsIdentity, request_token: RequestToken, on_token: OnToken = lambda *_: None) -> Served:
         """Return a token that may be served.
 
-        :param mint: requests a new one from AWS; raises MintError
+        :param mint: requests a new one from AWS; raises TokenError
         :param on_token: called with a new token, once it is recorded, and with the seconds that its request took
-        :raises MintError: there is none, and AWS returns none or returned none just now
+        :raises TokenError: there is none, and AWS returns none or returned none just now
         """
         known = self._memory.get(identity.key)
         if known is not None and (token := known.fresh_token(self._refresh_before)):
             return Served(token, "process_hit")
-        request = partial(self._request_token, identity, mint, on_token)
+        request = partial(self._request_token, identity, request_token, on_token)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_SECONDS
         while True:
             entry, seconds = self._newest(identity.key), None
@@ -97,7 +97,7 @@ class TokenCache:
             if token := entry.servable_token():
                 return Served(token, self._source(token, entry, seconds), seconds)
             if entry.failure is not None:
-                raise MintError(entry.failure, seconds)
+                raise TokenError(entry.failure, seconds)
             # What there was has got too old meanwhile, or another caller was interrupted: look again.
 
     def _newest(self, key: str) -> Entry:
@@ -128,7 +128,7 @@ class TokenCache:
         The calling thread may be interrupted at each line, by Airflow's task timeout for instance. A refresh that has
         not started then is cancelled, and its callers try again; one that has started runs in a thread of its own.
 
-        :raises MintError: there is nothing to serve, and the refresh has not ended by the deadline
+        :raises TokenError: there is nothing to serve, and the refresh has not ended by the deadline
         """
         mine: Future[Refreshed] = Future()
         is_servable = entry.servable_token() is not None
@@ -143,7 +143,7 @@ class TokenCache:
         except FutureTimeoutError:
             if is_servable:
                 return entry, None
-            raise MintError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS)) from None
+            raise TokenError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS)) from None
         except BaseException:
             mine.cancel()
             raise
@@ -175,7 +175,7 @@ class TokenCache:
         started_at = time.monotonic()
         try:
             return within(REQUEST_TIMEOUT_SECONDS, request)
-        except MintError as error:
+        except TokenError as error:
             failure = error.failure
         except TimeoutError:
             failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
@@ -185,9 +185,9 @@ class TokenCache:
             self._record(newest)
         return newest, time.monotonic() - started_at
 
-    def _request_token(self, identity: AwsIdentity, mint: Mint, on_token: OnToken) -> Refreshed:
+    def _request_token(self, identity: AwsIdentity, request_token: RequestToken, on_token: OnToken) -> Refreshed:
         started_at = time.monotonic()
-        token = mint()
+        token = request_token()
         entry = Entry.of_token(identity.key, str(identity), token)
         self._record(entry)
         seconds = time.monotonic() - started_at
@@ -221,7 +221,7 @@ def _read(store: HostStore, key: str) -> Entry | None:
     return entry
 
 
-def _timeout(identity: AwsIdentity, seconds: float) -> MintFailure:
+def _timeout(identity: AwsIdentity, seconds: float) -> TokenFailure:
     fix = "Check what hangs: the network, a name server or proxy, or a source of credentials."
     return identity.failure("TimedOut", f"there was no answer within {seconds:.0f} s", fix)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.token import EcrToken
 
 #: How long a request to AWS may take, credentials included, before it is abandoned: two calls and their retries take
@@ -28,7 +28,7 @@ BACK_OFF_JITTER_PART: Final = 0.2
 #: Seconds since this host was started, asleep or not: a clock that nobody can set.
 uptime: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _DECODER: Final = json.JSONDecoder(parse_int=float)  # built once, because a first lookup has no time for it
 
 
@@ -48,7 +48,7 @@ class Entry:
     key: str
     identity: str = ""
     token: EcrToken | None = None
-    failure: MintFailure | None = None
+    failure: TokenFailure | None = None
     failures: int = 0
     is_renewing: bool = False
     recorded_at: float = -math.inf
@@ -63,7 +63,7 @@ class Entry:
         """Return the entry while its token is renewed."""
         return replace(self, is_renewing=True, recorded_at=self.now(), uptime=uptime())
 
-    def with_failure(self, failure: MintFailure) -> Entry:
+    def with_failure(self, failure: TokenFailure) -> Entry:
         """Return the entry after one more call, which failed just now."""
         failed = replace(self, identity=failure.identity, failure=failure, failures=self.failures + 1)
         return replace(failed, is_renewing=False, recorded_at=self.now(), uptime=uptime())
@@ -139,7 +139,7 @@ class Entry:
             token, failure, failures = fields.pop("token"), fields.pop("failure"), fields.pop("failures")
             entry = cls(
                 token=None if token is None else EcrToken(**token),
-                failure=None if failure is None else MintFailure(**failure),
+                failure=None if failure is None else TokenFailure(**failure),
                 failures=int(failures),
                 is_renewing=bool(fields.pop("is_renewing")),
                 **fields,

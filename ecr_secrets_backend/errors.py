@@ -1,4 +1,4 @@
-"""What can go wrong, in sentences that name the place, the fault and the remedy."""
+"""What can go wrong, in sentences that name the place, the fault and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 #: What a caller may rely on; the others do not leave the package.
-__all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "MintFailure"]
+__all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "TokenFailure"]
 
 
 class EcrSecretsBackendError(Exception):
@@ -23,19 +23,19 @@ class ConfigurationError(EcrSecretsBackendError, ValueError):
 
     :param path: where it stands, such as ``connections.docker_eu.region_name``
     :param problem: what is wrong with the value
-    :param remedy: what would be right
+    :param fix: what would be right
     """
 
     path: str
     problem: str
-    remedy: str
+    fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{self.path} {self.problem}; {self.remedy}")
+        return one_line(f"{self.path} {self.problem}; {self.fix}")
 
 
 @dataclass(frozen=True, slots=True)
-class MintFailure:
+class TokenFailure:
     """Why AWS gave no token: a value, so that every process of a host can repeat the cause without asking AWS again.
 
     It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets. AWS, a
@@ -45,21 +45,26 @@ class MintFailure:
     :param region: where
     :param code: AWS's own code, such as ``AccessDeniedException``, or ours where AWS did not answer
     :param reason: what AWS has said
-    :param remedy: what to do about it
+    :param fix: what to do about it
     """
 
     identity: str
     region: str
     code: str
     reason: str
-    remedy: str
+    fix: str
 
     def __post_init__(self) -> None:
-        for name, limit in {"identity": 1000, "region": 100, "code": 100, "reason": 600, "remedy": 1000}.items():
+        for name, limit in {"identity": 1000, "region": 100, "code": 100, "reason": 600, "fix": 1000}.items():
             object.__setattr__(self, name, one_line(getattr(self, name), limit))
 
+    def to_json(self) -> dict[str, str]:
+        """Return the fields as the commands and the page in Airflow print them."""
+        fields = {"identity": self.identity, "region": self.region, "code": self.code, "reason": self.reason}
+        return {**fields, "remedy": self.fix}
+
     def __str__(self) -> str:
-        return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.remedy}"
+        return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,14 @@ class CredentialSource:
 
 
 @dataclass(eq=False)
-class MintError(EcrSecretsBackendError):
+class TokenError(EcrSecretsBackendError):
     """AWS returned no token.
 
     :param request_seconds: how long the caller's own request took; None: it made none
     :param sources: what each source of credentials said, where that is known
     """
 
-    failure: MintFailure
+    failure: TokenFailure
     request_seconds: float | None = None
     sources: tuple[CredentialSource, ...] = ()
 
@@ -98,7 +103,7 @@ class ConnectionUnavailableError(EcrSecretsBackendError):
     """
 
     conn_id: str
-    failure: MintFailure
+    failure: TokenFailure
 
     def __str__(self) -> str:
         return f"Connection {self.conn_id!r} has no ECR token. {self.failure}"

@@ -99,8 +99,8 @@ def _build(settings: FallbackBackend) -> Any:  # noqa: ANN401 - of the class tha
         except Exception as error:  # noqa: BLE001 - any exception means that the class refuses its kwargs
             problem = f"are refused: {_describe(error)}"
     # Raised outside the except block, so that no exception is attached whose words and local variables show the kwargs.
-    remedy = f"write what {settings.backend} takes as its own backend_kwargs"
-    raise ConfigurationError(f"{settings.path}.backend_kwargs", problem, remedy)
+    fix = f"write what {settings.backend} takes as its own backend_kwargs"
+    raise ConfigurationError(f"{settings.path}.backend_kwargs", problem, fix)
 
 
 def _import(settings: FallbackBackend) -> type:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Protocol
 
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.registry import Service
 
 
@@ -88,9 +88,9 @@ class AwsIdentity:
         """The name of a cache entry: a digest, which reveals no credentials."""
         return _digest(vars(self))  # asdict would copy each value, and takes as long as reading the cache
 
-    def failure(self, code: str, reason: str, fix: str) -> MintFailure:
+    def failure(self, code: str, reason: str, fix: str) -> TokenFailure:
         """Return why this identity has no token, as a value."""
-        return MintFailure(str(self), self.region or "none", code, reason, fix)
+        return TokenFailure(str(self), self.region or "none", code, reason, fix)
 
     def __str__(self) -> str:
         """Describe it as far as it is known without asking AWS."""

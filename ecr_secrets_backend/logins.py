@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.cache import Source, TokenCache
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.settings import MappedConnection
@@ -54,11 +54,11 @@ class Logins:
     def get(self, mapped: MappedConnection) -> Login:
         """Return a connection's login, with a token that may be served.
 
-        :raises MintError: there is none
+        :raises TokenError: there is none
         """
         request = self._request(mapped)
         received = partial(_log_token, mapped, request.identity)
-        token, source, seconds = self._cache.get(request.identity, request.mint, received)
+        token, source, seconds = self._cache.get(request.identity, request.request_token, received)
         if logger.isEnabledFor(logging.DEBUG):  # a line that is not logged would take half as long as all the rest
             message, left = "Connection %r: %s, valid for %.0f s more", token.expires_at - time.time()
             log(logger, logging.DEBUG, message, mapped.conn_id, _SOURCES[source], left)
@@ -66,7 +66,7 @@ class Logins:
         if host is None:
             fix = "Set the connection's registry and region_name in backend_kwargs."
             failure = request.identity.failure("UnusableAnswer", "the answer names no registry", fix)
-            raise MintError(failure, seconds)
+            raise TokenError(failure, seconds)
         return Login(host, token, source, seconds)
 
     def _request(self, mapped: MappedConnection) -> _Request:
@@ -75,7 +75,9 @@ class Logins:
         if request is None or time.monotonic() >= request.until:
             identity, connection = self.resolve(mapped)
             # A closure, because its repr, unlike the Airflow connection's, shows nothing.
-            request = _Request(identity, lambda: aws.mint(identity, connection), time.monotonic() + IDENTITY_SECONDS)
+            request = _Request(
+                identity, lambda: aws.request_token(identity, connection), time.monotonic() + IDENTITY_SECONDS
+            )
             self._requests[mapped.conn_id] = request
         return request
 
@@ -85,7 +87,7 @@ class Logins:
         That connection is looked up before any lock is taken: in Airflow's triggerer, an event loop that waits for this
         lookup may be what answers.
 
-        :raises MintError: it cannot be looked up
+        :raises TokenError: it cannot be looked up
         """
         identity, connection = mapped.identity, None
         if identity.aws_conn_id is None:
@@ -98,14 +100,14 @@ class Logins:
         # Raised here, where no exception of Airflow's is its context and no local variable holds credentials.
         reason = "Airflow does not give that connection to this process"
         fix = f"Add an Airflow connection {identity.aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
-        raise MintError(identity.failure(code, reason, fix))
+        raise TokenError(identity.failure(code, reason, fix))
 
 
 class _Request(NamedTuple):
     """How a connection's token is requested, and until when that is known, by ``time.monotonic()``."""
 
     identity: AwsIdentity
-    mint: Callable[[], EcrToken]
+    request_token: Callable[[], EcrToken]
     until: float
 
 

@@ -123,14 +123,14 @@ class Registry(NamedTuple):
         other = _OTHER_NAME.format(host=host)
         if other_region is not None:
             if not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
-                remedy = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
-                raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", remedy)
+                fix = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
+                raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", fix)
             if name not in _PUBLIC_HOSTS and not (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
                 _existing_partition(other_region, path)
                 return cls(host, "ecr", None, other_region, fips=False, dual_stack=False)
         elif colon:
-            remedy = f"leave it off: Docker would look the login up under another name; {other}"
-            raise ConfigurationError(path, "has a port after the host", remedy)
+            fix = f"leave it off: Docker would look the login up under another name; {other}"
+            raise ConfigurationError(path, "has a port after the host", fix)
         if name in _PUBLIC_HOSTS:
             return cls(host, "ecr-public", None, PUBLIC_REGION, fips=False, dual_stack=_PUBLIC_HOSTS[name])
         match = _PRIVATE_HOST.fullmatch(name)
@@ -145,8 +145,8 @@ class Registry(NamedTuple):
             forms.add((".", dual_stack_domain))
         if (match["separator"], domain) not in forms:
             problem = f"is {name!r}, which is not the name of a registry in {region}"
-            remedy = f"its host is {cls.of_account(account_id, region).host}; {other}"
-            raise ConfigurationError(path, problem, remedy)
+            fix = f"its host is {cls.of_account(account_id, region).host}; {other}"
+            raise ConfigurationError(path, problem, fix)
         return cls(host, "ecr", account_id, region, match["fips"] is not None, domain == dual_stack_domain)
 
     @classmethod
@@ -162,10 +162,10 @@ class Registry(NamedTuple):
         return cls.parse(f"{account_id}.dkr.ecr.{region}.{_existing_partition(region, 'registry').domain}")
 
 
-def _existing_partition(region: str, path: str, remedy: str = _EXAMPLE) -> Partition:
+def _existing_partition(region: str, path: str, fix: str = _EXAMPLE) -> Partition:
     partition = partition_of(region)
     if partition is None:
-        raise ConfigurationError(path, f"names the region {region!r}, which AWS does not have", remedy)
+        raise ConfigurationError(path, f"names the region {region!r}, which AWS does not have", fix)
     return partition
 
 
@@ -177,5 +177,5 @@ def _bare_host(text: str, path: str) -> str:
     host = re.sub(r"\Ahttps://|/\Z", "", text, flags=re.IGNORECASE)
     if _HOST_CHARACTERS.fullmatch(host):
         return host.lower()
-    problem, remedy = next(explanation for pattern, *explanation in _HOST_FAULTS if re.search(pattern, host))
-    raise ConfigurationError(path, problem, remedy)
+    problem, fix = next(explanation for pattern, *explanation in _HOST_FAULTS if re.search(pattern, host))
+    raise ConfigurationError(path, problem, fix)

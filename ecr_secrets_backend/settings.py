@@ -66,11 +66,11 @@ class Settings(NamedTuple):
         :raises ConfigurationError: one of the kwargs cannot be right
         """
         if not kwargs:
-            remedy = (
+            fix = (
                 'set backend_kwargs = {"connections": {"docker_default": "<registry host>"}}'
                 "; if they are set, Airflow could not parse them as JSON and has dropped them with a warning"
             )
-            raise ConfigurationError("backend_kwargs", "are missing", remedy)
+            raise ConfigurationError("backend_kwargs", "are missing", fix)
         values = _read("", kwargs, SETTINGS)
         shapes = values.pop("connections", None)
         if not shapes:
@@ -99,8 +99,8 @@ def _read(prefix: str, given: Mapping[str, object], known: Mapping[str, Reader])
             from difflib import get_close_matches
 
             close = get_close_matches(name, list(known), n=1)
-            remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ConfigurationError(path, "is not supported", remedy)
+            fix = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+            raise ConfigurationError(path, "is not supported", fix)
         if value is not None:
             values[name] = known[name](path, value)
     if values.keys() >= _SOURCES:
@@ -145,8 +145,8 @@ def _connection(conn_id: str, shapes: Mapping[str, object], common: Mapping[str,
     if service and (service != identity.service or identity.region not in (region, None)):
         mine = f"{identity.service} in {identity.region or 'any region'}"
         problem = f"is of {service} in {region}, and {path} is of {mine}"
-        remedy = "set endpoint_url only in the connections that it serves"
-        raise ConfigurationError(path_of("endpoint_url"), problem, remedy)
+        fix = "set endpoint_url only in the connections that it serves"
+        raise ConfigurationError(path_of("endpoint_url"), problem, fix)
     return MappedConnection(conn_id, registry.host if registry else None, identity, own.get("extra"))
 
 
@@ -159,8 +159,8 @@ def _registry(path: str, registry_path: str, own: Mapping[str, Any], region: str
         if "account_id" not in own:
             return None
         if region is None:
-            remedy = "set region_name as well, or write the registry's host"
-            raise ConfigurationError(f"{path}.account_id", "does not name a registry by itself", remedy)
+            fix = "set region_name as well, or write the registry's host"
+            raise ConfigurationError(f"{path}.account_id", "does not name a registry by itself", fix)
         return Registry.of_account(own["account_id"], region)
     registry = Registry.parse(own["registry"], registry_path, own.get("region_name"))
     for name, value in (("account_id", registry.account_id), ("region_name", registry.region)):
@@ -180,11 +180,11 @@ def _text(path: str, value: object) -> str:
     return value
 
 
-def _matching(pattern: str, problem: str, remedy: str, path: str, value: object) -> str:
+def _matching(pattern: str, problem: str, fix: str, path: str, value: object) -> str:
     """Read a string that matches a regular expression as a whole; the problem may name the value, as ``{}``."""
     given = _text(path, value)
     if not re.fullmatch(pattern, given, re.ASCII):  # compiled at need: Airflow builds the backend in every process
-        raise ConfigurationError(path, problem.format(_shown(given)), remedy)
+        raise ConfigurationError(path, problem.format(_shown(given)), fix)
     return given
 
 
@@ -248,8 +248,8 @@ def _assume_role_kwargs(path: str, value: object) -> str:
 def _extra(path: str, value: object) -> str:
     given = _mapping(path, value)
     if given.get("reauth", True) is not True:
-        remedy = "leave it off: without a new login Docker would reuse an old token of its own configuration"
-        raise ConfigurationError(f"{path}.reauth", "is not true", remedy)
+        fix = "leave it off: without a new login Docker would reuse an old token of its own configuration"
+        raise ConfigurationError(f"{path}.reauth", "is not true", fix)
     return _to_json(path, given)
 
 
@@ -263,8 +263,8 @@ def _fallback_backend(path: str, value: object) -> FallbackBackend:
     if "backend" not in own:
         raise ConfigurationError(f"{path}.backend", "is missing", "write the dotted name of the backend's class")
     if own["backend"].partition(".")[0] == __name__.partition(".")[0]:
-        remedy = "leave it off, and map its connections in connections"
-        raise ConfigurationError(f"{path}.backend", "is this backend itself", remedy)
+        fix = "leave it off, and map its connections in connections"
+        raise ConfigurationError(f"{path}.backend", "is this backend itself", fix)
     return FallbackBackend(path, own["backend"], own.get("backend_kwargs", {}))
 
 

@@ -21,7 +21,7 @@ ENVIRONMENTS = PROJECT / ".matrix"
 UV = Path(sys.executable).with_name("uv")
 
 PAIR_TESTS = [
-    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "mint")),
+    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "token_requests")),
     "tests/airflow",
 ]
 #: Of the quick tests, those that an Airflow matters to. On the oldest and the newest all run, because Python and the

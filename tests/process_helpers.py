@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 PROJECT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 30.0
-LONGEST_LIFE_SECONDS = 60  # whatever becomes of the tests
+LONGEST_LIFETIME_SECONDS = 60  # whatever becomes of the tests
 BOUND_SECONDS = 5.0  # a lookup with a mint takes a tenth of a second; a busy machine is granted more
 LARGEST_ORDER_BYTES = 128 * 1024  # far above a function's name, its arguments and an environment
 
@@ -213,7 +213,7 @@ class Host:
         return self.folder / f"{self.identity.key}.lock"
 
     @property
-    def mints(self) -> int:
+    def token_requests(self) -> int:
         return len(self.aws.calls())
 
     def look_up(self, times: int = 1, **options: Any) -> Lookups:
@@ -222,7 +222,7 @@ class Host:
 
     def judge(self, lookups: Lookups) -> Lookups:
         """See that live tokens were served, and soon."""
-        assert all(self.aws.authorise("AWS", token).alive for token in {*lookups.tokens})
+        assert all(self.aws.authorise("AWS", token).valid for token in {*lookups.tokens})
         assert lookups.seconds < BOUND_SECONDS
         return lookups
 
@@ -256,7 +256,7 @@ def delete_for_ever(folder: Path) -> None:
 def _live(connection: Connection, order: bytes) -> None:
     function, arguments, user, umask, environment = pickle.loads(order)  # noqa: S301 - from the one who forked us
     connection.send(os.getpid())
-    signal.alarm(LONGEST_LIFE_SECONDS)
+    signal.alarm(LONGEST_LIFETIME_SECONDS)
     answer: tuple[str | None, Any]
     try:
         os.umask(umask)
@@ -277,7 +277,7 @@ def _live(connection: Connection, order: bytes) -> None:
 def _prepare() -> None:
     """Import and read what a lookup needs; what botocore has read once it is made to keep."""
     botocore.session.create_loader = cache(botocore.loaders.create_loader)
-    aws.mint(AwsIdentity("ecr", "us-east-1"))
+    aws.request_token(AwsIdentity("ecr", "us-east-1"))
     TaskConnection(conn_id="docker_default", conn_type="docker")
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 
-def give_up(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip a test that cannot be run here; where none may be skipped, fail it."""
     if "ECR_SECRETS_BACKEND_REQUIRE_ALL" in os.environ:
         pytest.fail(reason)
@@ -18,9 +18,9 @@ def give_up(reason: str) -> NoReturn:
 
 def need_root() -> None:
     if os.geteuid() != 0:
-        give_up("only root may become other users and mount file systems")
+        skip_or_fail("only root may become other users and mount file systems")
 
 
 def need_programs(*names: str) -> None:
     if missing := [name for name in names if shutil.which(name) is None]:
-        give_up(f"not installed: {', '.join(missing)}")
+        skip_or_fail(f"not installed: {', '.join(missing)}")

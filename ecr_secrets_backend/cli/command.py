@@ -59,18 +59,18 @@ class CommandError(EcrSecretsBackendError):
     """A command that fails, or cannot begin.
 
     :param problem: what is wrong
-    :param remedy: how to fix it
+    :param fix: how to fix it
     :param exit_code: of the process
     """
 
-    def __init__(self, problem: str, remedy: str, exit_code: int = WRONG_USAGE) -> None:
-        super().__init__(problem, remedy, exit_code)
+    def __init__(self, problem: str, fix: str, exit_code: int = WRONG_USAGE) -> None:
+        super().__init__(problem, fix, exit_code)
         self.problem = problem
-        self.remedy = remedy
+        self.fix = fix
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        return f"{self.problem}. {self.remedy}"
+        return f"{self.problem}. {self.fix}"
 
 
 def execute(command: Command, options: argparse.Namespace) -> int:

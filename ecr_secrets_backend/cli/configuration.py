@@ -17,7 +17,7 @@ from ecr_secrets_backend.errors import (
     ConfigurationError,
     ConnectionUnavailableError,
     EcrSecretsBackendError,
-    MintError,
+    TokenError,
 )
 from ecr_secrets_backend.fallback import FallbackChain
 from ecr_secrets_backend.host_store import HostStore
@@ -91,14 +91,14 @@ class Configuration:
         """
         try:
             return self.logins.get(mapped)
-        except MintError as error:
+        except TokenError as error:
             raise ConnectionUnavailableError(mapped.conn_id, error.failure) from None
 
     def key(self, mapped: MappedConnection) -> str | None:
         """Return the key of a connection's entry in the cache; None if its identity cannot be found."""
         try:
             return self.logins.resolve(mapped)[0].key
-        except MintError:
+        except TokenError:
             return None
 
     def connection(self, conn_id: str) -> MappedConnection:
@@ -180,7 +180,7 @@ def from_airflow(section: str | None) -> Configuration:
     try:
         from airflow import configuration
     except ConfigurationError as error:  # Airflow builds the backend of [secrets] while it is imported
-        raise ConfigurationError(f"{_SERVER_KWARGS}: {error.path}", error.problem, error.remedy) from None
+        raise ConfigurationError(f"{_SERVER_KWARGS}: {error.path}", error.problem, error.fix) from None
     except Exception as error:  # noqa: BLE001 - any exception means that Airflow's configuration is wrong
         raise _unreadable(error) from None
     from ecr_secrets_backend import EcrSecretsBackend
@@ -197,7 +197,7 @@ def from_airflow(section: str | None) -> Configuration:
     try:
         backend = build(worker_mode=True) if reads_workers else build()
     except ConfigurationError as error:
-        raise ConfigurationError(f"{source}: {error.path}", error.problem, error.remedy) from None
+        raise ConfigurationError(f"{source}: {error.path}", error.problem, error.fix) from None
     except Exception as error:  # noqa: BLE001 - as above
         raise _unreadable(error) from None
     if isinstance(backend, EcrSecretsBackend):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ecr_secrets_backend.cli import configuration
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.entry import Entry
     from ecr_secrets_backend.token import EcrToken
 
-State = Literal["fresh", "renewing", "dying", "dead", "none"]
+State = Literal["fresh", "renewing", "expiring", "expired", "none"]
 
 STATES: Final = {
     "fresh": "served at once",
     "renewing": "served, and renewed by the next lookup",
-    "dying": "expires too soon to be served",
-    "dead": "expired",
+    "expiring": "expires too soon to be served",
+    "expired": "expired",
     "none": "AWS returned none",
 }
 
@@ -115,7 +115,7 @@ def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State
         return "fresh"
     if token.is_servable(now):
         return "renewing"
-    return "dying" if now < token.expires_at else "dead"
+    return "expiring" if now < token.expires_at else "expired"
 
 
 def _document(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def describe(entry: Entry, refresh_before: float) -> dict[str, Any]:
         "expires_at": iso_time(token.expires_at) if token else None,
         "seconds_left": max(0, round(token.expires_at - now)) if token else 0,
         "state": state_of(token, now, refresh_before),
-        "failure": {**asdict(failure), "at": iso_time(entry.recorded_at)} if failure else None,
+        "failure": {**failure.to_json(), "at": iso_time(entry.recorded_at)} if failure else None,
         "back_off_seconds": round(entry.back_off_left()),
     }
 
@@ -162,7 +162,7 @@ def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Surve
     if not tokens:
         yield Text("It holds no token. Caches are per user: run this as the user that Airflow's tasks run as.")
         return
-    table = Table("Identity", "Region", "Connections", "Registries", "Minted", "Expires", "Left", "State")
+    table = Table("Identity", "Region", "Connections", "Registries", "Received", "Expires", "Left", "State")
     colours = {"fresh": "green", "renewing": "yellow"}
     for token in tokens:
         table.add_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ecr_secrets_backend.cache import TokenCache
@@ -14,7 +14,7 @@ from ecr_secrets_backend.cli.output import iso_time
 from ecr_secrets_backend.cli.status import describe
 from ecr_secrets_backend.cli.survey import Survey, read_entries
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import ConfigurationError, MintError, MintFailure
+from ecr_secrets_backend.errors import ConfigurationError, TokenError, TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.logins import Logins
 
@@ -99,15 +99,15 @@ def _look(configured: Configuration) -> Iterator[dict[str, Any]]:
     entries = {entry.key: entry for entry in read_entries(store, Survey.of(store))} if store else {}
     logins = Logins(TokenCache(store, settings.refresh_before), _look_up_locally)
     # The connections of an identity have one entry.
-    found: dict[AwsIdentity, tuple[AwsIdentity | MintFailure | None, Entry | None]] = {}
+    found: dict[AwsIdentity, tuple[AwsIdentity | TokenFailure | None, Entry | None]] = {}
     for mapped in settings.connections.values():
         if mapped.identity not in found:
             outcome = _resolve(logins, mapped, asks_others=bool(settings.fallback_backends))
             found[mapped.identity] = outcome, entries.get(outcome.key) if isinstance(outcome, AwsIdentity) else None
         outcome, entry = found[mapped.identity]
         fields = describe(entry or Entry(""), settings.refresh_before)
-        if isinstance(outcome, MintFailure):
-            fields["failure"] = {**asdict(outcome), "at": iso_time(time.time())}
+        if isinstance(outcome, TokenFailure):
+            fields["failure"] = {**outcome.to_json(), "at": iso_time(time.time())}
         without_token = "failed" if fields["failure"] else "none"
         yield {
             "conn_id": mapped.conn_id,
@@ -119,13 +119,13 @@ def _look(configured: Configuration) -> Iterator[dict[str, Any]]:
         }
 
 
-def _resolve(logins: Logins, mapped: MappedConnection, *, asks_others: bool) -> AwsIdentity | MintFailure | None:
+def _resolve(logins: Logins, mapped: MappedConnection, *, asks_others: bool) -> AwsIdentity | TokenFailure | None:
     """Return a connection's identity in this process, or why there is none; None if it is not known here."""
     if mapped.identity.aws_conn_id is not None and asks_others:
         return None
     try:
         return logins.resolve(mapped)[0]
-    except MintError as error:
+    except TokenError as error:
         return error.failure
 
 

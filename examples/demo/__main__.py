@@ -61,11 +61,11 @@ class Lookup:
     digest: str
     began: float
     seconds: float
-    minted_until: datetime | None
+    expires_at: datetime | None
 
     def __str__(self) -> str:
         at = f"{datetime.fromtimestamp(self.began, timezone.utc):%H:%M:%S.%f}"[:-4]
-        took, source = f"{self.seconds * 1000:.0f} ms", "AWS" if self.minted_until else "cache"
+        took, source = f"{self.seconds * 1000:.0f} ms", "AWS" if self.expires_at else "cache"
         return ROW.format(at, self.task, self.pid, self.conn_id, region_of(self.host), took, source)
 
 
@@ -136,11 +136,11 @@ def show(what: str, moments: Iterable[None]) -> None:
 def read_lookups(airflow: AirflowSite) -> Iterator[Lookup]:
     minted: dict[tuple[str, str], datetime] = {}
     for task, entry in airflow.logged():
-        if mint := RECEIVED.match(entry["event"]):
-            minted[task, mint[1]] = datetime.fromisoformat(mint[2])
+        if request_token := RECEIVED.match(entry["event"]):
+            minted[task, request_token[1]] = datetime.fromisoformat(request_token[2])
         elif entry["event"] == "Looked up":
             facts = {name: entry[name] for name in Lookup.__annotations__ if name in entry}
-            yield Lookup(**facts, task=task, minted_until=minted.pop((task, entry["conn_id"]), None))
+            yield Lookup(**facts, task=task, expires_at=minted.pop((task, entry["conn_id"]), None))
 
 
 def check_lookups(lookups: list[Lookup], airflow: AirflowSite, aws: AwsStandIn) -> Iterator[tuple[bool, str]]:
@@ -153,15 +153,18 @@ def check_lookups(lookups: list[Lookup], airflow: AirflowSite, aws: AwsStandIn) 
     for conn_id, host in HOSTS.items():
         made = [lookup for lookup in lookups if lookup.conn_id == conn_id]
         got = {(lookup.host, lookup.login, lookup.digest) for lookup in made}
-        tokens = [secret for secret in aws.secrets() if aws.authorise("AWS", secret, region=region_of(host)).alive]
+        tokens = [secret for secret in aws.secrets() if aws.authorise("AWS", secret, region=region_of(host)).valid]
         opening = {(host, "AWS", sha256(token.encode()).hexdigest()[:8]) for token in tokens}
         calls = len(aws.calls(region=region_of(host)))
-        minutes = (max((lookup.minted_until or now for lookup in made), default=now) - now).seconds // 60
-        life = f"{minutes // 60} h {minutes % 60} min"
+        minutes = (max((lookup.expires_at or now for lookup in made), default=now) - now).seconds // 60
+        lifetime = f"{minutes // 60} h {minutes % 60} min"
         holds = got == opening and len(tokens) == calls == 1
-        yield holds, f"{len(made)} lookups of {conn_id} cost {calls} AWS call; the token opens {host} for {life} more"
-    calls, mints = len(aws.calls()), [lookup for lookup in lookups if lookup.minted_until]
-    yield calls == len(mints) == len(HOSTS), f"{len(lookups)} lookups cost {calls} AWS calls in all"
+        yield (
+            holds,
+            f"{len(made)} lookups of {conn_id} cost {calls} AWS call; the token opens {host} for {lifetime} more",
+        )
+    calls, token_requests = len(aws.calls()), [lookup for lookup in lookups if lookup.expires_at]
+    yield calls == len(token_requests) == len(HOSTS), f"{len(lookups)} lookups cost {calls} AWS calls in all"
 
 
 def check_secrecy(secrets: frozenset[str], airflow: AirflowSite, cache: Path) -> Iterator[tuple[bool, str]]:

@@ -64,7 +64,7 @@ class Run:
     :param printed: the connection that ``airflow connections get`` printed
     :param calls: by connection, the operations that AWS was asked for
     :param keys: by connection, the access keys by which it was asked
-    :param alive: the passwords that are live tokens
+    :param valid: the passwords that are live tokens
     :param output: all that the components wrote
     :param metrics: by connection, ours that were sent to StatsD, without prefix and tags
     """
@@ -75,7 +75,7 @@ class Run:
     printed: dict[str, Any]
     calls: dict[str, list[str]]
     keys: dict[str, list[str]]
-    alive: frozenset[str]
+    valid: frozenset[str]
     output: str
     metrics: dict[str, list[str]]
 
@@ -211,7 +211,7 @@ def collect(site: AirflowSite, aws: AwsStandIn, statsd: StatsD, results: Path) -
         printed=printed[0],
         calls={conn_id: [call.operation for call in own] for conn_id, own in calls.items()},
         keys={conn_id: [call.access_key_id for call in own] for conn_id, own in calls.items()},
-        alive=frozenset(password for password in passwords if aws.authorise("AWS", password).alive),
+        valid=frozenset(password for password in passwords if aws.authorise("AWS", password).valid),
         output="\n".join(log.read_text() for log in site.home.glob("*.log")),
         metrics=metrics(statsd),
     )

@@ -127,7 +127,7 @@ def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: Aws
     assert done.returncode == 0, done.stderr
     found, token = json.loads(done.stdout.splitlines()[-1])
     assert found == [warehouse, bucket, *(map(fernet_key, option) if option else found[2:])]
-    assert aws.authorise("AWS", token, region=REGION).alive
+    assert aws.authorise("AWS", token, region=REGION).valid
     assert "docker_default" not in str([call.parameters for call in aws.calls()])
 
 

@@ -120,7 +120,7 @@ def test_airflow_offers_the_commands(environment: dict[str, str], aws: AwsStandI
             assert "invalid choice: 'ecr'" in done.stderr
             return
         assert done.returncode == 0, done.stderr
-        assert aws.authorise("AWS", done.stdout.splitlines()[-1]).alive
+        assert aws.authorise("AWS", done.stdout.splitlines()[-1]).valid
     assert len(aws.calls()) == 1
 
     status = run("-m", "airflow", "ecr", "status", "--output", "json", environment=environment).stdout

@@ -29,7 +29,7 @@ def test_tasks_and_commands_are_served_at_the_price_of_one_call(run: Run) -> Non
     assert len(lookups) == 4
     for connection in lookups:
         assert (connection["conn_type"], connection["login"]) == ("docker", "AWS")
-        assert (connection["host"], connection["password"] in run.alive) == (host_of("docker_default"), True)
+        assert (connection["host"], connection["password"] in run.valid) == (host_of("docker_default"), True)
     assert run.calls["docker_default"] == ONE_CALL
 
 
@@ -47,7 +47,7 @@ def test_memory_alone_serves_all_lookups_of_a_task_that_workers_settings_built(r
     (process,) = run.lookups["docker_worker"]
 
     assert run.states["memory"] == "success"
-    assert [connection["password"] in run.alive for connection in process["connections"]] == [True] * 3
+    assert [connection["password"] in run.valid for connection in process["connections"]] == [True] * 3
     assert run.calls["docker_worker"] == ONE_CALL
 
 
@@ -94,7 +94,7 @@ def test_a_task_is_served_by_an_aws_connection_in_airflows_database(run: Run) ->
     (process,) = run.lookups[BY_AIRFLOW]
 
     assert run.states["by_airflow"] == "success"
-    assert [connection["password"] in run.alive for connection in process["connections"]] == [True]
+    assert [connection["password"] in run.valid for connection in process["connections"]] == [True]
     assert run.keys[BY_AIRFLOW] == [AIRFLOWS_KEY]
 
 
@@ -104,7 +104,7 @@ def test_lookups_in_a_trigger_use_an_aws_connection_in_airflows_database(run: Ru
     (process,) = run.lookups[IN_TRIGGER]
 
     assert run.states["in_trigger"] == "success"
-    assert [connection["password"] in run.alive for connection in process["connections"]] == [True] * 5
+    assert [connection["password"] in run.valid for connection in process["connections"]] == [True] * 5
     assert run.keys[IN_TRIGGER] == [AIRFLOWS_KEY]
 
 

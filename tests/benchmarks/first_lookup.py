@@ -34,12 +34,12 @@ def ours(kwargs: dict[str, Any]) -> Callable[[], object]:
 
 
 def boto3(kwargs: dict[str, Any]) -> Callable[[], object]:  # noqa: ARG001
-    def mint() -> object:
+    def request_token() -> object:
         import boto3  # noqa: PLC0415 - what it takes is to be measured
 
         return boto3.client("ecr", region_name="us-east-1").get_authorization_token()["authorizationData"]
 
-    return mint
+    return request_token
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from ecr_secrets_backend.aws import ATTEMPTS
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.settings import DEFAULT_REFRESH_BEFORE_SECONDS
 from ecr_secrets_backend.token import EcrToken
 from tests.benchmarks.results import Findings, Goal, Row
@@ -20,13 +20,13 @@ from tests.benchmarks.results import Findings, Goal, Row
 HOSTS = 10_000
 START_SECONDS = 60
 HOUR = 3600
-LIFE_SECONDS = 12 * HOUR
+LIFETIME_SECONDS = 12 * HOUR
 DAYS = 3
 QUOTA = 500  # calls a second, per account and region. Source: Amazon ECR's service quotas
 #: When AWS fails, from and until: while the tokens of all hosts are due; then until all of them are dead.
 OUTAGES = ((10.5 * HOUR, 11.5 * HOUR), (43.0 * HOUR, 46.0 * HOUR))
 BIN_SECONDS = 60
-REFUSED = MintFailure("a host", "us-east-1", "ThrottlingException", "refused", "Wait.")
+REFUSED = TokenFailure("a host", "us-east-1", "ThrottlingException", "refused", "Wait.")
 
 
 def measure() -> Findings:
@@ -75,7 +75,7 @@ def simulate(*, jitter: bool) -> list[int]:
             heappush(due, (now + failed.back_off, host))
         else:
             password = f"{host} {now}" if jitter else ""
-            token = EcrToken("AWS", password, None, now, now + LIFE_SECONDS)
+            token = EcrToken("AWS", password, None, now, now + LIFETIME_SECONDS)
             entries[host] = Entry(str(host), token=token)
             heappush(due, (token.renewal_at(DEFAULT_REFRESH_BEFORE_SECONDS), host))
     return calls

@@ -49,7 +49,7 @@ def measure() -> Findings:
         warm = {"connections": {"docker_default": HOST}, "cache_dir": folder}
         with patch.dict(os.environ, aws.environment()):
             _probe("ours", warm)
-            for row, samples in (_first_lookup(warm, Path(folder)), _mint(), _memory(warm), _import()):
+            for row, samples in (_first_lookup(warm, Path(folder)), _authorize(), _memory(warm), _import()):
                 rows.append(row)
                 figures |= samples
     return Findings(rows, figures)
@@ -110,12 +110,12 @@ def _first_lookup(warm: dict[str, Any], folder: Path) -> tuple[Row, dict[str, An
     return row, {"first lookup": dict(zip(("ours", "credential helper"), samples, strict=True))}
 
 
-def _mint() -> tuple[Row, dict[str, Any]]:
-    def mint() -> float:
+def _authorize() -> tuple[Row, dict[str, Any]]:
+    def request_token() -> float:
         with tempfile.TemporaryDirectory(dir=MEMORY) as empty:
             return _probe("ours", {"connections": {"docker_default": HOST}, "cache_dir": empty})["seconds"]
 
-    samples = interleaved(ROUNDS, mint, lambda: _probe("boto3")["seconds"])
+    samples = interleaved(ROUNDS, request_token, lambda: _probe("boto3")["seconds"])
     ours, theirs = medians(samples)
     # Of neighbours in time, because what disturbs a machine lasts longer than one of them.
     ratio = statistics.median(mine / its for mine, its in zip(*samples, strict=True))

@@ -16,21 +16,21 @@ from tests.stand_ins.aws import AwsStandIn, Delay
 
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 TASKS, LIVES = 1000, 3
-LIFE_SECONDS = 6.0  # plays the twelve hours
+LIFETIME_SECONDS = 6.0  # plays the twelve hours
 HOURS = 12
 #: So much of a life before its end a token is renewed; above the tenth in which such a short-lived one counts as dead.
 REFRESH_PART = 0.15
 #: A refresh job that runs every eleven hours.
-JOB_PERIOD_SECONDS = LIFE_SECONDS * 11 / HOURS
-PROCESSES, THREADS, MINT_SECONDS = 200, 4, 1.0
+JOB_PERIOD_SECONDS = LIFETIME_SECONDS * 11 / HOURS
+PROCESSES, THREADS, REQUEST_SECONDS = 200, 4, 1.0
 CROWD_ROUNDS = 3
 
 
 def measure() -> Findings:
-    with AwsStandIn.running(token_life=LIFE_SECONDS) as aws, patch.dict(os.environ, aws.environment()):
+    with AwsStandIn.running(token_lifetime=LIFETIME_SECONDS) as aws, patch.dict(os.environ, aws.environment()):
         tasks = _tasks(aws)
     with AwsStandIn.running() as aws, patch.dict(os.environ, aws.environment()):
-        aws.script(Delay(MINT_SECONDS))
+        aws.script(Delay(REQUEST_SECONDS))
         cold, samples = _crowd(aws)
     return Findings([*tasks, *cold], {"crowd": samples})
 
@@ -38,7 +38,7 @@ def measure() -> Findings:
 def _tasks(aws: AwsStandIn) -> list[Row]:
     ours, memory_only = (_look_up(aws, {"cache": cache}) for cache in ("host", "process"))
     job, unlucky_job = (_run_job(aws, refused_run) for refused_run in (None, 2))
-    lives = ours["seconds"] / LIFE_SECONDS
+    lives = ours["seconds"] / LIFETIME_SECONDS
     what = f"{TASKS:,} tasks through {lives:.0f} token lives"
     calls = Goal("AWS calls", ours["calls"], round(lives) + 1)
     failed = Goal("failed lookups", ours["failed"], 0)
@@ -51,12 +51,12 @@ def _tasks(aws: AwsStandIn) -> list[Row]:
 
 
 def _told(job: dict[str, Any]) -> str:
-    return f"{job['calls']} AWS calls, {job['failed']} failed: dead for {job['dead'] / LIFE_SECONDS * HOURS:.1f} h"
+    return f"{job['calls']} AWS calls, {job['failed']} failed: dead for {job['dead'] / LIFETIME_SECONDS * HOURS:.1f} h"
 
 
 def _look_up(aws: AwsStandIn, kwargs: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache_dir:
-        kwargs = {"connections": {"docker_default": HOST}, "refresh_before": LIFE_SECONDS * REFRESH_PART, **kwargs}
+        kwargs = {"connections": {"docker_default": HOST}, "refresh_before": LIFETIME_SECONDS * REFRESH_PART, **kwargs}
         return _run(aws, kwargs={**kwargs, "cache_dir": cache_dir})
 
 
@@ -68,7 +68,7 @@ def _run_job(aws: AwsStandIn, refused_run: int | None) -> dict[str, Any]:
 
 def _run(aws: AwsStandIn, **order: Any) -> dict[str, Any]:
     aws.reset()
-    told = programs.run("tests.benchmarks.tasks", url=aws.url, seconds=LIVES * LIFE_SECONDS, tasks=TASKS, **order)
+    told = programs.run("tests.benchmarks.tasks", url=aws.url, seconds=LIVES * LIFETIME_SECONDS, tasks=TASKS, **order)
     return {**told, "calls": len(aws.calls())}
 
 
@@ -88,14 +88,14 @@ def _crowd(aws: AwsStandIn) -> tuple[list[Row], dict[str, list[float]]]:
         cpu, base = (statistics.median(lookup.cpu for lookup in lookups) for lookups in (cold, warm))
         waiting.append((cpu - base) / statistics.median(samples["cold"]))
         assert calls == 1
-    mint = statistics.median(alone)
+    request_token = statistics.median(alone)
     row = Row(
         f"cold start of {PROCESSES} processes x {THREADS} threads: the slowest lookup",
         shown(statistics.median(slowest)),
-        f"the mint alone, of {MINT_SECONDS:.0f} s",
-        shown(mint),
+        f"the mint alone, of {REQUEST_SECONDS:.0f} s",
+        shown(request_token),
         (
-            Goal("mints", statistics.median(slowest) / mint, 2),
+            Goal("mints", statistics.median(slowest) / request_token, 2),
             Goal("CPU of a waiting process, part of its wait", statistics.median(waiting), 0.05),
         ),
     )

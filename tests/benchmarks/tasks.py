@@ -51,7 +51,7 @@ def refresh(stored: Path) -> bool:
     return True
 
 
-def dead_seconds(stored: Path, until: float) -> float:
+def expired_seconds(stored: Path, until: float) -> float:
     """Tell how long the stored token was dead: from each one's end until the next was stored."""
     runs: list[dict[str, float]] = [json.loads(line) for line in stored.read_text().splitlines()]
     following = [*(run["at"] for run in runs[1:]), until]
@@ -100,7 +100,9 @@ def main() -> None:
     ended = time.time()
     if job:
         os.kill(job[0], signal.SIGKILL)
-    programs.report({"seconds": ended - began, "failed": failed, "dead": dead_seconds(job[1], ended) if job else 0.0})
+    programs.report(
+        {"seconds": ended - began, "failed": failed, "dead": expired_seconds(job[1], ended) if job else 0.0}
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks.counts import STRACE, system_calls, warm
 from tests.benchmarks.new_process import brought_modules
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def need(tool: list[str], package: str) -> None:
     try:
         subprocess.run([*tool, "--version"], check=True, capture_output=True)
     except FileNotFoundError:
-        give_up(f"Debian's package {package} is missing")
+        skip_or_fail(f"Debian's package {package} is missing")
 
 
 def test_a_lookup_makes_no_system_call_that_it_does_not_need(kwargs: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.deployments.lookups import digest_of
 from tests.deployments.services import missing, start_postgresql
-from tests.requirements import give_up
-from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
+from tests.requirements import skip_or_fail
+from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
     from tests.sites.airflow_site import AirflowSite
@@ -40,9 +40,9 @@ AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
     """AWS as new, with tokens that live for twelve hours."""
     if find_spec("airflow.providers.celery") is None:
-        give_up("the dependency group deployments is not installed: it comes with the newest Airflow alone")
+        skip_or_fail("the dependency group deployments is not installed: it comes with the newest Airflow alone")
     world.inside(aws.reset)
-    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     return aws
 
 
@@ -50,7 +50,7 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
 def postgresql(world: World) -> None:
     """PostgreSQL, for as long as the world is there."""
     if reason := missing():
-        give_up(reason)
+        skip_or_fail(reason)
     start_postgresql(world)
 
 
@@ -83,6 +83,6 @@ def living_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:
     """Give the digests of all tokens that open the registries of a region now."""
 
     def judge() -> set[str]:
-        return {digest_of(secret) for secret in aws.secrets() if aws.authorise("AWS", secret, region=region).alive}
+        return {digest_of(secret) for secret in aws.secrets() if aws.authorise("AWS", secret, region=region).valid}
 
     return world.inside(judge)

@@ -18,7 +18,7 @@ from airflow import configuration
 
 from tests.deployments.conftest import PROJECT
 from tests.deployments.services import create_database
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 from tests.sites.airflow_site import AirflowSite
 from tests.sites.fixtures import REGISTRIES
 
@@ -49,7 +49,7 @@ def compose(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         which("docker") and subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0
     )
     if not has_plugin and not which("docker-compose"):
-        give_up("docker compose is not installed")
+        skip_or_fail("docker compose is not installed")
     return subprocess.run(
         [*(plugin if has_plugin else ("docker-compose",)), f"--file={FOLDER / 'compose.yaml'}", "config"],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **variables},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
-TOKEN_LIFE_SECONDS = 15.0
+TOKEN_LIFETIME_SECONDS = 15.0
 KEPT_SECONDS = 1  # less than a tenth of it, as 900 s are less than the margin of a token of twelve hours
 #: Whose backend is asked: that of the process that reads the file, or that of the DAG processor's own API.
 WORKERS = {
@@ -32,7 +32,7 @@ def test_no_expired_token_comes_out_of_airflows_own_cache(world: World, cloud: A
 
     It is minted by an AWS connection, which is looked up while the file is read.
     """
-    world.inside(lambda: cloud.set(token_life=TOKEN_LIFE_SECONDS))
+    world.inside(lambda: cloud.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     with ExitStack() as stack:
         sites = {}
         for name, workers in WORKERS.items():

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import sync_playwright
 
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 from tests.sites.page_site import PAGE, PageSite, serve_page
 from tests.stand_ins.aws import AwsStandIn, Error
 
@@ -51,7 +51,7 @@ SERIOUS = ("serious", "critical")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if (chromium := which("chromium")) is None:
-        give_up("not installed: chromium")
+        skip_or_fail("not installed: chromium")
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium) as browser:
         yield browser
 

@@ -21,7 +21,7 @@ import yaml  # type: ignore[import-untyped]
 from ecr_secrets_backend.cache import Source
 from tests.documentation.pages import PROJECT
 from tests.metrics_page import METRICS, PAGE
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 
 FOLDER = PROJECT / "examples/monitoring"
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "statsd_mapping.yaml").read_text())["mappings"]
@@ -155,7 +155,7 @@ def promtool(*arguments: str | Path) -> str:
     try:
         run = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=50)
     except FileNotFoundError:
-        give_up("Debian's package prometheus, which has promtool, is missing")
+        skip_or_fail("Debian's package prometheus, which has promtool, is missing")
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 
@@ -194,7 +194,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 def test_grafana_knows_each_field_of_the_dashboard() -> None:
     """What its models read and write again is what the file has: they drop what they do not know."""
     if find_spec("grafana_foundation_sdk") is None:
-        give_up("Grafana's models need Python 3.11")
+        skip_or_fail("Grafana's models need Python 3.11")
     import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
     encoder = import_module("grafana_foundation_sdk.cog.encoder").JSONEncoder()
     models = import_module("grafana_foundation_sdk.models.dashboard")

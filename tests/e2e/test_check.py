@@ -20,7 +20,7 @@ from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.e2e.checks import Site, fault, warning
-from tests.sites.fixtures import PROXY, PROXY_HOST, REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.fixtures import PROXY, PROXY_HOST, REGISTRIES, TOKEN_LIFETIME_SECONDS
 from tests.sites.world import ADDRESS, World
 from tests.stand_ins.aws import Error
 from tests.unit.builders import build_token
@@ -94,14 +94,14 @@ def test_a_person_reads_the_same(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"),
+    ("code", "fix"),
     [
         ("AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
         ("UnrecognizedClientException", "Replace the access key"),
         ("ExpiredTokenException", "Renew the credentials"),
     ],
 )
-def test_a_wrong_credential_is_named(site: Site, aws: AwsStandIn, code: str, remedy: str) -> None:
+def test_a_wrong_credential_is_named(site: Site, aws: AwsStandIn, code: str, fix: str) -> None:
     """AWS gives no token for it."""
     site.world.inside(lambda: aws.script(Error(code, operation="GetAuthorizationToken")))
 
@@ -109,7 +109,7 @@ def test_a_wrong_credential_is_named(site: Site, aws: AwsStandIn, code: str, rem
 
     assert (step, found) == ("token", "no-token")
     assert code in told
-    assert remedy in told
+    assert fix in told
 
 
 def test_missing_credentials_are_named(site: Site) -> None:
@@ -266,20 +266,20 @@ def test_a_name_that_is_not_found_is_named(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "step", "code", "remedy"),
+    ("address", "step", "code", "fix"),
     [
         ("127.0.0.1", "registry: login", "port-closed", "com.amazonaws.us-east-1.ecr.dkr"),
         ("192.0.2.99", "registry: login", "no-network", "com.amazonaws.us-east-1.ecr.dkr"),
         (ADDRESS, "registry: login", "tls-untrusted", f"/etc/docker/certs.d/{OTHER_HOST}/ca.crt"),
     ],
 )
-def test_a_broken_way_to_the_registry_is_named(site: Site, address: str, step: str, code: str, remedy: str) -> None:
+def test_a_broken_way_to_the_registry_is_named(site: Site, address: str, step: str, code: str, fix: str) -> None:
     """A port where nobody listens, a network without a route, a certificate of somebody else."""
     with named(site.world, OTHER_HOST, address):
         found_step, found, told = fault(site.with_kwargs(connections={"docker_default": OTHER_HOST}).check())
 
     assert (found_step, found) == (step, code)
-    assert remedy in told
+    assert fix in told
 
 
 def test_a_backend_that_this_process_does_not_have_is_named(site: Site) -> None:
@@ -445,10 +445,10 @@ def test_no_finding_holds_a_secret(site: Site, aws: AwsStandIn) -> None:
 
 def test_a_token_that_is_not_renewed_is_named(site: Site, aws: AwsStandIn) -> None:
     """It serves, with a warning, while AWS does not answer."""
-    site.world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    site.world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     site.check(exit_code=0)
     site.world.inside(lambda: aws.script(Error("ServiceUnavailable", status=503)))
-    site.world.wait("renewal to be due", lambda: not is_fresh(site), TOKEN_LIFE_SECONDS)
+    site.world.wait("renewal to be due", lambda: not is_fresh(site), TOKEN_LIFETIME_SECONDS)
 
     step, code, _ = warning([each for each in site.check("--docker-url", "unix:///run/nowhere.sock") if each])
 

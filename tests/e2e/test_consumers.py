@@ -24,7 +24,7 @@ from tests.sites.fixtures import (
     GITLAB_PORT,
     PARTNER_HOST,
     REGISTRIES,
-    TOKEN_LIFE_SECONDS,
+    TOKEN_LIFETIME_SECONDS,
 )
 from tests.sites.world import ADDRESS
 
@@ -41,7 +41,7 @@ HOSTS = {"docker_default": US_HOST, "docker_eu": EU_HOST}  # of the tasks of sev
 PYTHON_IMAGE = f"{US_HOST}/python:1"
 LABEL = {"com.example.airflow": "prune"}
 LONG_AGO = "2021-03-04T05:06:07Z"
-DURATION_SECONDS = 3.2 * TOKEN_LIFE_SECONDS  # more than three lives of a token
+DURATION_SECONDS = 3.2 * TOKEN_LIFETIME_SECONDS  # more than three lives of a token
 STALE_PASSWORD = "a-token-that-died-in-the-database-long-ago"
 TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
 
@@ -92,7 +92,7 @@ def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
     begin = time.monotonic()
     while time.monotonic() < begin + DURATION_SECONDS:
         pull_all(world, registries, airflow)
-    lives = (time.monotonic() - begin) / TOKEN_LIFE_SECONDS
+    lives = (time.monotonic() - begin) / TOKEN_LIFETIME_SECONDS
 
     calls = world.inside(lambda: aws.calls(operation="GetAuthorizationToken"))
     for conn_id, host in HOSTS.items():
@@ -143,9 +143,9 @@ def test_a_partner_s_image_is_pulled_by_the_role_that_they_gave(
     states = airflow.run_dag("cross_account")
 
     assert states == {"greet": "success"}, world.tails(*airflow.task_logs("cross_account"))
-    assume, mint = world.inside(aws.calls)
+    assume, request_token = world.inside(aws.calls)
     assert (assume.operation, assume.parameters["ExternalId"]) == ("AssumeRole", "what-they-told-you")
-    assert (mint.operation, mint.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
+    assert (request_token.operation, request_token.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
 
 
 @pytest.mark.timeout(180)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 from tests.sites.fixtures import PROXY, REGISTRIES
 from tests.sites.world import PATH
 
@@ -139,7 +139,7 @@ def test_which_client_uses_the_login_that_docker_config_writes(
 def test_podman_pulls_by_what_docker_config_prints(site: Site, tmp_path: Path) -> None:
     """As its auth.json, which also has the form of a Kubernetes secret for pulls."""
     if which("podman", path=PATH) is None:
-        give_up("not installed: podman")
+        skip_or_fail("not installed: podman")
     printed = site.world.run(
         *("ecr-secrets-backend", "docker-config", "--stdout", "--backend-kwargs", site.kwargs),
         environment=site.environment,

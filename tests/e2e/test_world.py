@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sites.fixtures import REGISTRIES, TOKEN_LIFE_SECONDS
+from tests.sites.fixtures import REGISTRIES, TOKEN_LIFETIME_SECONDS
 from tests.sites.world import World
 from tests.stand_ins.registry import EXPIRED_MESSAGE
 
@@ -34,14 +34,14 @@ def docker(tmp_path: Path) -> tuple[str, ...]:
     return ("docker", "--config", str(tmp_path))
 
 
-def mint(world: World, aws: AwsStandIn, region: str) -> str:
+def request_token(world: World, aws: AwsStandIn, region: str) -> str:
     minted = world.run(sys.executable, "-c", MINT, region, environment=aws.environment()).stdout
     return base64.b64decode(minted).decode().removeprefix("AWS:")
 
 
 def test_a_living_token_opens_its_registry(world: World, aws: AwsStandIn, docker: tuple[str, ...]) -> None:
     """Docker logs in with it, and pulls the image that only this registry has."""
-    world.run(*docker, "login", "--username=AWS", f"--password={mint(world, aws, 'eu-central-1')}", EU_HOST)
+    world.run(*docker, "login", "--username=AWS", f"--password={request_token(world, aws, 'eu-central-1')}", EU_HOST)
     world.run(*docker, "pull", f"{EU_HOST}/app:1")
     greeting = world.run(*docker, "run", "--rm", "--network=none", f"{EU_HOST}/app:1", "cat", "/greeting").stdout
     world.run(*docker, "image", "rm", f"{EU_HOST}/app:1")
@@ -61,7 +61,7 @@ def test_a_token_of_elsewhere_is_refused(
     region: str | None, world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...]
 ) -> None:
     """A token of another region, or one that AWS never gave, is no login."""
-    password = mint(world, aws, region) if region else "made-up"
+    password = request_token(world, aws, region) if region else "made-up"
     with pytest.raises(AssertionError, match="401 Unauthorized"):
         world.run(*docker, "login", "--username=AWS", f"--password={password}", EU_HOST)
     assert registries.requests()[-1].verdict == "unknown"
@@ -71,9 +71,9 @@ def test_a_dead_token_is_refused_in_ecr_s_own_words(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...], tmp_path: Path
 ) -> None:
     """A pull with a token past its end fails by 403, with the sentence that users know."""
-    world.inside(lambda: aws.set(token_life=-1))
-    password = mint(world, aws, "us-east-1")
-    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    world.inside(lambda: aws.set(token_lifetime=-1))
+    password = request_token(world, aws, "us-east-1")
+    world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     login = base64.b64encode(f"AWS:{password}".encode()).decode()
     (tmp_path / "config.json").write_text(f'{{"auths": {{"{US_HOST}": {{"auth": "{login}"}}}}}}')
     with pytest.raises(AssertionError, match=re.escape(EXPIRED_MESSAGE)):

@@ -83,7 +83,7 @@ def _cache(kwargs: dict[str, Any]) -> Callable[[str], str]:
 
     def lookup(conn_id: str) -> str:
         identity = settings.connections[conn_id].identity.in_environment(os.environ)
-        return cache.get(identity, partial(aws.mint, identity))[0].password
+        return cache.get(identity, partial(aws.request_token, identity))[0].password
 
     return lookup
 

@@ -96,7 +96,7 @@ def look_up(backend: EcrSecretsBackend, shown: TextIO) -> None:
 def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
     """Put a token into the host's cache that lives, and is to be renewed."""
     identity = backend._connections["docker_default"].identity.in_environment(os.environ)
-    token = aws.mint(identity)
+    token = aws.request_token(identity)
     end = time.time() + HALF_AN_HOUR
     token = replace(token, received_at=end - token.lifetime, expires_at=end)
     entry = build_entry(token=token, recorded_at=token.received_at, key=identity.key)

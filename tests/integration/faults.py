@@ -27,13 +27,13 @@ class Lookup:
     One lookup of `docker_default`.
 
     :param token: what was served; None: nothing
-    :param alive: whether the registry accepted it when it was served
+    :param valid: whether the registry accepted it when it was served
     :param error: what was raised instead
     :param seconds: how long it took
     """
 
     token: str | None
-    alive: bool
+    valid: bool
     error: str | None
     seconds: float
 
@@ -49,7 +49,7 @@ class Experience:
     """
 
     lookups: tuple[Lookup, ...]
-    mints: int
+    token_requests: int
     lines: tuple[tuple[int, str], ...]
 
 
@@ -77,7 +77,7 @@ def look_up(
     logger.setLevel(logging.INFO)  # as Airflow has it
     for name, replacement in (replaced or {}).items():
         mock.patch(name, replacement).start()
-    mint = mock.patch.object(aws, "mint", wraps=aws.mint).start()
+    request_token = mock.patch.object(aws, "mint", wraps=aws.request_token).start()
     backend = EcrSecretsBackend(**kwargs)
     put_into_task(backend)
     lookups: list[Lookup] = []
@@ -85,7 +85,7 @@ def look_up(
     while len(lookups) < times or (time.monotonic() < ends_at and lookups[-1].token == lookups[0].token):
         lookups.append(_lookup(backend, registry))
         time.sleep(PAUSE_SECONDS)
-    return Experience(tuple(lookups), mint.call_count, tuple(lines))
+    return Experience(tuple(lookups), request_token.call_count, tuple(lines))
 
 
 def _lookup(backend: EcrSecretsBackend, registry: AwsStandIn) -> Lookup:
@@ -98,4 +98,4 @@ def _lookup(backend: EcrSecretsBackend, registry: AwsStandIn) -> Lookup:
     else:
         token = None if connection is None else connection.password
     seconds = time.monotonic() - started_at
-    return Lookup(token, token is not None and registry.authorise("AWS", token).alive, error, seconds)
+    return Lookup(token, token is not None and registry.authorise("AWS", token).valid, error, seconds)

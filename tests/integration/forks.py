@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from ecr_secrets_backend.host_lock import HostLock
 
 IDENTITY = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
-LONGEST_LIFE_SECONDS = 10  # of a forked process, whatever becomes of it
+LONGEST_LIFETIME_SECONDS = 10  # of a forked process, whatever becomes of it
 HELD_UP_SECONDS = 1.0
 FIRST_MINT_SECONDS = 0.2
-FAKE_LIFE_SECONDS = 0.05
+FAKE_LIFETIME_SECONDS = 0.05
 MOMENTS = 12
 
 
@@ -83,11 +83,11 @@ class TellingStore(HostStore):
         return lock
 
 
-def look_up(store: HostStore | None, mint: Callable[[], EcrToken], identity: AwsIdentity = IDENTITY) -> Lookup:
+def look_up(store: HostStore | None, request_token: Callable[[], EcrToken], identity: AwsIdentity = IDENTITY) -> Lookup:
     cache = TokenCache(store, refresh_before=3600)
     started_at = time.monotonic()
     try:
-        token, problem = cache.get(identity, mint)[0].password, None
+        token, problem = cache.get(identity, request_token)[0].password, None
     except Exception as error:  # noqa: BLE001 - the test judges it
         token, problem = None, repr(error)
     return Lookup(time.monotonic() - started_at, token, problem)
@@ -104,7 +104,7 @@ def child_of_this(work: Callable[[], Lookup], result: Pipe) -> int:
     child = os.fork()
     if child:
         return child
-    signal.alarm(LONGEST_LIFE_SECONDS)
+    signal.alarm(LONGEST_LIFETIME_SECONDS)
     try:
         result.say(json.dumps(asdict(work())).encode())
     finally:
@@ -114,33 +114,33 @@ def child_of_this(work: Callable[[], Lookup], result: Pipe) -> int:
 def result_of(pipe: Pipe) -> Lookup:
     pipe.listen()
     message = pipe.hear()
-    return Lookup(**json.loads(message)) if message else Lookup(LONGEST_LIFE_SECONDS, None, "it hung, or died")
+    return Lookup(**json.loads(message)) if message else Lookup(LONGEST_LIFETIME_SECONDS, None, "it hung, or died")
 
 
-def fake_mint() -> EcrToken:
+def fake_request() -> EcrToken:
     now = time.time()
-    return EcrToken("AWS", secrets.token_hex(), None, now, now + FAKE_LIFE_SECONDS)
+    return EcrToken("AWS", secrets.token_hex(), None, now, now + FAKE_LIFETIME_SECONDS)
 
 
 OTHER_IDENTITY = replace(IDENTITY, region="eu-west-1")
-mint = partial(aws.mint, IDENTITY)
-mint_another = partial(aws.mint, OTHER_IDENTITY)
+request_token = partial(aws.request_token, IDENTITY)
+request_another_token = partial(aws.request_token, OTHER_IDENTITY)
 
 
-def while_a_thread_mints(cache_dir: str) -> list[Lookup]:
+def while_a_thread_requests(cache_dir: str) -> list[Lookup]:
     """The parent's other thread holds its process's turn and the host's; the child waits for its token."""
-    minting, answer = threading.Event(), threading.Event()
+    requesting, answer = threading.Event(), threading.Event()
 
-    def mint_slowly() -> EcrToken:
-        minting.set()
+    def request_slowly() -> EcrToken:
+        requesting.set()
         answer.wait()
-        return mint()
+        return request_token()
 
     lookups: list[Lookup] = []
-    parent = start(partial(look_up, HostStore(cache_dir), mint_slowly), lookups)
-    minting.wait()
+    parent = start(partial(look_up, HostStore(cache_dir), request_slowly), lookups)
+    requesting.wait()
     taken, result = Pipe(), Pipe()
-    child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), mint), result)
+    child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), request_token), result)
     taken.listen()
     taken.hear()
     answer.set()
@@ -156,29 +156,29 @@ def while_a_thread_waits(cache_dir: str) -> list[Lookup]:
     lock = HostStore(cache_dir).take_lock(IDENTITY.key)
     assert lock is not None
     with lock:
-        parent = start(partial(look_up, TellingStore(cache_dir, waits.set), mint), lookups)
+        parent = start(partial(look_up, TellingStore(cache_dir, waits.set), request_token), lookups)
         waits.wait()
-        child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), mint), result)
+        child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), request_token), result)
         taken.listen()
         taken.hear()
     parent.join()
     return [*lookups, result_of(result)]
 
 
-def before_the_minting_parent_is_killed(cache_dir: str) -> list[Lookup]:
+def before_the_requesting_parent_is_killed(cache_dir: str) -> list[Lookup]:
     """The host's turn dies with the parent that held it, though its child lives on."""
     taken, result = Pipe(), Pipe()
-    minting = threading.Event()
+    requesting = threading.Event()
 
-    def mint_for_ever() -> EcrToken:
-        minting.set()
+    def request_forever() -> EcrToken:
+        requesting.set()
         signal.pause()
         raise AssertionError
 
     def parent() -> Lookup:
-        start(partial(look_up, HostStore(cache_dir), mint_for_ever), [])
-        minting.wait()
-        child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), mint), result)
+        start(partial(look_up, HostStore(cache_dir), request_forever), [])
+        requesting.wait()
+        child_of_this(partial(look_up, TellingStore(cache_dir, taken.say), request_token), result)
         signal.pause()
         raise AssertionError
 
@@ -203,22 +203,22 @@ def while_a_thread_imports(cache_dir: str) -> list[Lookup]:
 
     sys.meta_path.insert(0, HoldUp)
     lookups: list[Lookup] = []
-    parent = start(partial(look_up, HostStore(cache_dir), mint), lookups)
+    parent = start(partial(look_up, HostStore(cache_dir), request_token), lookups)
     importing.wait()
     result = Pipe()
-    child_of_this(partial(look_up, HostStore(cache_dir), mint_another, OTHER_IDENTITY), result)
+    child_of_this(partial(look_up, HostStore(cache_dir), request_another_token, OTHER_IDENTITY), result)
     parent.join()
     return [*lookups, result_of(result)]
 
 
-def at_any_moment_of_a_first_mint(_: str) -> list[Lookup]:
+def at_any_moment_of_a_first_request(_: str) -> list[Lookup]:
     """The parent's other thread loads boto3, builds its client and calls AWS; so does the child, for itself."""
 
     def parent(moment: float, of_child: Pipe) -> Lookup:
         lookups: list[Lookup] = []
-        thread = start(partial(look_up, None, mint), lookups)
+        thread = start(partial(look_up, None, request_token), lookups)
         time.sleep(moment)
-        child = child_of_this(partial(look_up, None, mint_another, OTHER_IDENTITY), of_child)
+        child = child_of_this(partial(look_up, None, request_another_token, OTHER_IDENTITY), of_child)
         thread.join()
         os.waitpid(child, 0)
         return lookups[0]
@@ -237,7 +237,7 @@ def while_a_thread_writes(cache_dir: str) -> list[Lookup]:
 
     def write() -> None:
         while not done.is_set():
-            _memory.put(Entry("another key", token=fake_mint()))
+            _memory.put(Entry("another key", token=fake_request()))
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -255,7 +255,7 @@ def while_threads_look_up(cache_dir: str) -> list[Lookup]:
 
     def look_up_without_end() -> None:
         while not done.is_set():
-            lookups.append(look_up(HostStore(cache_dir), fake_mint))
+            lookups.append(look_up(HostStore(cache_dir), fake_request))
 
     threads = [threading.Thread(target=look_up_without_end) for _ in range(4)]
     for thread in threads:
@@ -271,16 +271,16 @@ def while_threads_look_up(cache_dir: str) -> list[Lookup]:
 
 def _in_child(cache_dir: str, identity: AwsIdentity) -> Lookup:
     result = Pipe()
-    child_of_this(partial(look_up, HostStore(cache_dir), fake_mint, identity), result)
+    child_of_this(partial(look_up, HostStore(cache_dir), fake_request, identity), result)
     return result_of(result)
 
 
 SCENARIOS = (
-    while_a_thread_mints,
+    while_a_thread_requests,
     while_a_thread_waits,
-    before_the_minting_parent_is_killed,
+    before_the_requesting_parent_is_killed,
     while_a_thread_imports,
-    at_any_moment_of_a_first_mint,
+    at_any_moment_of_a_first_request,
     while_a_thread_writes,
     while_threads_look_up,
 )

@@ -71,11 +71,11 @@ class _Complaints(logging.Handler):
 
 def _thread(cache: TokenCache, reads: int, seen: Sightings) -> None:
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
-    mint = partial(aws.mint, identity)
+    request_token = partial(aws.request_token, identity)
     try:
         for _ in range(reads // BURST):
             for _ in range(BURST):
-                token = cache.get(identity, mint)[0]
+                token = cache.get(identity, request_token)[0]
                 seen.note(token, time.time())
             time.sleep(PAUSE_SECONDS)
     except Exception as error:  # noqa: BLE001 - the test judges it

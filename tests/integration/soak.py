@@ -33,7 +33,7 @@ chance = secrets.SystemRandom()  # a fork does not repeat it
 
 WORKERS = 12
 THREADS = 2
-LONGEST_LIFE_SECONDS = 3.6
+LONGEST_LIFETIME_SECONDS = 3.6
 LOOK_EVERY_SECONDS = 0.02
 KILL_EVERY_SECONDS = 0.18
 #: What a worker is about to do when it is killed, by the name of Python's audit event, and at most how often it may
@@ -89,7 +89,7 @@ class Process:
     def __init__(self, cache_dir: str, journal: int) -> None:
         identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
         cache = TokenCache(HostStore(cache_dir), refresh_before=3600)
-        self._look_up = partial(cache.get, identity, partial(aws.mint, identity))
+        self._look_up = partial(cache.get, identity, partial(aws.request_token, identity))
         self._journal = journal
         self._tokens: set[str] = set()
 
@@ -117,7 +117,7 @@ class Process:
         if fate is not None:
             event, most = fate
             die_at(event, chance.randint(1, most))
-        end = min(end, time.monotonic() + chance.uniform(0, LONGEST_LIFE_SECONDS))
+        end = min(end, time.monotonic() + chance.uniform(0, LONGEST_LIFETIME_SECONDS))
         self._in_threads(THREADS, end, LOOK_EVERY_SECONDS)
 
     def be_steady(self, end: float, threads: int, pause: float) -> None:

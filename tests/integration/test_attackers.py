@@ -185,7 +185,7 @@ def test_who_is_there_first_gains_nothing(
 
     first, second = host.look_up(times=3), host.look_up(times=3)
 
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert {*first.tokens} == {*second.tokens}
     assert len(first.warnings) == len(second.warnings) == 1
     assert picture(host.cache_dir) == before
@@ -300,7 +300,7 @@ def test_what_was_planted_while_the_folder_was_open_is_refused_and_replaced(
         attacker.result()
         first, second = host.look_up(times=3), host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert {*first.tokens} == {*second.tokens}
     assert second.warnings == ()
     assert_is_private(scene.folder, host.user)
@@ -324,10 +324,10 @@ def test_a_planted_folder_that_holds_something_disables_the_cache_and_no_more(ho
     open_to_the_world(scene)
     host.processes.run(plant_full_folder, scene, user=ATTACKER, umask=0)
 
-    for mints in (2, 3):
+    for token_requests in (2, 3):
         warnings = host.look_up(times=3).warnings
         assert 1 <= len(warnings) == len(set(warnings))
-        assert host.mints == mints
+        assert host.token_requests == token_requests
 
 
 def test_a_second_name_of_a_file_of_the_victims_own_is_refused(host: Host, scene: Scene) -> None:
@@ -339,7 +339,7 @@ def test_a_second_name_of_a_file_of_the_victims_own_is_refused(host: Host, scene
 
     lookups = host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert len(lookups.warnings) == 1
     assert b"forged" in scene.diary.read_bytes()
     scene.diary.write_text("dear diary")
@@ -438,7 +438,7 @@ def test_the_owner_of_the_parent_gains_nothing(host: Host, scene: Scene) -> None
     host.processes.run(move_away_and_squat, scene, user=ATTACKER, umask=0)
 
     assert len(host.look_up(times=3).warnings) == 1
-    assert host.mints == 2
+    assert host.token_requests == 2
 
 
 @dataclass(frozen=True)
@@ -480,7 +480,7 @@ def test_who_is_first_in_one_place_does_not_keep_the_victim_from_the_next(
 
     lookups = [host.judge(host.processes.run(look_up_by_default, places, host.kwargs, 3, user=host.user)) for _ in "12"]
 
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert [process.warnings for process in lookups] == [(), ()]
     assert_is_private(places.temporary / scene.folder.name, host.user)
 
@@ -490,10 +490,10 @@ def test_who_is_first_in_all_places_gains_nothing(host: Host, scene: Scene, plac
     for place in (places.memory, places.temporary):
         host.processes.run(squat_at, place, scene, user=ATTACKER, umask=0)
 
-    for mints in (1, 2):
+    for token_requests in (1, 2):
         lookups = host.judge(host.processes.run(look_up_by_default, places, host.kwargs, 3, user=host.user))
         assert len(lookups.warnings) == 1
-        assert host.mints == mints
+        assert host.token_requests == token_requests
 
 
 @pytest.mark.parametrize("is_squatted", [True, False])
@@ -510,7 +510,7 @@ def test_the_runtime_folder_of_another_user_gains_that_user_nothing(
 
     lookups = [host.judge(host.processes.run(look_up_by_default, places, host.kwargs, 3, user=host.user)) for _ in "12"]
 
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert [process.warnings for process in lookups] == [(), ()]
 
 
@@ -524,7 +524,7 @@ def test_two_users_share_a_parent_without_disturbing_each_other(host: Host) -> N
         lookups = [host.judge(process.result()) for process in both]
 
     assert [host.look_up().tokens[0], other.look_up().tokens[0]] == [process.tokens[0] for process in lookups]
-    assert host.mints == 2
+    assert host.token_requests == 2
     for user in (host, other):
         assert_is_private(user.folder, user.user)
 

@@ -20,14 +20,14 @@ import trustme
 from freezegun import freeze_time
 
 from ecr_secrets_backend import cache, entry
-from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.aws import request_token
 from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
 from tests.integration.faults import PAUSE_SECONDS, look_up
-from tests.requirements import give_up, need_root
-from tests.stand_ins.aws import TOKEN_LIFE_SECONDS, Error, Hang, Reply
+from tests.requirements import need_root, skip_or_fail
+from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS, Error, Hang, Reply
 from tests.stand_ins.faults import FAULTS, private_answer
 from tests.stand_ins.serving import serving
 from tests.unit.builders import NOW, build_entry, build_token
@@ -153,16 +153,16 @@ def strike(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tls_port: int) -> S
 
     def strike(name: str) -> tuple[str, str]:
         if name in OUTAGES:
-            fault, code, remedy = OUTAGES[name]
+            fault, code, fix = OUTAGES[name]
             aws.script(fault)
-            return code, remedy
-        variables, code, remedy = OBSTACLES[name]
+            return code, fix
+        variables, code, fix = OBSTACLES[name]
         for variable, value in variables.items():
             if value is None:
                 monkeypatch.delenv(variable)
             else:
                 monkeypatch.setenv(variable, value.format(plain_port=aws.url.rpartition(":")[2], tls_port=tls_port))
-        return code, remedy
+        return code, fix
 
     return strike
 
@@ -171,17 +171,17 @@ class TestCold:
     @pytest.mark.parametrize("name", [*OUTAGES, *OBSTACLES])
     def test_a_failure_is_told_in_time_and_repeated_for_nothing(self, host: Host, strike: Strike, name: str) -> None:
         """All of the host get the connection, the region, the code and the remedy, for the price of one mint."""
-        code, remedy = strike(name)
+        code, fix = strike(name)
 
         first, second = host.look_up(3, 0, IMPATIENT), host.look_up(1, 0, IMPATIENT)
 
         lookups = first.lookups + second.lookups
         (error,) = {lookup.error for lookup in lookups}
         assert error is not None
-        for part in ("'docker_default'", "region: us-east-1", "identity: boto3", f"{code}: ", remedy):
+        for part in ("'docker_default'", "region: us-east-1", "identity: boto3", f"{code}: ", fix):
             assert part in error
         assert set(first.lines + second.lines) == {(logging.ERROR, error)}
-        assert (first.mints, second.mints) == (1, 0)
+        assert (first.token_requests, second.token_requests) == (1, 0)
         assert lookups[0].seconds < IN_TIME_SECONDS
         assert max(lookup.seconds for lookup in lookups[1:]) < AT_ONCE_SECONDS
 
@@ -250,11 +250,11 @@ class TestHanging:
         again = (*first.lookups[1:], *second.lookups)
         assert {lookup.error for lookup in again} == {first.lookups[0].error}
         assert max(lookup.seconds for lookup in again) < AT_ONCE_SECONDS
-        assert (first.mints, second.mints) == (1, 0)
+        assert (first.token_requests, second.token_requests) == (1, 0)
 
 
-LIFE = 16.0  # of a token that is stale for some seconds, while AWS is left in peace for 1.6 s after each failure
-STALE = LIFE * 0.5 + 0.1
+LIFETIME = 16.0  # of a token that is stale for some seconds, while AWS is left in peace for 1.6 s after each failure
+STALE = LIFETIME * 0.5 + 0.1
 OUTAGE_SECONDS = 2.5
 
 
@@ -262,8 +262,8 @@ class TestWarm:
     @pytest.mark.parametrize("name", MAIN_FAULTS)
     def test_a_live_token_is_served_at_once_through_an_outage(self, host: Host, strike: Strike, name: str) -> None:
         """By all processes, with a warning from each, while all together ask AWS once in a back-off."""
-        host.aws.set(token_life=LIFE)
-        token = mint(IDENTITY)
+        host.aws.set(token_lifetime=LIFETIME)
+        token = request_token(IDENTITY)
         strike(name)
         host.keep(token, age=STALE)
 
@@ -272,43 +272,45 @@ class TestWarm:
         processes = host.look_up_in_two_processes(1, OUTAGE_SECONDS, replaced)
 
         for process in processes:
-            assert {(lookup.token, lookup.alive) for lookup in process.lookups} == {(token.password, True)}
+            assert {(lookup.token, lookup.valid) for lookup in process.lookups} == {(token.password, True)}
             assert len(process.lookups) > OUTAGE_SECONDS / PAUSE_SECONDS / 10
             assert max(lookup.seconds for lookup in process.lookups) < 1 + AT_ONCE_SECONDS
             assert [level for level, _ in process.lines] == [logging.WARNING]
             assert "was not renewed" in process.lines[0][1]
             assert token.password not in process.lines[0][1]
-        assert sum(process.mints for process in processes) <= 1 + OUTAGE_SECONDS / (LIFE * entry.BACK_OFF_PART)
+        assert sum(process.token_requests for process in processes) <= 1 + OUTAGE_SECONDS / (
+            LIFETIME * entry.BACK_OFF_PART
+        )
 
     def test_a_hang_is_tried_once_though_no_process_sees_its_end(self, host: Host) -> None:
         """Tasks that are over soon do not each wait for the same hang."""
-        host.keep(mint(IDENTITY), age=TOKEN_LIFE_SECONDS - HOUR / 2)
+        host.keep(request_token(IDENTITY), age=TOKEN_LIFETIME_SECONDS - HOUR / 2)
         host.aws.script(Hang(20))
 
         processes = [host.look_up() for _ in range(3)]
 
-        assert sum(process.mints for process in processes) == 1
+        assert sum(process.token_requests for process in processes) == 1
         assert max(process.lookups[0].seconds for process in processes[1:]) < AT_ONCE_SECONDS
 
     @pytest.mark.parametrize("name", MAIN_FAULTS)
     def test_a_dead_token_is_refused_with_the_cause(self, host: Host, strike: Strike, name: str) -> None:
         """Though AWS might take it for some minutes more."""
-        token = mint(IDENTITY)
-        code, remedy = strike(name)
-        host.keep(token, age=TOKEN_LIFE_SECONDS - 290)
+        token = request_token(IDENTITY)
+        code, fix = strike(name)
+        host.keep(token, age=TOKEN_LIFETIME_SECONDS - 290)
 
         (lookup,) = host.look_up(1, 0, IMPATIENT).lookups
 
         assert lookup.error is not None
         assert code in lookup.error
-        assert remedy in lookup.error
+        assert fix in lookup.error
 
     @pytest.mark.parametrize("age", [None, STALE])
     def test_recovery_is_noticed_by_all_processes(self, host: Host, age: float | None) -> None:
         """Whether they were served an old token until then or none, they need no restart, and one new token."""
-        host.aws.set(token_life=LIFE)
+        host.aws.set(token_lifetime=LIFETIME)
         if age is not None:
-            host.keep(mint(IDENTITY), age=age)
+            host.keep(request_token(IDENTITY), age=age)
         host.aws.script(Error("ServerException", status=500))
         recovered_at: list[float] = []
 
@@ -318,19 +320,19 @@ class TestWarm:
             recovered_at.append(time.time())
 
         replaced = {"ecr_secrets_backend.entry.BACK_OFF_SECONDS": 1.6, "ecr_secrets_backend.aws.ATTEMPTS": 1}
-        processes = host.look_up_in_two_processes(1, LIFE * 0.3, replaced, meanwhile=recover)
+        processes = host.look_up_in_two_processes(1, LIFETIME * 0.3, replaced, meanwhile=recover)
 
-        assert [process.lookups[-1].alive for process in processes] == [True, True]
+        assert [process.lookups[-1].valid for process in processes] == [True, True]
         assert len({process.lookups[-1].token for process in processes}) == 1
         assert all(process.lookups[-1].token != process.lookups[0].token for process in processes)
         assert len([call for call in host.aws.calls() if call.time > recovered_at[0]]) == 1
 
 
-@pytest.mark.parametrize("age", [None, TOKEN_LIFE_SECONDS])
+@pytest.mark.parametrize("age", [None, TOKEN_LIFETIME_SECONDS])
 def test_a_failure_that_is_left_to_the_next_backend_is_logged(host: Host, age: float | None) -> None:
     """With ``on_error = "next"`` nothing is served, neither cold nor with a dead token."""
     if age is not None:
-        host.keep(mint(IDENTITY), age=age)
+        host.keep(request_token(IDENTITY), age=age)
     host.aws.script(Error("AccessDeniedException"))
 
     process = host.look_up(2, on_error="next")
@@ -355,9 +357,9 @@ class TestClocks:
     def test_a_clock_that_is_five_minutes_off_serves_no_expired_token(self, host: Host, offset: float) -> None:
         """AWS accepts the requests of such a host, so the margin before a token expires covers the difference."""
         host.aws.set(clock_offset=offset)
-        token = mint(IDENTITY)
+        token = request_token(IDENTITY)
         (call,) = host.aws.calls()
-        expires_at = call.time + TOKEN_LIFE_SECONDS  # by this host's clock
+        expires_at = call.time + TOKEN_LIFETIME_SECONDS  # by this host's clock
 
         assert token.is_servable(expires_at - HOUR)
         assert not token.is_servable(expires_at)
@@ -365,17 +367,17 @@ class TestClocks:
     @pytest.mark.parametrize("lag", [1, 11])
     def test_a_clock_that_was_set_back_does_not_prolong_a_token(self, host: Host, lag: int) -> None:
         """A token of twelve hours that was minted thirteen hours ago is dead, whatever the clock says."""
-        token = mint(IDENTITY)
+        token = request_token(IDENTITY)
         host.keep(token, age=(12 - lag) * HOUR, uptime=12 * HOUR)
 
         (lookup,) = host.look_up().lookups
 
-        assert lookup.alive
+        assert lookup.valid
         assert lookup.token != token.password
 
     def test_a_clock_that_was_set_back_costs_no_mint(self, host: Host) -> None:
         """The host's uptime tells how old the token is."""
-        token = mint(IDENTITY)
+        token = request_token(IDENTITY)
         host.keep(token, age=-3 * HOUR)
 
         process = host.look_up(2)
@@ -384,7 +386,7 @@ class TestClocks:
 
     def test_a_token_from_the_future_is_replaced_once(self, host: Host) -> None:
         """The host was started anew, and its clock set back: nobody knows when the token will die."""
-        token = mint(IDENTITY)
+        token = request_token(IDENTITY)
         host.keep(token, age=-3 * HOUR, uptime=-HOUR)
 
         processes = [host.look_up(2) for _ in range(3)]
@@ -392,11 +394,11 @@ class TestClocks:
         served = {lookup.token for process in processes for lookup in process.lookups}
         assert len(served) == 1
         assert token.password not in served
-        assert sum(process.mints for process in processes) == 1
+        assert sum(process.token_requests for process in processes) == 1
 
     def test_a_token_from_the_future_is_not_served_in_an_outage(self, host: Host) -> None:
         """It is as good as dead: the lookup fails with the cause."""
-        host.keep(mint(IDENTITY), age=-3 * HOUR, uptime=-HOUR)
+        host.keep(request_token(IDENTITY), age=-3 * HOUR, uptime=-HOUR)
         host.aws.script(Error("AccessDeniedException"))
 
         (lookup,) = host.look_up().lookups
@@ -414,27 +416,27 @@ class TestClocks:
             for command in (print_uptime, after_a_day_asleep)
         )
         if asleep.stderr.startswith("unshare: "):
-            give_up(f"no clock may be set here: {asleep.stderr.strip()}")
+            skip_or_fail(f"no clock may be set here: {asleep.stderr.strip()}")
 
         assert float(asleep.stdout) - float(awake.stdout) >= 24 * HOUR
 
     def test_a_clock_that_goes_back_and_forth_costs_one_mint(self, tmp_path: Path) -> None:
         """All processes agree on the token that was minted by the later time."""
         now = NOW
-        mints: list[float] = []
+        token_requests: list[float] = []
 
-        def fake_mint() -> EcrToken:
-            mints.append(now)
-            return build_token(received_at=now, password=f"token {len(mints)}")
+        def fake_request() -> EcrToken:
+            token_requests.append(now)
+            return build_token(received_at=now, password=f"token {len(token_requests)}")
 
         processes = [TokenCache(HostStore(str(tmp_path)), HOUR, Memory()) for _ in range(3)]
         for _ in range(10):
             with freeze_time(datetime.fromtimestamp(now, timezone.utc)):
                 for process in processes:
-                    process.get(IDENTITY, fake_mint)
+                    process.get(IDENTITY, fake_request)
             now = NOW if now > NOW else NOW + 20 * HOUR
 
-        assert mints == [NOW, NOW + 20 * HOUR]
+        assert token_requests == [NOW, NOW + 20 * HOUR]
 
     @pytest.mark.parametrize(
         "fault",

@@ -87,7 +87,7 @@ def password_in(token: GetAuthorizationTokenResponseTypeDef) -> str:
     return password
 
 
-def mint(region_name: str | None = None) -> str:
+def request_token(region_name: str | None = None) -> str:
     return password_in(build_ecr(region_name).get_authorization_token())
 
 
@@ -95,7 +95,7 @@ class TestTokens:
     @pytest.mark.usefixtures("aws")
     def test_a_token_has_the_size_of_a_real_one(self) -> None:
         """A password is as long as ECR's are, and every call mints another."""
-        passwords = {mint() for _ in range(5)}
+        passwords = {request_token() for _ in range(5)}
         assert len(passwords) == 5
         assert all(2300 <= len(password) <= 2900 for password in passwords)
 
@@ -120,7 +120,7 @@ class TestTokens:
         data = boto3.client("ecr-public").get_authorization_token()["authorizationData"]
         assert data.keys() == {"authorizationToken", "expiresAt"}
         password = base64.b64decode(data["authorizationToken"]).decode().removeprefix("AWS:")
-        assert aws.authorise("AWS", password, service="ecr-public").alive
+        assert aws.authorise("AWS", password, service="ecr-public").valid
 
     def test_an_assumed_role_brings_its_account(self, aws: AwsStandIn) -> None:
         """A token minted with a role's credentials belongs to the role's account."""
@@ -144,41 +144,43 @@ class TestTokens:
         monkeypatch.setenv("AWS_ROLE_ARN", ROLE_ARN)
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        mint()
+        request_token()
         assume, get = aws.calls()
         assert (assume.operation, assume.access_key_id) == ("AssumeRoleWithWebIdentity", "")
         assert (get.operation, get.account) == ("GetAuthorizationToken", OTHER_ACCOUNT)
 
     def test_life(self, aws: AwsStandIn) -> None:
         """A token lives for as long as the setting says at its birth, twelve hours at first."""
-        for life, expected in ((None, 12 * 3600), (900, 900), (-60, -60)):
-            aws.set(token_life=life)
+        for lifetime, expected in ((None, 12 * 3600), (900, 900), (-60, -60)):
+            aws.set(token_lifetime=lifetime)
             (data,) = build_ecr().get_authorization_token()["authorizationData"]
             left = data["expiresAt"] - datetime.now(timezone.utc)
             assert left.total_seconds() == pytest.approx(expected, abs=2)
 
     def test_clock_offset(self, aws: AwsStandIn) -> None:
         """AWS's clock moves the Date header and expiresAt together, and leaves the token's real life alone."""
-        aws.set(token_life=-1, clock_offset=3600)
+        aws.set(token_lifetime=-1, clock_offset=3600)
         answer = build_ecr().get_authorization_token()
         date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         assert date.timestamp() == pytest.approx(time.time() + 3600, abs=2)
         assert answer["authorizationData"][0]["expiresAt"].timestamp() == pytest.approx(date.timestamp() - 1, abs=2)
-        assert aws.authorise("AWS", password_in(answer)) == Verdict(alive=False, reason="expired")
+        assert aws.authorise("AWS", password_in(answer)) == Verdict(valid=False, reason="expired")
 
 
 class TestAuthorise:
     def test_alive(self, aws: AwsStandIn) -> None:
         """A token within its life opens the registries of its region and service."""
-        assert aws.authorise("AWS", mint("eu-west-3"), region="eu-west-3", service="ecr") == Verdict(alive=True)
+        assert aws.authorise("AWS", request_token("eu-west-3"), region="eu-west-3", service="ecr") == Verdict(
+            valid=True
+        )
 
     def test_expired(self, aws: AwsStandIn) -> None:
         """A token opens nothing once its life is over."""
-        aws.set(token_life=0.5)
-        password = mint()
-        assert aws.authorise("AWS", password).alive
+        aws.set(token_lifetime=0.5)
+        password = request_token()
+        assert aws.authorise("AWS", password).valid
         time.sleep(0.5)
-        assert aws.authorise("AWS", password) == Verdict(alive=False, reason="expired")
+        assert aws.authorise("AWS", password) == Verdict(valid=False, reason="expired")
 
     @pytest.mark.parametrize(
         "login",
@@ -192,8 +194,8 @@ class TestAuthorise:
     )
     def test_unknown(self, aws: AwsStandIn, login: dict[str, str]) -> None:
         """A login that is wrong in one point is as good as none."""
-        right = {"username": "AWS", "password": mint(), "region": "us-east-1", "service": "ecr"}
-        assert aws.authorise(**(right | login)) == Verdict(alive=False, reason="unknown")
+        right = {"username": "AWS", "password": request_token(), "region": "us-east-1", "service": "ecr"}
+        assert aws.authorise(**(right | login)) == Verdict(valid=False, reason="unknown")
 
 
 class TestFaults:
@@ -235,7 +237,7 @@ class TestFaults:
         """A delayed call is answered, later."""
         aws.script(Delay(0.2))
         begin = time.monotonic()
-        assert aws.authorise("AWS", mint()).alive
+        assert aws.authorise("AWS", request_token()).valid
         assert time.monotonic() - begin >= 0.2
 
     @pytest.mark.parametrize("fault", [Reset(), Close()], ids=["reset", "close"])
@@ -291,8 +293,8 @@ class TestScript:
         aws.script(Error("ThrottlingException", times=2))
         for _ in range(2):
             with pytest.raises(ClientError, match="ThrottlingException"):
-                mint()
-        assert mint()
+                request_token()
+        assert request_token()
 
     def test_a_client_that_tries_again_gets_through(self, aws: AwsStandIn) -> None:
         """A client's own retries are calls like any other, and use rules up."""
@@ -305,38 +307,38 @@ class TestScript:
         aws.script(Error("ServerException"))
         for _ in range(3):
             with pytest.raises(ClientError):
-                mint()
+                request_token()
         aws.settle()
-        assert mint()
+        assert request_token()
 
     def test_rules_may_be_for_one_operation(self, aws: AwsStandIn) -> None:
         """A rule for one operation leaves the others alone."""
         aws.script(Error("AccessDenied", operation="AssumeRole"))
-        assert mint()
+        assert request_token()
         with pytest.raises(ClientError, match="AccessDenied"):
             build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="test")
 
     def test_rules_may_be_for_one_region(self, aws: AwsStandIn) -> None:
         """A rule for one region leaves the others alone."""
         aws.script(Error("ServerException", region="us-east-1"))
-        assert mint("eu-west-3")
+        assert request_token("eu-west-3")
         with pytest.raises(ClientError, match="ServerException"):
-            mint("us-east-1")
+            request_token("us-east-1")
 
     def test_rules_are_taken_in_their_order(self, aws: AwsStandIn) -> None:
         """The first rule that matches decides, and the next one has its turn when that is used up."""
         aws.script(Error("First", times=1), Error("Second", times=1))
         for code in ("First", "Second"):
             with pytest.raises(ClientError, match=code):
-                mint()
-        assert mint()
+                request_token()
+        assert request_token()
 
     def test_a_delay_leaves_the_decision_to_the_next_rule(self, aws: AwsStandIn) -> None:
         """A delay and an error together are a late error."""
         aws.script(Delay(0.1), Delay(0.1), Error("ServerException"))
         begin = time.monotonic()
         with pytest.raises(ClientError, match="ServerException"):
-            mint()
+            request_token()
         assert time.monotonic() - begin >= 0.2
 
     def test_a_crowd_shares_the_rules(self, aws: AwsStandIn) -> None:
@@ -379,14 +381,14 @@ class TestRecord:
         """A call counts when it arrives, whatever becomes of it."""
         aws.script(Reset())
         with pytest.raises(ConnectionClosedError):
-            mint()
+            request_token()
         assert len(aws.calls()) == 1
 
     def test_calls_can_be_told_apart(self, aws: AwsStandIn) -> None:
         """Calls can be asked for by operation, service and region, and come in their order."""
         regions = ["eu-west-3", "us-east-1", "eu-west-3"]
         for region in regions:
-            mint(region)
+            request_token(region)
         build_sts().get_caller_identity()
         assert [call.region for call in aws.calls(service="ecr")] == regions
         assert len(aws.calls(region="eu-west-3")) == 2
@@ -406,13 +408,13 @@ class TestRecord:
 
     def test_reset(self, aws: AwsStandIn) -> None:
         """A reset forgets calls, script and settings, but no token that is out in the world."""
-        password = mint()
+        password = request_token()
         aws.script(Error("ServerException"))
-        aws.set(token_life=-1)
+        aws.set(token_lifetime=-1)
         aws.reset()
         assert aws.calls() == []
-        assert aws.authorise("AWS", mint()).alive
-        assert aws.authorise("AWS", password).alive
+        assert aws.authorise("AWS", request_token()).valid
+        assert aws.authorise("AWS", password).valid
         assert password in aws.secrets()
 
 

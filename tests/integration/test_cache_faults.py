@@ -19,7 +19,7 @@ import pytest
 from ecr_secrets_backend import cache, host_store
 from ecr_secrets_backend.host_store import HostStore
 from tests.process_helpers import Host, Lookups, delete_for_ever, get_tokens_for, look_up
-from tests.requirements import give_up, need_root
+from tests.requirements import need_root, skip_or_fail
 from tests.stand_ins.aws import Delay, Hang
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def give_another_shape(path: Path) -> None:
+def write_another_shape(path: Path) -> None:
     path.write_text(json.dumps([json.loads(path.read_text())]))
 
 
-def give_another_version(path: Path) -> None:
+def write_another_version(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
 
 
@@ -109,8 +109,8 @@ NOT_A_FILE = [replace_by_folder, replace_by_pipe, replace_by_socket, replace_by_
         cut_short,
         fill_with_garbage,
         empty,
-        give_another_shape,
-        give_another_version,
+        write_another_shape,
+        write_another_version,
         blow_up,
         blow_up_by_white_space,
         forbid,
@@ -124,7 +124,7 @@ def test_a_damaged_entry_costs_one_mint_and_one_warning(host: Host, damage: Call
 
     unlucky, next_one = host.look_up(times=3), host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert len(unlucky.warnings) == 1
     assert str(host.cache_dir) in unlucky.warnings[0]
     assert {*unlucky.tokens} == {*next_one.tokens}
@@ -150,9 +150,9 @@ def test_a_folder_in_the_entrys_place_is_left_if_it_holds_something(host: Host) 
     host.look_up()
     host.processes.run(replace_by_full_folder, host.entry, user=host.user)
 
-    for mints in (2, 3):
+    for token_requests in (2, 3):
         warnings = host.look_up(times=3).warnings
-        assert host.mints == mints
+        assert host.token_requests == token_requests
         assert 1 <= len(warnings) == len(set(warnings))
     assert (host.entry / "something").exists()
     assert not list(host.folder.glob("*.tmp"))
@@ -166,7 +166,7 @@ def test_a_folder_in_the_locks_place_is_left_if_it_holds_something(host: Host) -
 
     first, second = host.look_up(times=3), host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert len(first.warnings) == 1
     assert second.tokens[0] in first.tokens
     assert second.warnings == ()
@@ -221,7 +221,7 @@ def test_a_cache_dir_that_cannot_be_used_is_replaced_by_a_default_place(
 
     first, second = host.look_up(times=3), host.look_up(times=3)
 
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert {*first.tokens} == {*second.tokens}
     for (warning,) in (first.warnings, second.warnings):
         assert warning.startswith(f"Cannot use cache_dir {cache_dir} for ECR tokens: ")
@@ -248,10 +248,10 @@ def test_without_any_place_each_process_requests_a_token_once(
     cache_dir = processes.run(make, shared_folder / "cache", user=USER)
     host = Host(aws, processes, cache_dir, USER)
 
-    for mints in (1, 2):
+    for token_requests in (1, 2):
         lookups = host.judge(processes.run(look_up_without_default_place, host.kwargs, 3, user=USER))
         (warning,) = lookups.warnings
-        assert host.mints == mints
+        assert host.token_requests == token_requests
         assert str(cache_dir) in warning
 
 
@@ -265,7 +265,7 @@ def test_a_second_user_of_a_private_cache_dir_uses_a_default_place(
 
     lookups = [user.look_up(times=3) for user in (first, second, second)]
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert [len(process.warnings) for process in lookups] == [0, 1, 1]
     assert lookups[1].tokens == lookups[2].tokens
     assert "Permission denied" in lookups[1].warnings[0]
@@ -294,7 +294,7 @@ def test_the_folders_mode_is_put_right(host: Host, mode: int) -> None:
 
     assert host.look_up().warnings == ()
     assert host.folder.stat().st_mode & 0o7777 == 0o700
-    assert host.mints == 1
+    assert host.token_requests == 1
 
 
 def test_a_folder_that_cannot_be_entered_is_replaced_by_a_default_place(host: Host, default_place: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_folder_that_cannot_be_entered_is_replaced_by_a_default_place(host: Ho
 
     first, second = host.look_up(times=3), host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert {*first.tokens} == {*second.tokens}
     assert len(first.warnings) == len(second.warnings) == 1
     assert host.folder.stat().st_mode & 0o777 == 0
@@ -329,7 +329,7 @@ def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
     need_root()
     tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
     if tried.returncode:
-        give_up(f"no file system may be mounted here: {tried.stderr.strip()}")
+        skip_or_fail(f"no file system may be mounted here: {tried.stderr.strip()}")
     folder = shared_folder / "mounted"
     folder.mkdir()
     command = ["unshare", "--mount", "sh", "-e"]
@@ -362,15 +362,15 @@ def test_a_full_disk_costs_one_mint_per_process(
     filling = host.cache_dir / "filling"
     filling.write_bytes(b"x" * 8192)
 
-    for mints in (1, 2):
+    for token_requests in (1, 2):
         (warning,) = host.look_up(times=3).warnings
         assert "No space left" in warning
-        assert host.mints == mints
+        assert host.token_requests == token_requests
         assert [path.suffix for path in host.folder.iterdir()] == [".lock"]
 
     filling.unlink()
     assert host.look_up().tokens == host.look_up().tokens
-    assert host.mints == 3
+    assert host.token_requests == 3
 
 
 def test_a_disk_without_room_for_another_file_costs_one_mint_per_process(
@@ -379,16 +379,16 @@ def test_a_disk_without_room_for_another_file_costs_one_mint_per_process(
     """Not even the lock can be made."""
     host = Host(aws, processes, mount_memory(mount, "nr_inodes=2"), None)
 
-    for mints in (1, 2):
+    for token_requests in (1, 2):
         assert len(host.look_up(times=3).warnings) == 1
-        assert host.mints == mints
+        assert host.token_requests == token_requests
 
 
 def test_a_read_only_file_system_serves_what_it_holds(
     aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
 ) -> None:
     """While the token is fresh all is well; after that each process mints once, and says so once."""
-    aws.set(token_life=6)
+    aws.set(token_lifetime=6)
     host = Host(aws, processes, mount_memory(mount, "size=64k"), None)
     first = host.look_up()
     renewal_is_due_at = aws.calls()[0].time + 3
@@ -399,11 +399,11 @@ def test_a_read_only_file_system_serves_what_it_holds(
     assert (second.tokens, second.warnings) == (first.tokens, ())
 
     time.sleep(renewal_is_due_at - time.time())
-    aws.set(token_life=3600)
-    for mints in (2, 3):
+    aws.set(token_lifetime=3600)
+    for token_requests in (2, 3):
         (warning,) = host.look_up(times=3).warnings
         assert "Read-only file system" in warning
-        assert host.mints == mints
+        assert host.token_requests == token_requests
 
 
 @pytest.mark.parametrize("permissions", ["0777", "0700:gof+r"])
@@ -417,13 +417,13 @@ def test_no_token_is_written_where_permissions_are_ignored(
 ) -> None:
     """As on SMB, gcsfuse, s3fs and drvfs; also if only files are open to all users. A default place is used instead."""
     if not (shutil.which("bindfs") and os.access("/dev/fuse", os.R_OK | os.W_OK)):
-        give_up("a file system that ignores permissions takes bindfs and /dev/fuse")
+        skip_or_fail("a file system that ignores permissions takes bindfs and /dev/fuse")
     cache_dir = mount(f"bindfs --chmod-ignore --perms={permissions} -o allow_other {tmp_path}")
     host = Host(aws, processes, cache_dir, None)
 
     first, second = host.look_up(times=3), host.look_up(times=3)
 
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert {*first.tokens} == {*second.tokens}
     for (warning,) in (first.warnings, second.warnings):
         assert "the file system ignores permissions. This process uses" in warning
@@ -438,7 +438,7 @@ def test_the_folder_may_be_deleted_between_lookups(host: Host) -> None:
 
     first, second = host.look_up(times=3), host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert {*first.tokens} == {*second.tokens}
     assert first.warnings == second.warnings == ()
 
@@ -446,13 +446,13 @@ def test_the_folder_may_be_deleted_between_lookups(host: Host) -> None:
 def test_the_folder_may_be_deleted_during_a_mint(host: Host) -> None:
     """What was minted is there for the next process."""
     host.aws.script(Delay(0.5))
-    with host.processes.start(look_up, host.kwargs, user=host.user) as minting:
+    with host.processes.start(look_up, host.kwargs, user=host.user) as requesting:
         wait_for_call(host.aws)
         shutil.rmtree(host.folder)
-        first = host.judge(minting.result())
+        first = host.judge(requesting.result())
 
     assert host.look_up().tokens == first.tokens
-    assert host.mints == 1
+    assert host.token_requests == 1
     assert first.warnings == ()
 
 
@@ -510,7 +510,7 @@ def look_up_impatiently(kwargs: dict[str, Any], times: int) -> Lookups:
 
 
 @pytest.fixture
-def minting(host: Host) -> Iterator[Process]:
+def requesting(host: Host) -> Iterator[Process]:
     """A process that has the turn, and waits for AWS's answer."""
     host.aws.script(Hang(10, times=1))
     with host.processes.start(look_up, host.kwargs, user=host.user) as process:
@@ -518,29 +518,29 @@ def minting(host: Host) -> Iterator[Process]:
         yield process
 
 
-def test_a_holder_of_the_lock_that_was_stopped_is_not_waited_for_without_end(host: Host, minting: Process) -> None:
+def test_a_holder_of_the_lock_that_was_stopped_is_not_waited_for_without_end(host: Host, requesting: Process) -> None:
     """After a bounded wait another process replaces its lock, and the next ones are served what that received."""
-    minting.signal(signal.SIGSTOP)
+    requesting.signal(signal.SIGSTOP)
 
     impatient = host.judge(host.processes.run(look_up_impatiently, host.kwargs, 3, user=host.user))
     next_one = host.look_up()
 
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert 0.5 <= impatient.seconds < 5
     assert {*impatient.tokens} == {*next_one.tokens}
     assert impatient.warnings == next_one.warnings == ()
 
 
-def test_a_holder_of_the_lock_that_was_killed_is_not_waited_for(host: Host, minting: Process) -> None:
+def test_a_holder_of_the_lock_that_was_killed_is_not_waited_for(host: Host, requesting: Process) -> None:
     """Its turn passes to one that waits, at once; nobody need be told."""
     with host.processes.start(look_up, host.kwargs, user=host.user) as waiting:
         time.sleep(0.5)  # time enough for it to wait; if it does not yet, nothing is lost
-        assert host.mints == 1
-        minting.signal(signal.SIGKILL)
+        assert host.token_requests == 1
+        requesting.signal(signal.SIGKILL)
         killed_at = time.monotonic()
         lookups = host.judge(waiting.result())
 
     assert time.monotonic() - killed_at < 3
-    assert host.mints == 2
+    assert host.token_requests == 2
     assert lookups.warnings == ()
     assert host.look_up().tokens == lookups.tokens

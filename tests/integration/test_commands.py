@@ -55,7 +55,7 @@ def test_a_task_may_start_a_command(aws: AwsStandIn, monkeypatch: pytest.MonkeyP
 
     password = run("token", "docker_default").stdout.strip()
 
-    assert aws.authorise("AWS", password, region="us-east-1").alive
+    assert aws.authorise("AWS", password, region="us-east-1").valid
 
 
 def test_with_a_file_airflow_is_not_imported(file: tuple[str, str]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.aws import request_token
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.command_settings import US_HOST
 from tests.integration.commands import run, run_on_terminal
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.usefixtures("bare")
 
 
 def failure_in_process() -> str:
-    with pytest.raises(MintError) as caught:
-        mint(AwsIdentity("ecr", "us-east-1"))
+    with pytest.raises(TokenError) as caught:
+        request_token(AwsIdentity("ecr", "us-east-1"))
     return str(caught.value.failure)
 
 

@@ -169,13 +169,13 @@ class TestOnce:
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """A service may restart while AWS fails; a login that another program has written stays."""
-        aws.set(token_life=2)
+        aws.set(token_lifetime=2)
         run(*arguments)
         other = {"auth": "QVdTOm90aGVy"}
         content = json.loads(config.read_text())
         config.write_text(json.dumps({"auths": {**content["auths"], EU_HOST: other}}))
         us_password = passwords(config)[US_HOST]
-        wait(lambda: not aws.authorise("AWS", us_password).alive)
+        wait(lambda: not aws.authorise("AWS", us_password).valid)
         aws.script(OUTAGE)
         done = run(*arguments, exit_code=1)
 
@@ -358,14 +358,14 @@ class TestWatch:
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """While tokens of ten seconds come and go for twenty-five; each is renewed in its own time, with one line."""
-        aws.set(token_life=10)
+        aws.set(token_lifetime=10)
         seen: set[str] = set()
         with Watch.running(*arguments, "--watch") as watch:
             wait(config.exists, watch.process)
             ends_at = time.monotonic() + 25
             while time.monotonic() < ends_at:
                 for host, password in passwords(config).items():
-                    assert aws.authorise("AWS", password, region=host.split(".")[3]).alive
+                    assert aws.authorise("AWS", password, region=host.split(".")[3]).valid
                     seen.add(password)
             calls = len(aws.calls(operation="GetAuthorizationToken"))
             assert watch.process.poll() is None
@@ -401,7 +401,7 @@ class TestWatch:
     @pytest.mark.timeout(120)
     def test_an_outage_is_survived(self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path) -> None:
         """A valid token stays, an expired one goes, and when AWS is back so is the login."""
-        aws.set(token_life=10)
+        aws.set(token_lifetime=10)
         with Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("Logged in")
             (first,) = passwords(config).values()
@@ -409,19 +409,19 @@ class TestWatch:
             watch.wait_for("An ECR token was not renewed")
             assert passwords(config) == {EU_HOST: first}
             watch.wait_for("Removed the login")
-            assert aws.authorise("AWS", first).alive  # the last moments of a token are not used
+            assert aws.authorise("AWS", first).valid  # the last moments of a token are not used
             assert passwords(config) == {}
             aws.settle()
             wait(lambda: passwords(config), watch.process)
 
             (second,) = passwords(config).values()
-            assert aws.authorise("AWS", second).alive
+            assert aws.authorise("AWS", second).valid
 
     def test_an_outage_at_the_start_is_survived(
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """A host may be up before its network."""
-        aws.set(token_life=10)
+        aws.set(token_lifetime=10)
         aws.script(OUTAGE)
         with notified() as states, Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("has no ECR token")
@@ -455,7 +455,7 @@ class TestWatch:
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path
     ) -> None:
         """As after ``docker logout``; what they have added stays."""
-        aws.set(token_life=10)
+        aws.set(token_lifetime=10)
         with Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("Logged in")
             config.write_text(json.dumps({"auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz"}}}))
@@ -467,7 +467,7 @@ class TestWatch:
         self, aws: AwsStandIn, arguments: tuple[str | Path, ...], config: Path, tmp_path: Path
     ) -> None:
         """Another program may be at work on it."""
-        aws.set(token_life=4)
+        aws.set(token_lifetime=4)
         with Watch.running(*arguments, "docker_eu", "--watch") as watch:
             watch.wait_for("Logged in")
             broken = tmp_path / "broken"
@@ -480,7 +480,7 @@ class TestWatch:
 
     def test_no_secret_is_logged(self, aws: AwsStandIn, arguments: tuple[str | Path, ...]) -> None:
         """In good weather and in bad."""
-        aws.set(token_life=4)
+        aws.set(token_lifetime=4)
         with Watch.running(*arguments, "--watch") as watch:
             watch.wait_for("Logged in")
             aws.script(OUTAGE)

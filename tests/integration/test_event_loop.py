@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-south-1")  # each is an identity of its own
-MINT_SECONDS = 1.0
-LONGEST_GAP_SECONDS = MINT_SECONDS / 2
+REQUEST_SECONDS = 1.0
+LONGEST_GAP_SECONDS = REQUEST_SECONDS / 2
 LOOKUPS = 200
 LOOKUP_BOUND_SECONDS = 30.0
 LEAST_HANG_SECONDS = 4.0  # boto3 waits at least so long for an answer
@@ -31,7 +31,7 @@ LEAST_HANG_SECONDS = 4.0  # boto3 waits at least so long for an answer
 
 @pytest.fixture
 def backend(aws: AwsStandIn, tmp_path: Path) -> EcrSecretsBackend:
-    aws.script(Delay(MINT_SECONDS))
+    aws.script(Delay(REQUEST_SECONDS))
     hosts = {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}
     backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
     backend._set_connection_class(Connection)
@@ -77,7 +77,7 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
 
     assert (len(tokens), len(set(tokens))) == (LOOKUPS, 1)
     (call,) = aws.calls()
-    answered_at = call.time + MINT_SECONDS
+    answered_at = call.time + REQUEST_SECONDS
     meanwhile = [call.time, *(at for at in turns if call.time < at < answered_at), answered_at]
     assert max(after - before for before, after in pairwise(meanwhile)) < LONGEST_GAP_SECONDS
 
@@ -121,9 +121,9 @@ def test_a_loop_may_look_up_by_itself(aws: AwsStandIn, look_up: Callable[[], str
             time.sleep(0.01)
 
     async def main() -> list[str]:
-        minting = asyncio.create_task(asyncio.to_thread(look_up))
+        requesting = asyncio.create_task(asyncio.to_thread(look_up))
         await asyncio.to_thread(wait_for_the_call)
-        return await asyncio.gather(minting, *(look_up_on_the_loop() for _ in range(LOOKUPS)))
+        return await asyncio.gather(requesting, *(look_up_on_the_loop() for _ in range(LOOKUPS)))
 
     tokens = asyncio.run(main())
 

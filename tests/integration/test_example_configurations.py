@@ -44,8 +44,8 @@ PROMISED = {
     },
     "ecr_public": {**US, "docker_public": ("public.ecr.aws", "ecr-public", "us-east-1", OURS)},
     "aws_connection": US,
-    "workers_mint": US,
-    "api_server_mints": US,
+    "workers_request_tokens": US,
+    "api_server_requests_tokens": US,
     "beside_secrets_manager": US,
     "emulator": {
         "docker_default": (
@@ -102,7 +102,7 @@ def test_every_example_is_tried() -> None:
 @pytest.mark.parametrize("name", PROMISED)
 def test_an_example_serves_what_it_maps(name: str, aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
     """All of it, by live tokens of the right service and region, each minted in the right account."""
-    backend = build(name, worker=name == "workers_mint")
+    backend = build(name, worker=name == "workers_request_tokens")
     assert backend.settings.connections.keys() == PROMISED[name].keys()
 
     for conn_id, (host, service, region, account) in PROMISED[name].items():
@@ -111,7 +111,7 @@ def test_an_example_serves_what_it_maps(name: str, aws: AwsStandIn, build: Calla
         name, _, port = host.partition(":")
         assert (served.conn_type, served.host, served.login) == ("docker", name, "AWS")
         assert served.port == (int(port) if port else None)
-        assert aws.authorise("AWS", str(served.password), region=region, service=service).alive
+        assert aws.authorise("AWS", str(served.password), region=region, service=service).valid
         minted = aws.calls(operation="GetAuthorizationToken", service=service, region=region)
         assert account in {call.account for call in minted}
 
@@ -155,14 +155,14 @@ def test_the_aws_connection_says_which_role(aws: AwsStandIn, build: Callable[...
 
 def test_where_workers_mint_servers_have_no_backend(build: Callable[..., BaseSecretsBackend | None]) -> None:
     """They look connections up as if there were none."""
-    assert isinstance(build("workers_mint", worker=True), EcrSecretsBackend)
-    assert build("workers_mint") is None
+    assert isinstance(build("workers_request_tokens", worker=True), EcrSecretsBackend)
+    assert build("workers_request_tokens") is None
 
 
 def test_where_the_api_server_mints_workers_have_another(build: Callable[..., BaseSecretsBackend | None]) -> None:
     """One that knows nothing of ECR, so that they ask the API server."""
-    assert isinstance(build("api_server_mints"), EcrSecretsBackend)
-    assert type(build("api_server_mints", worker=True)) is EnvironmentVariablesBackend
+    assert isinstance(build("api_server_requests_tokens"), EcrSecretsBackend)
+    assert type(build("api_server_requests_tokens", worker=True)) is EnvironmentVariablesBackend
 
 
 def test_what_is_not_mapped_is_in_secrets_manager(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:

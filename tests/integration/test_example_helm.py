@@ -82,7 +82,7 @@ def test_a_pod_is_served_by_the_role_of_its_service_account(
     served = backend.get_connection("docker_default")
     assert served is not None
     assert (served.host, served.login) == ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "AWS")
-    assert pod.authorise("AWS", str(served.password), region="us-east-1").alive
+    assert pod.authorise("AWS", str(served.password), region="us-east-1").valid
     (assumed,) = pod.calls(operation="AssumeRoleWithWebIdentity")
     assert assumed.parameters["RoleArn"] == PODS["serviceAccount"]["annotations"][ROLE]
 

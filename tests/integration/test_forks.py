@@ -20,11 +20,11 @@ SOON_SECONDS = 5.0
 @pytest.mark.parametrize(
     ("scenario", "calls"),
     [
-        (forks.while_a_thread_mints, 1),
+        (forks.while_a_thread_requests, 1),
         (forks.while_a_thread_waits, 1),
-        (forks.before_the_minting_parent_is_killed, 1),
+        (forks.before_the_requesting_parent_is_killed, 1),
         (forks.while_a_thread_imports, 2),  # for two identities
-        (forks.at_any_moment_of_a_first_mint, 2 * forks.MOMENTS),  # without a host's cache
+        (forks.at_any_moment_of_a_first_request, 2 * forks.MOMENTS),  # without a host's cache
         (forks.while_a_thread_writes, 0),
         (forks.while_threads_look_up, 0),
     ],

@@ -69,7 +69,7 @@ def test_a_program_that_hung_once_costs_one_timeout(
         experiences = one.result(), other.result()
 
     for experience in experiences:
-        assert experience.lookups[-1].alive
+        assert experience.lookups[-1].valid
         assert {lookup.error is None or "TimedOut" in lookup.error for lookup in experience.lookups} == {True}
         assert max(lookup.seconds for lookup in experience.lookups) < 3
     assert len(starts.read_text().splitlines()) == 2
@@ -89,6 +89,6 @@ def test_a_slow_program_is_started_once_by_a_host(
         experiences = [process.result() for process in running]
 
     assert time.monotonic() - began < SLOW_SECONDS + 5
-    assert all(experience.lookups[0].alive for experience in experiences)
+    assert all(experience.lookups[0].valid for experience in experiences)
     assert len(starts.read_text().splitlines()) == 1
     assert len(aws.calls()) == 1

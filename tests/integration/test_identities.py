@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.aws import request_token
 from ecr_secrets_backend.cache import Memory, TokenCache
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.integration.faults import look_up
@@ -49,7 +49,7 @@ def calls(bare: AwsStandIn, tmp_path: Path) -> Callable[..., list[Call]]:
         identity = mapped.identity.in_environment(os.environ)
         before = len(bare.calls())
         cache = TokenCache(HostStore(str(tmp_path / "cache")), HOUR, Memory())
-        cache.get(identity, partial(mint, identity))
+        cache.get(identity, partial(request_token, identity))
         return bare.calls()[before:]
 
     return look_up
@@ -172,13 +172,13 @@ class TestRole:
         """boto3 refuses it before it calls AWS, and the failure does not repeat the value."""
         write_keys(FIRST_KEY)
 
-        with pytest.raises(MintError) as caught:
+        with pytest.raises(TokenError) as caught:
             calls(role_arn=ROLE, assume_role_kwargs=arguments)
 
         failure = caught.value.failure
         assert failure.code == "ParamValidationError"
         assert failure.reason.startswith(f"boto3 rejects the argument {next(iter(arguments))}")
-        assert "assume_role_kwargs" in failure.remedy
+        assert "assume_role_kwargs" in failure.fix
         assert "a-secret" not in str(caught.value)
         assert bare.calls() == []
 
@@ -260,7 +260,7 @@ class TestEndpoints:
                 monkeypatch.setenv(name, value)
             monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 
-            with pytest.raises(MintError) as caught:
+            with pytest.raises(TokenError) as caught:
                 calls()
 
         assert caught.value.failure.code == "CredentialRetrievalError"
@@ -325,11 +325,11 @@ class TestNeighbours:
         faulty, sound = first_and_second("http_proxy", "http://127.0.0.1:9", "")
 
         assert "ProxyConnectionError" in faulty.error
-        assert sound.alive
+        assert sound.valid
 
     def test_a_missing_ca_bundle_is_the_fault_of_one_process(self, tls_front: str, first_and_second: Any) -> None:
         """Another process that has the bundle has its token at once."""
         faulty, sound = first_and_second("REQUESTS_CA_BUNDLE", "/missing/ca.pem", tls_front)
 
         assert faulty.error
-        assert sound.alive
+        assert sound.valid

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import greenlet  # type: ignore[import-untyped]
 import pytest
 
-from ecr_secrets_backend import aws as mint_room
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend import aws as aws_module
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.sdk import suppress_sdk_logs
 from tests.integration.exposed import OUT_OF_TIME, SIGN_OF_DEBUG
@@ -177,7 +177,7 @@ def test_what_aws_says_is_one_bounded_line_for_the_whole_host(
     ((_, line),) = first.lines
     assert line.isprintable()
     assert len(line) < 2000
-    assert second.mints == 0
+    assert second.token_requests == 0
     assert second.lookups[0].error == first.lookups[0].error
 
 
@@ -202,14 +202,14 @@ def test_a_failed_mint_drags_nothing_along(aws: AwsStandIn, monkeypatch: pytest.
     """Its exception has no other behind it, and was raised where no local variable holds what was sent or answered."""
     token = new_secret()
     monkeypatch.setenv("AWS_SESSION_TOKEN", token)
-    monkeypatch.setattr(mint_room, "ATTEMPTS", 1)
+    monkeypatch.setattr(aws_module, "ATTEMPTS", 1)
     aws.script(FAULTS[name][0])
 
-    with pytest.raises(MintError) as caught:
-        mint_room.mint(AwsIdentity("ecr", "us-east-1"))
+    with pytest.raises(TokenError) as caught:
+        aws_module.request_token(AwsIdentity("ecr", "us-east-1"))
 
     shown = "".join(TracebackException.from_exception(caught.value, capture_locals=True).format())
-    _, _, shown = shown.partition("in mint\n")  # without the local variables of this test
+    _, _, shown = shown.partition("in request_token\n")  # without the local variables of this test
     assert shown
     assert leaks(shown, [token, aws.secret_access_key, *PRIVATE]) == []
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
@@ -276,11 +276,11 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
     program = f"""if True:
         import boto3, http.client
         http.client.HTTPConnection.debuglevel = 1
-        from ecr_secrets_backend.aws import mint
+        from ecr_secrets_backend.aws import request_token
         from ecr_secrets_backend.cli.check.aws import identify
         from ecr_secrets_backend.identity import AwsIdentity
         identity = AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})
-        print(identify(identity), mint(identity), "END")
+        print(identify(identity), request_token(identity), "END")
         boto3.client("sts", region_name="us-east-1").get_caller_identity()
     """
     monkeypatch.setenv("AWS_SESSION_TOKEN", new_secret())
@@ -306,7 +306,7 @@ def test_a_list_of_processes_shows_nothing(
         while not aws.calls():
             time.sleep(0.01)
         lists = [commands()]
-        assert process.result().lookups[0].alive
+        assert process.result().lookups[0].valid
         lists.append(commands())
 
     assert all(str(process.pid) in text for text in lists)

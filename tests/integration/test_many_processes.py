@@ -76,7 +76,7 @@ def test_a_cold_start_of_a_crowd_costs_one_call(
 
 def test_a_crowd_renews_once_and_nobody_waits(aws: AwsStandIn, kwargs: dict[str, Any], tmp_path: Path) -> None:
     """The one who renews serves the old token as well when AWS is slow; the new one is there for the next."""
-    aws.set(token_life=1000)
+    aws.set(token_lifetime=1000)
     (first,) = crowd(kwargs, processes=1, threads=1)
     make_stale(tmp_path)
     aws.script(Delay(SLOW_MINT_SECONDS))
@@ -110,11 +110,11 @@ class LateStore(HostStore):
 def test_whoever_has_the_turn_looks_again(aws: AwsStandIn, tmp_path: Path) -> None:
     """Another process may have minted, and given up the turn, since this one has looked."""
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
-    mint = partial(real_aws.mint, identity)
+    request_token = partial(real_aws.request_token, identity)
     early = TokenCache(HostStore(str(tmp_path)), 3600, Memory())
-    late = TokenCache(LateStore(str(tmp_path), lambda: early.get(identity, mint)), 3600, Memory())
+    late = TokenCache(LateStore(str(tmp_path), lambda: early.get(identity, request_token)), 3600, Memory())
 
-    assert late.get(identity, mint)[0] == early.get(identity, mint)[0]
+    assert late.get(identity, request_token)[0] == early.get(identity, request_token)[0]
     assert len(aws.calls()) == 1
 
 

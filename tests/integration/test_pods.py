@@ -15,7 +15,7 @@ import pytest
 
 from ecr_secrets_backend.host_store import FOLDER_NAME
 from tests.process_helpers import Lookups, look_up
-from tests.requirements import give_up, need_root
+from tests.requirements import need_root, skip_or_fail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def _containers(monkeypatch: pytest.MonkeyPatch) -> None:
     need_root()
     tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
     if tried.returncode:
-        give_up(f"nothing may be mounted here: {tried.stderr.strip()}")
+        skip_or_fail(f"nothing may be mounted here: {tried.stderr.strip()}")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-LIFE_SECONDS = 2.0
-RENEWED_AFTER_SECONDS = LIFE_SECONDS / 2
+LIFETIME_SECONDS = 2.0
+RENEWED_AFTER_SECONDS = LIFETIME_SECONDS / 2
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(1, 20), (8, 4)])
@@ -32,7 +32,7 @@ def test_readers_see_whole_and_living_tokens_while_they_rotate(
     aws: AwsStandIn, tmp_path: Path, processes: int, threads: int
 ) -> None:
     """Each thread reads 4,000 times: no torn token, no dead one, and one call for half of each life."""
-    aws.set(token_life=LIFE_SECONDS)
+    aws.set(token_lifetime=LIFETIME_SECONDS)
 
     seen = read(str(tmp_path), processes=processes, threads=threads, reads=4_000)
 
@@ -43,9 +43,9 @@ def test_readers_see_whole_and_living_tokens_while_they_rotate(
     for (username, password, expires_at), call in zip(tokens, calls, strict=True):
         assert aws.authorise(username, password).reason != "unknown"
         assert seen.last_served[username, password, expires_at] < expires_at
-        assert call.time + LIFE_SECONDS <= expires_at
+        assert call.time + LIFETIME_SECONDS <= expires_at
     for (_, _, expires_at), next_call in zip(tokens, calls[1:], strict=False):
-        assert expires_at < next_call.time + LIFE_SECONDS
+        assert expires_at < next_call.time + LIFETIME_SECONDS
     assert all(after.time - before.time >= RENEWED_AFTER_SECONDS for before, after in pairwise(calls))
 
 
@@ -53,14 +53,14 @@ def test_a_token_that_dies_while_its_renewal_is_waited_for_is_not_served(aws: Aw
     """It lived when the lookup began; whoever has waited looks again."""
     cache = TokenCache(HostStore(str(tmp_path)), 3600, Memory())
     identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
-    mint = partial(real_aws.mint, identity)
-    aws.set(token_life=3)
-    first = cache.get(identity, mint)[0]
-    aws.set(token_life=3600)
+    request_token = partial(real_aws.request_token, identity)
+    aws.set(token_lifetime=3)
+    first = cache.get(identity, request_token)[0]
+    aws.set(token_lifetime=3600)
     aws.script(Delay(RENEWAL_TIMEOUT_SECONDS + 0.5))
 
     time.sleep(first.expires_at - RENEWAL_TIMEOUT_SECONDS - time.time())
-    served = cache.get(identity, mint).token
+    served = cache.get(identity, request_token).token
 
     assert served != first
     assert time.time() < served.expires_at

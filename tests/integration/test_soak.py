@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 SOAK_SECONDS = 72
-LIFE_SECONDS = 3.0  # so that many tokens live in that time
-RENEWED_AFTER_SECONDS = LIFE_SECONDS / 2
+LIFETIME_SECONDS = 3.0  # so that many tokens live in that time
+RENEWED_AFTER_SECONDS = LIFETIME_SECONDS / 2
 AWS_SECONDS = 0.2
 MOST_GROWTH_OBJECTS = 1_000  # a client of boto3 has many more
 MOST_GROWTH_KIB = 16 * 1024  # the allocator keeps some of what it has freed
@@ -31,7 +31,7 @@ READ_LIFETIME_SECONDS = 3.0
 @pytest.mark.timeout(READ_SECONDS + 60)
 def test_no_lookup_fails_though_renewals_are_slower_than_the_machine_is_busy(aws: AwsStandIn, tmp_path: Path) -> None:
     """Forty threads of four processes read without a pause while others are killed: a late renewal is no failure."""
-    aws.set(token_life=READ_LIFETIME_SECONDS)
+    aws.set(token_lifetime=READ_LIFETIME_SECONDS)
     aws.script(Delay(AWS_SECONDS))
 
     seen = soak(tmp_path / "cache", READ_SECONDS, workers=2, steady=4, threads=10, pause=0)
@@ -44,7 +44,7 @@ def test_no_lookup_fails_though_renewals_are_slower_than_the_machine_is_busy(aws
 @pytest.mark.timeout(SOAK_SECONDS + 60)
 def test_a_soak(aws: AwsStandIn, tmp_path: Path) -> None:
     """No dead token, no failed lookup, no more calls than lives and kills, and nothing that piles up."""
-    aws.set(token_life=LIFE_SECONDS)
+    aws.set(token_lifetime=LIFETIME_SECONDS)
     aws.script(Delay(AWS_SECONDS))
     cache_dir = tmp_path / "cache"
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.release.conftest import PROJECT, UV, Distributions
 from tests.sites.fixtures import REGISTRIES
-from tests.stand_ins.aws import TOKEN_LIFE_SECONDS
+from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def person(
     world.run("docker", "push", image)
     world.run("docker", "image", "rm", image)
     world.inside(aws.reset)
-    world.inside(lambda: aws.set(token_life=TOKEN_LIFE_SECONDS))
+    world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     cache = subprocess.run([UV, "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
     index = {name: value for name, value in os.environ.items() if INDEX.match(name)}
     (tmp_path / "variables").touch()

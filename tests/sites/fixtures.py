@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.requirements import give_up
+from tests.requirements import skip_or_fail
 from tests.sites.world import ADDRESS, PATH, World, missing
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.registry import RegistryStandIn
@@ -33,7 +33,7 @@ GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the port that GitLab's 
 DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
 # What htpasswd -B makes of it; the registry reads no other form.
 DEPLOY_TOKEN_HASH = "$2b$05$eaah4KqYIO6OFhFjX48yJ.E8ILxEa2afxQDMaY//OqY7tc12oRzR."
-TOKEN_LIFE_SECONDS = 30.0
+TOKEN_LIFETIME_SECONDS = 30.0
 ENGINE_URL = "tcp://127.0.0.1:2376"  # where the engine also listens, for those with a certificate
 
 
@@ -41,7 +41,7 @@ ENGINE_URL = "tcp://127.0.0.1:2376"  # where the engine also listens, for those 
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose Docker engine trusts the registries' certificates."""
     if reason := missing():
-        give_up(reason)
+        skip_or_fail(reason)
     with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
         certificates = write_engine_certificates(world)
         world.start(
@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def aws(world: World) -> Iterator[AwsStandIn]:
     """AWS in the world's network, giving tokens with short lives."""
     with ExitStack() as stack:
-        yield world.inside(lambda: stack.enter_context(AwsStandIn.running(token_life=TOKEN_LIFE_SECONDS)))
+        yield world.inside(lambda: stack.enter_context(AwsStandIn.running(token_lifetime=TOKEN_LIFETIME_SECONDS)))
 
 
 @pytest.fixture(scope="session")

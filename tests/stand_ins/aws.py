@@ -3,7 +3,7 @@ AWS on loopback: moto over HTTP, with ECR tokens that live and die, faults on de
 
 Real boto3 clients reach it through ``AWS_ENDPOINT_URL``::
 
-    with AwsStandIn.running(token_life=30) as aws:
+    with AwsStandIn.running(token_lifetime=30) as aws:
         os.environ.update(aws.environment())
         aws.script(Error("ThrottlingException", times=2), Delay(0.2))
         ...
@@ -35,7 +35,7 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN_LIFE_SECONDS = 12 * 60 * 60.0  # what ECR gives
+TOKEN_LIFETIME_SECONDS = 12 * 60 * 60.0  # what ECR gives
 LONGEST_HANG_SECONDS = 60.0  # well over any timeout worth testing, well under the patience of CI
 ADMIN_PATH = "/_stand-in/"  # no AWS service answers under such a path
 PROJECT = Path(__file__).parents[2]
@@ -73,11 +73,11 @@ class Verdict:
     """
     What a registry should do with a login.
 
-    :param alive: whether the token opens the registry now
+    :param valid: whether the token opens the registry now
     :param reason: if not, whether it has ``expired`` or was ``unknown`` from the start
     """
 
-    alive: bool
+    valid: bool
     reason: Literal["expired", "unknown"] | None = None
 
 
@@ -98,16 +98,16 @@ class AwsStandIn:
     @classmethod
     @contextmanager
     def running(
-        cls, *, token_life: float = TOKEN_LIFE_SECONDS, clock_offset: float = 0.0, port: int = 0
+        cls, *, token_lifetime: float = TOKEN_LIFETIME_SECONDS, clock_offset: float = 0.0, port: int = 0
     ) -> Iterator[AwsStandIn]:
         """
         Start a server process that ends with the block, or with this process, however it dies.
 
-        :param token_life: seconds that a token lives; a negative life makes tokens that are born dead
+        :param token_lifetime: seconds that a token lives; a negative life makes tokens that are born dead
         :param clock_offset: seconds by which AWS's clock is ahead of the host's
         :param port: TCP port on 127.0.0.1; 0 takes a free one
         """
-        options = {"token-life": token_life, "clock-offset": clock_offset, "port": port}
+        options = {"token-life": token_lifetime, "clock-offset": clock_offset, "port": port}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.stand_ins.aws_server", "--until-stdin-ends"]
             + [f"--{name}={value}" for name, value in options.items()],
@@ -168,9 +168,9 @@ class AwsStandIn:
         """Drop the script: AWS is well again."""
         self._ask("POST", "settings", {"faults": []})
 
-    def set(self, *, token_life: float | None = None, clock_offset: float | None = None) -> None:
+    def set(self, *, token_lifetime: float | None = None, clock_offset: float | None = None) -> None:
         """Change, for the calls to come, how long tokens live and how far AWS's clock is ahead, in seconds."""
-        settings = {"token_life": token_life, "clock_offset": clock_offset}
+        settings = {"token_lifetime": token_lifetime, "clock_offset": clock_offset}
         self._ask("POST", "settings", {name: value for name, value in settings.items() if value is not None})
 
     def authorise(

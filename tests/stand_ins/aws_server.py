@@ -8,7 +8,7 @@ script does not disturb, and whatever is no token, goes on to moto. Questions ab
 =====================  =====================================================================================
 ``GET calls``          every call, as `Call`
 ``GET secrets``        every password and authorization token minted, every secret key and session token
-``POST settings``      ``token_life``, ``clock_offset`` (seconds); ``faults`` (a new script), ``add_faults``
+``POST settings``      ``token_lifetime``, ``clock_offset`` (seconds); ``faults`` (a new script), ``add_faults``
 ``POST authorise``     ``username``, ``password``, ``region``, ``service`` of a login; answers with a `Verdict`
 ``POST reset``         forget calls and script, take back settings
 =====================  =====================================================================================
@@ -42,7 +42,7 @@ from botocore.loaders import Loader
 from moto.iam.models import get_account_id_from
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from tests.stand_ins.aws import ADMIN_PATH, FAULTS, TOKEN_LIFE_SECONDS, Answer, Call, Delay, Fault, Verdict
+from tests.stand_ins.aws import ADMIN_PATH, FAULTS, TOKEN_LIFETIME_SECONDS, Answer, Call, Delay, Fault, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 class Settings:
     """What can be set at any time, in seconds."""
 
-    token_life: float
+    token_lifetime: float
     clock_offset: float
 
 
@@ -105,7 +105,7 @@ class Aws:
             if answer:
                 return answer
         if call.operation == "GetAuthorizationToken" and call.access_key_id:
-            return self._mint(call)
+            return self._authorize(call)
         return self._forward({**environ, "wsgi.input": BytesIO(body)})
 
     def _record(self, environ: WSGIEnvironment, body: bytes) -> Call:
@@ -148,12 +148,12 @@ class Aws:
             self._faults = left
         return due
 
-    def _mint(self, call: Call) -> Answer:
+    def _authorize(self, call: Call) -> Answer:
         size = 1725 + secrets.randbelow(450)  # bytes; 2,300 to 2,900 characters
         password = base64.b64encode(secrets.token_bytes(size)).decode()
         authorization_token = base64.b64encode(f"AWS:{password}".encode()).decode()
         settings = self._settings
-        expires_at = time.time() + settings.token_life
+        expires_at = time.time() + settings.token_lifetime
         with self._lock:
             self._tokens[password] = Token(call.service, call.region, expires_at)
             self._secrets.update((password, authorization_token))
@@ -212,8 +212,8 @@ class Aws:
     ) -> Verdict:
         token = self._tokens.get(password)
         if not token or username != "AWS" or region not in (None, token.region) or service not in (None, token.service):
-            return Verdict(alive=False, reason="unknown")
-        return Verdict(alive=True) if time.time() < token.expires_at else Verdict(alive=False, reason="expired")
+            return Verdict(valid=False, reason="unknown")
+        return Verdict(valid=True) if time.time() < token.expires_at else Verdict(valid=False, reason="expired")
 
 
 @cache
@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.stand_ins.aws", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0, the default, takes a free one")
     parser.add_argument("--port-file", type=Path, help="a file to write the port to")
-    parser.add_argument("--token-life", type=float, default=TOKEN_LIFE_SECONDS, help="seconds (%(default)s)")
+    parser.add_argument("--token-life", type=float, default=TOKEN_LIFETIME_SECONDS, help="seconds (%(default)s)")
     parser.add_argument("--clock-offset", type=float, default=0.0, help="seconds AWS's clock is ahead (%(default)s)")
     parser.add_argument("--until-stdin-ends", action="store_true", help="end with the process that holds our stdin")
     options = parser.parse_args()
@@ -268,7 +268,7 @@ def main() -> None:
         threading.Thread(target=end_with_stdin, daemon=True).start()
 
     with Server(("127.0.0.1", options.port), Handler) as server:
-        server.set_app(Aws(Settings(options.token_life, options.clock_offset)))
+        server.set_app(Aws(Settings(options.token_lifetime, options.clock_offset)))
         if options.port_file:
             options.port_file.write_text(str(server.server_port))
         sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{server.server_port}"}) + "\n")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ecr_secrets_backend.entry import Entry, uptime
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.token import EcrToken
 
 NOW = 1_800_000_000.0
@@ -24,6 +24,6 @@ def build_entry(*, key: str = "a-key", recorded_at: float = NOW, age: float = 0.
     return Entry(recorded_at=recorded_at, uptime=uptime() - age, key=key, **fields)
 
 
-def build_failure(**fields: Any) -> MintFailure:
-    failure = MintFailure("a role", "us-east-1", "AccessDeniedException", "not allowed", "Allow it.")
+def build_failure(**fields: Any) -> TokenFailure:
+    failure = TokenFailure("a role", "us-east-1", "AccessDeniedException", "not allowed", "Allow it.")
     return replace(failure, **fields)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import MintFailure
+from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import PARTITIONS, Partition
 from ecr_secrets_backend.settings import ASSUME_ROLE_ARGUMENTS, CONNECTION_SETTINGS, FALLBACK_SETTINGS, SETTINGS
@@ -168,7 +168,7 @@ CONFIGURATIONS = _objects(
 # What is kept
 
 FINITE = st.floats(-1e300, 1e300)  # so that a difference of two is finite as well
-FAILURES = st.builds(MintFailure)
+FAILURES = st.builds(TokenFailure)
 LIKELY_TOKENS = st.builds(
     lambda lifetime, password: build_token(lifetime=lifetime, password=password),
     st.floats(-100, 50_000),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend import aws as aws_module
-from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.errors import MintError, MintFailure
+from ecr_secrets_backend.aws import request_token
+from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.aws import Delay, Error
 from tests.stand_ins.credentials import Proxy
@@ -31,9 +31,9 @@ ROLE = "arn:aws:iam::210987654321:role/pull"
 SAME_SERVICE = "api."  # older releases of botocore ask the FIPS endpoint without it
 
 
-def failure_of(identity: AwsIdentity = IDENTITY) -> MintFailure:
-    with pytest.raises(MintError) as caught:
-        mint(identity)
+def failure_of(identity: AwsIdentity = IDENTITY) -> TokenFailure:
+    with pytest.raises(TokenError) as caught:
+        request_token(identity)
     return caught.value.failure
 
 
@@ -47,9 +47,9 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_a_token_is_what_aws_says(aws: AwsStandIn) -> None:
     """User name, password, registry and life."""
-    token = mint(IDENTITY)
+    token = request_token(IDENTITY)
 
-    assert aws.authorise(token.username, token.password, region="us-east-1").alive
+    assert aws.authorise(token.username, token.password, region="us-east-1").valid
     assert token.username == "AWS"
     assert token.registry == "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     assert token.lifetime == pytest.approx(43_200, abs=2)
@@ -57,9 +57,9 @@ def test_a_token_is_what_aws_says(aws: AwsStandIn) -> None:
 
 def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
     """Its answer has another shape."""
-    token = mint(replace(IDENTITY, service="ecr-public"))
+    token = request_token(replace(IDENTITY, service="ecr-public"))
 
-    assert aws.authorise(token.username, token.password, service="ecr-public").alive
+    assert aws.authorise(token.username, token.password, service="ecr-public").valid
     assert token.registry is None
 
 
@@ -84,20 +84,20 @@ def test_a_host_that_is_no_registry_of_that_region_is_not_taken_from_an_answer(
     """An emulator's token serves the registry that is configured, and no other."""
     aws.script(private_answer(proxyEndpoint=endpoint))
 
-    assert mint(IDENTITY).registry is None
+    assert request_token(IDENTITY).registry is None
 
 
 @pytest.mark.parametrize("service", ["ecr", "ecr-public"])
 def test_a_lifetime_beyond_twelve_hours_is_not_believed(aws: AwsStandIn, service: Service) -> None:
     """But for what the clocks of AWS and of this host may differ."""
-    aws.set(token_life=30 * 24 * 3600)
+    aws.set(token_lifetime=30 * 24 * 3600)
 
-    assert mint(replace(IDENTITY, service=service)).lifetime == 12 * 3600 + 300
+    assert request_token(replace(IDENTITY, service=service)).lifetime == 12 * 3600 + 300
 
 
 def test_aws_sees_who_asks(aws: AwsStandIn) -> None:
     """The user agent names this package and its version."""
-    mint(IDENTITY)
+    request_token(IDENTITY)
 
     (call,) = aws.calls()
     assert f" {aws_module.USER_AGENT}" in call.user_agent
@@ -108,7 +108,7 @@ def test_the_region_comes_from_the_configuration_where_it_is_not_named(
 ) -> None:
     """As boto3 finds it."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
-    mint(replace(IDENTITY, region=None))
+    request_token(replace(IDENTITY, region=None))
 
     assert [call.region for call in aws.calls()] == ["eu-west-3"]
 
@@ -116,7 +116,7 @@ def test_the_region_comes_from_the_configuration_where_it_is_not_named(
 def test_a_role_is_assumed_with_all_its_arguments(aws: AwsStandIn) -> None:
     """The token is that of the role's account."""
     arguments = {"ExternalId": "an-id", "DurationSeconds": 900, "RoleSessionName": "airflow"}
-    token = mint(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=json.dumps(arguments)))
+    token = request_token(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=json.dumps(arguments)))
 
     (call,) = aws.calls(operation="AssumeRole")
     assert arguments.items() <= {**call.parameters, "DurationSeconds": int(call.parameters["DurationSeconds"])}.items()
@@ -126,7 +126,7 @@ def test_a_role_is_assumed_with_all_its_arguments(aws: AwsStandIn) -> None:
 
 def test_cloudtrail_can_tell_the_session_of_an_assumed_role(aws: AwsStandIn) -> None:
     """It is named for this package, unless configured otherwise."""
-    mint(replace(IDENTITY, role_arn=ROLE))
+    request_token(replace(IDENTITY, role_arn=ROLE))
 
     (call,) = aws.calls(operation="AssumeRole")
     assert call.parameters["RoleSessionName"] == "airflow-ecr-secrets-backend"
@@ -169,7 +169,7 @@ def test_the_environments_flags_of_endpoints_stay_in_force(
 
 def test_an_explicit_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn) -> None:
     """Where the environment names an endpoint, it is asked, whatever the registry's host says."""
-    assert mint(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_servable(time.time())
+    assert request_token(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_servable(time.time())
     assert len(aws.calls()) == 1
 
 
@@ -177,7 +177,7 @@ def test_the_endpoint_may_be_configured(aws: AwsStandIn, monkeypatch: pytest.Mon
     """By ``endpoint_url``."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
 
-    mint(replace(IDENTITY, endpoint_url=aws.url))
+    request_token(replace(IDENTITY, endpoint_url=aws.url))
 
     assert len(aws.calls()) == 1
 
@@ -186,20 +186,20 @@ def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
     """Once: boto3's standard retries."""
     aws.script(Error("ThrottlingException", times=1))
 
-    assert mint(IDENTITY).is_servable(time.time())
+    assert request_token(IDENTITY).is_servable(time.time())
     assert len(aws.calls()) == 2
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_failure_of_aws_becomes_ours(aws: AwsStandIn, name: str) -> None:
     """It has AWS's code, the region, the identity and a remedy, in one line."""
-    fault, code, remedy = FAULTS[name]
+    fault, code, fix = FAULTS[name]
     aws.script(fault)
 
     failure = failure_of()
 
     assert (failure.code, failure.region, failure.identity) == (code, "us-east-1", "boto3's default credentials")
-    assert remedy in failure.remedy
+    assert fix in failure.fix
     assert len(str(failure).splitlines()) == 1
 
 
@@ -210,17 +210,17 @@ def test_a_role_that_may_not_be_assumed_is_named(aws: AwsStandIn) -> None:
     failure = failure_of(replace(IDENTITY, role_arn=ROLE))
 
     assert failure.code == "AccessDenied"
-    assert f"sts:AssumeRole on {ROLE}" in failure.remedy
+    assert f"sts:AssumeRole on {ROLE}" in failure.fix
 
 
 def test_ecr_public_needs_two_permissions(aws: AwsStandIn) -> None:
     """Both are named."""
     aws.script(Error("AccessDeniedException"))
 
-    remedy = failure_of(replace(IDENTITY, service="ecr-public")).remedy
+    fix = failure_of(replace(IDENTITY, service="ecr-public")).fix
 
-    assert "ecr-public:GetAuthorizationToken" in remedy
-    assert "sts:GetServiceBearerToken" in remedy
+    assert "ecr-public:GetAuthorizationToken" in fix
+    assert "sts:GetServiceBearerToken" in fix
 
 
 @pytest.mark.parametrize("identity", [IDENTITY, replace(IDENTITY, role_arn=ROLE)])
@@ -232,7 +232,7 @@ def test_missing_credentials_are_told(aws: AwsStandIn, monkeypatch: pytest.Monke
     failure = failure_of(identity)
 
     assert failure.code == "NoCredentialsError"
-    assert "AWS_PROFILE" in failure.remedy
+    assert "AWS_PROFILE" in failure.fix
     assert aws.calls() == []
 
 
@@ -251,7 +251,7 @@ def test_a_missing_region_is_told() -> None:
     failure = failure_of(replace(IDENTITY, region=None))
 
     assert (failure.code, failure.region) == ("NoRegionError", "none")
-    assert "region_name" in failure.remedy
+    assert "region_name" in failure.fix
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_failing_tls_is_told(aws: AwsStandIn) -> None:
     failure = failure_of(replace(IDENTITY, endpoint_url=aws.url.replace("http:", "https:")))
 
     assert failure.code == "SSLError"
-    assert "verify" in failure.remedy
+    assert "verify" in failure.fix
 
 
 def test_a_secret_that_aws_repeats_is_cut(aws: AwsStandIn) -> None:
@@ -290,7 +290,7 @@ def test_other_threads_keep_their_lines(aws: AwsStandIn, caplog: pytest.LogCaptu
     """Only the minting thread's talk with AWS is hushed."""
     aws.script(Delay(0.5))
     caplog.set_level(logging.DEBUG)
-    renewal = threading.Thread(target=mint, args=(IDENTITY,))
+    renewal = threading.Thread(target=request_token, args=(IDENTITY,))
     renewal.start()
     while renewal.is_alive():
         logging.getLogger("botocore.parsers").debug("another thread's line")

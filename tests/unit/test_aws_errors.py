@@ -73,7 +73,7 @@ def test_what_a_source_said_takes_the_place_of_its_exceptions_words() -> None:
     failure = describe(IDENTITY, error)
 
     assert (failure.code, failure.reason) == ("NoCredentialsError", "no source has credentials")
-    assert failure.remedy == describe(IDENTITY, NoCredentialsError()).remedy
+    assert failure.fix == describe(IDENTITY, NoCredentialsError()).fix
 
 
 def test_credentials_that_cannot_be_loaded_are_no_answer_of_aws() -> None:
@@ -95,5 +95,5 @@ def test_an_endpoint_for_fips_may_not_exist(host: str, is_fips: bool) -> None:
     """In any of botocore's forms."""
     failure = describe(IDENTITY, EndpointConnectionError(endpoint_url=f"https://{host}/"))
 
-    assert ("ECR may have no FIPS endpoint in eu-west-2" in failure.remedy) is is_fips
-    assert "et this host reach that endpoint" in failure.remedy
+    assert ("ECR may have no FIPS endpoint in eu-west-2" in failure.fix) is is_fips
+    assert "et this host reach that endpoint" in failure.fix

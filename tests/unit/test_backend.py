@@ -69,7 +69,7 @@ def test_nine_shapes_cost_one_call_for_each_identity_and_region(aws: AwsStandIn,
             connection = backend.get_connection(conn_id)
             assert (connection.conn_id, connection.conn_type, connection.host) == (conn_id, "docker", host)
             assert (connection.login, connection.port) == ("AWS", None)
-            assert aws.authorise("AWS", connection.password, region=region).alive
+            assert aws.authorise("AWS", connection.password, region=region).valid
 
     calls = aws.calls(operation="GetAuthorizationToken")
     assert sorted((call.service, call.region, call.account) for call in calls) == [
@@ -282,4 +282,4 @@ def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog:
     aws.set(clock_offset=12.5 * 3600)
     second = look_up(12.5)
     assert second != first
-    assert aws.authorise("AWS", second).alive
+    assert aws.authorise("AWS", second).valid

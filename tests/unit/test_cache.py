@@ -41,7 +41,7 @@ from ecr_secrets_backend.entry import (
     Entry,
     uptime,
 )
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.unit.builders import HOUR, NOW, TWELVE_HOURS, build_entry, build_failure, build_token
@@ -50,7 +50,7 @@ from tests.unit.descriptors import cache_descriptors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ecr_secrets_backend.errors import MintFailure
+    from ecr_secrets_backend.errors import TokenFailure
     from ecr_secrets_backend.host_lock import HostLock
     from ecr_secrets_backend.token import EcrToken
 
@@ -69,10 +69,10 @@ class Aws:
         self.fails = False
         self.lifetime = TWELVE_HOURS
 
-    def mint(self) -> EcrToken:
+    def request_token(self) -> EcrToken:
         self.calls += 1
         if self.fails:
-            raise MintError(build_failure())
+            raise TokenError(build_failure())
         return build_token(received_at=time.time(), lifetime=self.lifetime, password=f"token {self.calls}")
 
 
@@ -84,10 +84,10 @@ class SlowAws(Aws):
         self.is_called = threading.Event()
         self.may_answer = threading.Event()
 
-    def mint(self) -> EcrToken:
+    def request_token(self) -> EcrToken:
         self.is_called.set()
         assert self.may_answer.wait(20)
-        return super().mint()
+        return super().request_token()
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def new_process(aws: Aws, new_cache: Callable[[], TokenCache]) -> Callable[[], P
 
     def build() -> Process:
         cache = new_cache()
-        return lambda: cache.get(IDENTITY, aws.mint).token.password
+        return lambda: cache.get(IDENTITY, aws.request_token).token.password
 
     return build
 
@@ -208,13 +208,13 @@ class TestLifetime:
         """Another identity, another token."""
         cache = new_cache()
 
-        assert cache.get(IDENTITY, aws.mint).token != cache.get(OTHER, aws.mint).token
+        assert cache.get(IDENTITY, aws.request_token).token != cache.get(OTHER, aws.request_token).token
 
     def test_without_the_host_each_process_requests_once(self, aws: Aws) -> None:
         """As ``cache = "process"`` says."""
         caches = [TokenCache(None, HOUR, Memory()) for _ in range(2)]
         for cache in caches * 2:
-            cache.get(IDENTITY, aws.mint)
+            cache.get(IDENTITY, aws.request_token)
 
         assert aws.calls == 2
 
@@ -301,7 +301,7 @@ class TestFailures:
             clock.tick(later)
             aws.fails = bool(later)
             for identity in (IDENTITY, OTHER):
-                cache.get(identity, aws.mint)
+                cache.get(identity, aws.request_token)
 
         assert len(caplog.records) == 2
 
@@ -314,7 +314,7 @@ class TestFailures:
         clock.tick(11.75 * HOUR)
         aws.fails = True
 
-        with pytest.raises(MintError, match="AccessDeniedException"):
+        with pytest.raises(TokenError, match="AccessDeniedException"):
             lookup()
 
     def test_a_failure_without_a_token_is_repeated_without_a_call(
@@ -324,7 +324,7 @@ class TestFailures:
         aws.fails = True
         raised = []
         for _ in range(5):
-            with pytest.raises(MintError) as caught:
+            with pytest.raises(TokenError) as caught:
                 new_process()()
             raised.append(caught.value)
             clock.tick(0.7)
@@ -340,7 +340,7 @@ class TestFailures:
         """No restart, no clearing, however much later."""
         lookup = new_process()
         aws.fails = True
-        with pytest.raises(MintError):
+        with pytest.raises(TokenError):
             lookup()
         aws.fails = False
         clock.tick(later)
@@ -354,7 +354,7 @@ class TestFailures:
         lookup = new_process()
         aws.fails = True
         for _ in range(5):
-            with pytest.raises(MintError):
+            with pytest.raises(TokenError):
                 lookup()
             clock.tick(LONGEST_BACK_OFF_SECONDS)
         aws.fails = False
@@ -376,8 +376,8 @@ class TestFailures:
         cache = TokenCache(store if host else None, HOUR, Memory())
         aws.fails = True
         for _ in range(60):
-            with pytest.raises(MintError):
-                cache.get(IDENTITY, aws.mint)
+            with pytest.raises(TokenError):
+                cache.get(IDENTITY, aws.request_token)
             clock.tick(60)
 
         assert 30 <= aws.calls <= 36
@@ -388,7 +388,7 @@ class TestFailures:
         """A process that has met a failure reads the host before it repeats it."""
         lookup = new_process()
         aws.fails = True
-        with pytest.raises(MintError):
+        with pytest.raises(TokenError):
             lookup()
         aws.fails = False
         clock.tick(BACK_OFF_SECONDS)
@@ -427,7 +427,9 @@ class TestFailures:
         logger = logging.getLogger("ecr_secrets_backend.cache")
         logger.addFilter(fail)
         try:
-            assert TokenCache(None, HOUR, Memory()).get(IDENTITY, aws.mint, on_token).token.password == "token 1"
+            assert (
+                TokenCache(None, HOUR, Memory()).get(IDENTITY, aws.request_token, on_token).token.password == "token 1"
+            )
             lookup = new_process()
             lookup()
             clock.tick(11.5 * HOUR)
@@ -456,7 +458,7 @@ class TestClocks:
         clock: FrozenDateTimeFactory,
         store: HostStore,
         new_process: Callable[[], Process],
-        failure: MintFailure | None,
+        failure: TokenFailure | None,
         fails: bool,
     ) -> None:
         """Ten hours of its twelve have passed, and two more, while the clock was set back by ten."""
@@ -465,7 +467,7 @@ class TestClocks:
         aws.fails = fails
 
         for _ in range(2):
-            with pytest.raises(MintError) if fails else nullcontext():
+            with pytest.raises(TokenError) if fails else nullcontext():
                 assert new_process()() == "token 1"
         assert aws.calls == 1
 
@@ -492,7 +494,7 @@ class TestClocks:
         up += 0.5 * HOUR
         aws.fails = fails
 
-        with pytest.raises(MintError) if fails else nullcontext():
+        with pytest.raises(TokenError) if fails else nullcontext():
             assert (new_process()(), lookup()) == ("token 3", "token 3")
 
     def test_a_clock_that_is_set_back_while_aws_answers_does_not_prolong_a_token(
@@ -507,12 +509,12 @@ class TestClocks:
         up = uptime()
         monkeypatch.setattr("ecr_secrets_backend.entry.uptime", lambda: up)
 
-        def mint() -> EcrToken:
-            token = aws.mint()
+        def request_token() -> EcrToken:
+            token = aws.request_token()
             clock.tick(timedelta(hours=-10))
             return token
 
-        new_cache().get(IDENTITY, mint)
+        new_cache().get(IDENTITY, request_token)
         up += 12 * HOUR
 
         assert new_process()() == "token 2"
@@ -528,7 +530,7 @@ class TestClocks:
         up = uptime()
         monkeypatch.setattr("ecr_secrets_backend.entry.uptime", lambda: up)
         aws.fails = True
-        with pytest.raises(MintError):
+        with pytest.raises(TokenError):
             new_process()()
         aws.fails = False
         clock.tick(timedelta(hours=-1))
@@ -588,12 +590,12 @@ class TestOneRefresh:
         cache = new_cache()
         if age:
             for identity in (IDENTITY, OTHER):
-                cache.get(identity, aws.mint)
+                cache.get(identity, aws.request_token)
         clock.tick(age)
         with ThreadPoolExecutor() as threads:
-            hanging = threads.submit(cache.get, IDENTITY, slow_aws.mint)
+            hanging = threads.submit(cache.get, IDENTITY, slow_aws.request_token)
             assert slow_aws.is_called.wait(20)
-            received_at = cache.get(OTHER, aws.mint).token.received_at
+            received_at = cache.get(OTHER, aws.request_token).token.received_at
             slow_aws.may_answer.set()
             hanging.result()
 
@@ -605,7 +607,7 @@ class TestOneRefresh:
 
         def look_up(_: int) -> tuple[str, str]:
             everybody.wait(20)
-            served = cache.get(IDENTITY, aws.mint)
+            served = cache.get(IDENTITY, aws.request_token)
             return served.token.password, served.source
 
         with ThreadPoolExecutor(20) as threads:
@@ -622,9 +624,9 @@ class TestOneRefresh:
         slow_aws.fails = True
         cache = new_cache()
 
-        def look_up(_: int) -> MintError:
-            with pytest.raises(MintError) as caught:
-                cache.get(IDENTITY, slow_aws.mint)
+        def look_up(_: int) -> TokenError:
+            with pytest.raises(TokenError) as caught:
+                cache.get(IDENTITY, slow_aws.request_token)
             return caught.value
 
         with ThreadPoolExecutor(5) as threads:
@@ -647,12 +649,12 @@ class TestOneRefresh:
     ) -> None:
         """Another thread and another process are served the current token at once, without a warning."""
         cache, other = new_cache(), new_cache()
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
         clock.tick(11 * HOUR)
         with ThreadPoolExecutor() as threads:
-            renewal = threads.submit(cache.get, IDENTITY, slow_aws.mint)
+            renewal = threads.submit(cache.get, IDENTITY, slow_aws.request_token)
             assert slow_aws.is_called.wait(20)
-            served = [process.get(IDENTITY, aws.mint) for process in (cache, other)]
+            served = [process.get(IDENTITY, aws.request_token) for process in (cache, other)]
             assert not renewal.done()
             slow_aws.may_answer.set()
             assert renewal.result().source == "mint"
@@ -672,14 +674,14 @@ class TestOneRefresh:
         """The current token is served meanwhile; the new one is recorded when it arrives; nothing is warned of."""
         monkeypatch.setattr(cache_module, "RENEWAL_TIMEOUT_SECONDS", 0.05)
         cache = new_cache()
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
         clock.tick(11 * HOUR)
 
-        assert cache.get(IDENTITY, slow_aws.mint).token.password == "token 1"
+        assert cache.get(IDENTITY, slow_aws.request_token).token.password == "token 1"
         slow_aws.calls = aws.calls
         slow_aws.may_answer.set()
-        wait_until(lambda: cache.get(IDENTITY, aws.mint).token.password == "token 2")
-        assert new_cache().get(IDENTITY, aws.mint).token.password == "token 2"
+        wait_until(lambda: cache.get(IDENTITY, aws.request_token).token.password == "token 2")
+        assert new_cache().get(IDENTITY, aws.request_token).token.password == "token 2"
         assert caplog.records == []
         assert aws.calls == 1
 
@@ -690,15 +692,15 @@ class TestOneRefresh:
         monkeypatch.setattr(cache_module, "RENEWAL_TIMEOUT_SECONDS", 0.05)
         cache = TokenCache(None, HOUR, Memory())
         aws.lifetime = 10
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
         clock.tick(8.5)
 
-        def mint_slowly() -> EcrToken:
+        def request_slowly() -> EcrToken:
             clock.tick(1)
             time.sleep(0.2)
-            return aws.mint()
+            return aws.request_token()
 
-        assert cache.get(IDENTITY, mint_slowly).token.password == "token 2"
+        assert cache.get(IDENTITY, request_slowly).token.password == "token 2"
 
     @pytest.mark.parametrize("age", [0, 11 * HOUR])
     def test_what_was_recorded_before_the_lock_was_taken_is_used(
@@ -800,10 +802,10 @@ class TestOneRefresh:
     ) -> None:
         """A request of its own, and how long that took; then its process; and the host, for another process."""
         if age:
-            new_cache().get(IDENTITY, aws.mint)
+            new_cache().get(IDENTITY, aws.request_token)
             clock.tick(age)
         one, other = new_cache(), new_cache()
-        served = [cache.get(IDENTITY, aws.mint) for cache in (one, one, other, other)]
+        served = [cache.get(IDENTITY, aws.request_token) for cache in (one, one, other, other)]
 
         assert [each.source for each in served] == ["mint", "process_hit", "host_hit", "process_hit"]
         assert [each.request_seconds is not None for each in served] == [True, False, False, False]
@@ -811,10 +813,10 @@ class TestOneRefresh:
     def test_a_lookup_whose_renewal_failed_reports_so(self, aws: Aws, clock: FrozenDateTimeFactory) -> None:
         """And how long its request took; the next ones, during the back-off, made none."""
         cache = TokenCache(None, HOUR, Memory())
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
         clock.tick(11 * HOUR)
         aws.fails = True
-        served = [cache.get(IDENTITY, aws.mint) for _ in range(2)]
+        served = [cache.get(IDENTITY, aws.request_token) for _ in range(2)]
 
         assert [(each.source, each.request_seconds is not None) for each in served] == [
             ("stale", True),
@@ -858,29 +860,29 @@ class TestHangs:
         """All callers of the host get the cause; after the back-off the next request is made, while it hangs on."""
         cache = new_cache()
         for process in (cache, cache, new_cache()):
-            with pytest.raises(MintError) as caught:
-                process.get(IDENTITY, slow_aws.mint)
+            with pytest.raises(TokenError) as caught:
+                process.get(IDENTITY, slow_aws.request_token)
             failure = caught.value.failure
             assert (failure.code, failure.region, failure.identity) == ("TimedOut", "us-east-1", str(IDENTITY))
             assert failure.reason == "there was no answer within 0 s"
-            assert "what hangs" in failure.remedy
+            assert "what hangs" in failure.fix
         clock.tick(BACK_OFF_SECONDS)
 
-        assert cache.get(IDENTITY, aws.mint).token.password == "token 1"
+        assert cache.get(IDENTITY, aws.request_token).token.password == "token 1"
 
     def test_a_token_that_arrives_after_its_request_was_abandoned_is_recorded(
         self, aws: Aws, slow_aws: SlowAws, new_cache: Callable[[], TokenCache]
     ) -> None:
         """It ends the back-off, for all processes of the host."""
-        with pytest.raises(MintError):
-            new_cache().get(IDENTITY, slow_aws.mint)
+        with pytest.raises(TokenError):
+            new_cache().get(IDENTITY, slow_aws.request_token)
         wait_until(lambda: background_threads() == 1)  # but for the request, the refresh has ended
         slow_aws.may_answer.set()
         other = new_cache()
 
         def is_served() -> bool:
-            with suppress(MintError):
-                return other.get(IDENTITY, aws.mint).token.password == "token 1"
+            with suppress(TokenError):
+                return other.get(IDENTITY, aws.request_token).token.password == "token 1"
             return False
 
         wait_until(is_served)
@@ -892,12 +894,12 @@ class TestHangs:
         """Such as that of a process that was stopped while others went on."""
         stopped = new_cache()
 
-        def mint_late() -> EcrToken:
+        def request_late() -> EcrToken:
             write(store, build_entry(token=build_token(), recorded_at=NOW + 1, key=IDENTITY.key))
-            raise MintError(build_failure())
+            raise TokenError(build_failure())
 
-        assert stopped.get(IDENTITY, mint_late).token.password == "a-token"
-        assert new_cache().get(IDENTITY, aws.mint).token.password == "a-token"
+        assert stopped.get(IDENTITY, request_late).token.password == "a-token"
+        assert new_cache().get(IDENTITY, aws.request_token).token.password == "a-token"
 
     def test_while_a_request_hangs_the_current_token_is_served_and_then_a_warning_says_so(
         self,
@@ -909,13 +911,13 @@ class TestHangs:
     ) -> None:
         """That it was not renewed, and what to look for."""
         cache = new_cache()
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
         clock.tick(11.5 * HOUR)
-        passwords = {cache.get(IDENTITY, slow_aws.mint).token.password}
+        passwords = {cache.get(IDENTITY, slow_aws.request_token).token.password}
         assert caplog.records == []
 
         def is_warned() -> bool:
-            passwords.add(cache.get(IDENTITY, slow_aws.mint).token.password)
+            passwords.add(cache.get(IDENTITY, slow_aws.request_token).token.password)
             return bool(caplog.records)
 
         wait_until(is_warned)
@@ -930,21 +932,21 @@ class TestHangs:
         nowhere = replace(IDENTITY, region=None)
         lock = store.take_lock(nowhere.key)
         assert lock is not None
-        with lock, pytest.raises(MintError, match=r"TimedOut: .*region: none\)"):
-            new_cache().get(nowhere, aws.mint)
-        assert new_cache().get(nowhere, aws.mint).token.password == "token 1"
+        with lock, pytest.raises(TokenError, match=r"TimedOut: .*region: none\)"):
+            new_cache().get(nowhere, aws.request_token)
+        assert new_cache().get(nowhere, aws.request_token).token.password == "token 1"
 
     def test_a_process_ends_though_a_request_hangs(self) -> None:
         """Nobody waits for an answer that no lookup waits for."""
         program = """if True:
             import time
             from ecr_secrets_backend import cache
-            from ecr_secrets_backend.errors import MintError
+            from ecr_secrets_backend.errors import TokenError
             from ecr_secrets_backend.identity import AwsIdentity
             cache.REQUEST_TIMEOUT_SECONDS = 0.05
             try:
                 cache.TokenCache(None, 0).get(AwsIdentity("ecr", "us-east-1"), lambda: time.sleep(60))
-            except MintError as error:
+            except TokenError as error:
                 print(error.failure.code)
         """
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
@@ -1059,13 +1061,13 @@ def test_an_interruption_at_any_line_leaks_nothing(
             clock.tick(age)
         return new_cache()
 
-    prepare().get(IDENTITY, aws.mint)
+    prepare().get(IDENTITY, aws.request_token)
     for line in range(1000):
         cache = prepare()
-        is_interrupted = interrupt(partial(cache.get, IDENTITY, aws.mint), line)
+        is_interrupted = interrupt(partial(cache.get, IDENTITY, aws.request_token), line)
         for process in (cache, new_cache()):
             began = time.perf_counter_ns()
-            assert process.get(IDENTITY, aws.mint).token.password
+            assert process.get(IDENTITY, aws.request_token).token.password
             assert time.perf_counter_ns() - began < 5e9
         wait_until(lambda: cache_descriptors() == [])
         if not is_interrupted:
@@ -1140,10 +1142,10 @@ class TestStore:
     ) -> None:
         """For people who look into the cache: an entry's name says nothing."""
         cache = new_cache()
-        cache.get(OTHER, aws.mint)
+        cache.get(OTHER, aws.request_token)
         aws.fails = True
-        with suppress(MintError):
-            cache.get(IDENTITY, aws.mint)
+        with suppress(TokenError):
+            cache.get(IDENTITY, aws.request_token)
 
         entries = [Entry.from_json(file.read_bytes()) for file in tmp_path.glob("*/*.json")]
         assert {entry.identity for entry in entries if entry} == {"profile other", build_failure().identity}
@@ -1154,8 +1156,8 @@ class TestStore:
         """Identities that change without end do not fill the host's cache."""
         cache = new_cache()
         for number in range(30):
-            cache.get(replace(IDENTITY, environment=str(number)), aws.mint)
+            cache.get(replace(IDENTITY, environment=str(number)), aws.request_token)
         clock.tick(TWELVE_HOURS)
-        cache.get(IDENTITY, aws.mint)
+        cache.get(IDENTITY, aws.request_token)
 
         wait_until(lambda: len(list(tmp_path.glob("*/*"))) == 2)

@@ -21,18 +21,18 @@ from botocore.exceptions import NoCredentialsError
 
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend import credentials
-from ecr_secrets_backend.aws import mint
+from ecr_secrets_backend.aws import request_token
 from ecr_secrets_backend.aws_errors import CredentialsError
 from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.credentials import MfaRequiredError, load, refuse_mfa
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.credentials import CredentialEndpoint, Proxy, pod_token, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ecr_secrets_backend.errors import MintFailure
+    from ecr_secrets_backend.errors import TokenFailure
     from tests.stand_ins.aws import AwsStandIn
 
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
@@ -204,23 +204,23 @@ def configure(tmp_path: Path) -> Callable[..., None]:
     )
 
 
-def error_of(profile_name: str | None = None, **fields: Any) -> MintError:
+def error_of(profile_name: str | None = None, **fields: Any) -> TokenError:
     """Fail to load credentials as ``check`` does."""
-    with pytest.raises(MintError) as caught:
+    with pytest.raises(TokenError) as caught:
         identify(replace(IDENTITY, profile_name=profile_name, **fields))
     assert str(caught.value).isprintable()
     return caught.value
 
 
-def failure_of(profile_name: str | None = None, **fields: Any) -> MintFailure:
+def failure_of(profile_name: str | None = None, **fields: Any) -> TokenFailure:
     """Fail to load credentials as a lookup does."""
-    with pytest.raises(MintError) as caught:
-        mint(replace(IDENTITY, profile_name=profile_name, **fields))
+    with pytest.raises(TokenError) as caught:
+        request_token(replace(IDENTITY, profile_name=profile_name, **fields))
     assert str(caught.value).isprintable()
     return caught.value.failure
 
 
-def message_of(error: MintError, source: str) -> str:
+def message_of(error: TokenError, source: str) -> str:
     (message,) = [each.message for each in error.sources if each.source == source]
     return message
 
@@ -290,8 +290,8 @@ class TestInstanceMetadata:
 
         assert failure.code == "NoCredentialsError"
         assert failure.reason.endswith("instance metadata: no answer from 127.0.0.1 within 1 s, hop limit?")
-        assert "set HttpPutResponseHopLimit of the instance to 2, or give the container a role" in failure.remedy
-        assert "AWS_PROFILE" in failure.remedy
+        assert "set HttpPutResponseHopLimit of the instance to 2, or give the container a role" in failure.fix
+        assert "AWS_PROFILE" in failure.fix
         assert time.monotonic() - started_at < 2.9  # botocore asks twice, for 1 s each
 
     def test_an_instance_without_a_role_needs_one(self, endpoint: CredentialEndpoint) -> None:
@@ -300,7 +300,7 @@ class TestInstanceMetadata:
         failure = failure_of()
 
         assert "127.0.0.1 answers, but has no credentials" in failure.reason
-        assert "Attach a role to this instance" in failure.remedy
+        assert "Attach a role to this instance" in failure.fix
 
     def test_an_address_that_refuses_is_not_one_without_a_role(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing listens there: this is no instance, or it has no network."""
@@ -314,7 +314,7 @@ class TestInstanceMetadata:
         failure = failure_of()
 
         assert "disabled by AWS_EC2_METADATA_DISABLED" in failure.reason
-        assert "Unset AWS_EC2_METADATA_DISABLED" in failure.remedy
+        assert "Unset AWS_EC2_METADATA_DISABLED" in failure.fix
 
     @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
     def test_a_proxy_in_its_way_is_named(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
@@ -328,7 +328,7 @@ class TestInstanceMetadata:
         assert proxy.asked[0] == "http://169.254.169.254/latest/api/token"
         assert f"{variable} sends the requests to a proxy" in failure.reason
         assert "because 169.254.169.254 is not in NO_PROXY" in failure.reason
-        assert "Add 169.254.169.254 to NO_PROXY" in failure.remedy
+        assert "Add 169.254.169.254 to NO_PROXY" in failure.fix
 
     def test_a_proxy_that_cannot_be_reached_is_named_alike(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An exception of its own is raised by botocore; the proxy's password is not shown."""
@@ -336,7 +336,7 @@ class TestInstanceMetadata:
         monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}@127.0.0.1:9")
         error = error_of()
 
-        assert "Add 169.254.169.254 to NO_PROXY" in error.failure.remedy
+        assert "Add 169.254.169.254 to NO_PROXY" in error.failure.fix
         assert SECRET not in f"{error} {error.sources}"
 
     def test_a_profile_may_name_it_as_its_source(self, configure: Any) -> None:
@@ -366,7 +366,7 @@ class TestContainer:
 
         assert failure.code == "CredentialRetrievalError"
         assert failure.reason == "127.0.0.1 answers 401"
-        assert "an EKS Pod Identity association" in failure.remedy
+        assert "an EKS Pod Identity association" in failure.fix
 
     def test_keys_that_are_not_in_an_answer_are_no_answer_of_aws(self, endpoint: CredentialEndpoint) -> None:
         """A KeyError is raised by botocore."""
@@ -415,7 +415,7 @@ class TestContainer:
             failure = failure_of()
 
         assert failure.reason.startswith(f"no answer from {address} (HTTP_PROXY does not matter")
-        assert f"Let this container reach {address}" in failure.remedy
+        assert f"Let this container reach {address}" in failure.fix
 
 
 class TestWebIdentity:
@@ -430,7 +430,7 @@ class TestWebIdentity:
 
         assert f"cannot read the token {tmp_path}/token: No such file or directory" in failure.reason
         for part in ("eks.amazonaws.com/role-arn", "service account", "mount", "fsGroup"):
-            assert part in failure.remedy
+            assert part in failure.fix
 
     def test_a_profile_may_name_the_token(self, configure: Any, tmp_path: Path) -> None:
         """Also behind another profile."""
@@ -464,7 +464,7 @@ class TestMfa:
         failure = failure_of(profile)
 
         assert (failure.code, failure.reason) == ("MfaRequiredError", self.REASON)
-        assert failure.remedy == "Use a role or temporary keys."
+        assert failure.fix == "Use a role or temporary keys."
         assert aws.calls() == []
 
     def test_a_profile_whose_keys_are_used_needs_no_code(self, configure: Any) -> None:
@@ -527,7 +527,7 @@ class TestProgram:
         if profile == "hub" and error.failure.code == "CredentialRetrievalError":
             problem = "failed"  # botocore starts it itself, and does not report the exit code
         assert error.failure.reason == f"{path} {problem}"
-        assert "Run the credential_process of profile dev as this user" in error.failure.remedy
+        assert "Run the credential_process of profile dev as this user" in error.failure.fix
         assert SECRET not in f"{error} {error.sources}"
 
     @pytest.mark.parametrize(("mode", "problem"), [(None, "No such file or directory"), (0o644, "Permission denied")])
@@ -556,7 +556,7 @@ class TestProgram:
 
         assert error.failure.code == "TimedOut"
         assert "sleep did not end within 1 s" in error.failure.reason
-        assert "Run the credential_process of profile dev" in error.failure.remedy
+        assert "Run the credential_process of profile dev" in error.failure.fix
         assert error.sources[-1].message == "sleep did not end within 1 s"
 
 
@@ -589,18 +589,18 @@ class TestFips:
         failure = failure_of(profile, region="eu-west-2", use_fips=asker.startswith("the host"))
 
         assert failure.code == "EndpointConnectionError"
-        assert f"ECR may have no FIPS endpoint in eu-west-2, and {asker}" in failure.remedy
-        assert "let this host reach that endpoint" in failure.remedy
+        assert f"ECR may have no FIPS endpoint in eu-west-2, and {asker}" in failure.fix
+        assert "let this host reach that endpoint" in failure.fix
 
     def test_sts_is_not_taken_for_ecr(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is asked first where a role is assumed."""
         monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
 
-        assert "STS may have no FIPS endpoint" in failure_of(region="eu-west-2", role_arn=ROLE).remedy
+        assert "STS may have no FIPS endpoint" in failure_of(region="eu-west-2", role_arn=ROLE).fix
 
     def test_another_endpoint_is_not_taken_for_one(self) -> None:
         """That cannot be reached either."""
-        assert "FIPS" not in failure_of(region="eu-west-2").remedy
+        assert "FIPS" not in failure_of(region="eu-west-2").fix
 
 
 @pytest.mark.parametrize("error", [EOFError(SECRET), KeyError(SECRET), ValueError(SECRET), RuntimeError("broken")])
@@ -629,8 +629,8 @@ class TestAirflowConnection:
         configure(**TestMfa.PROFILES, program={"credential_process": "false"})
         return build
 
-    def failure(self, connection: Any) -> MintError:
-        with pytest.raises(MintError) as caught:
+    def failure(self, connection: Any) -> TokenError:
+        with pytest.raises(TokenError) as caught:
             identify(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
         return caught.value
 

@@ -8,13 +8,13 @@ import pytest
 from ecr_secrets_backend.errors import (
     ConfigurationError,
     ConnectionUnavailableError,
-    MintError,
+    TokenError,
     one_line,
 )
 from tests.unit.builders import build_failure
 
-CONFIGURATION = ConfigurationError(path="connections.a", problem="is a list", remedy="write an object")
-MINT = MintError(failure=build_failure())
+CONFIGURATION = ConfigurationError(path="connections.a", problem="is a list", fix="write an object")
+MINT = TokenError(failure=build_failure())
 UNAVAILABLE = ConnectionUnavailableError(conn_id="docker_default", failure=build_failure())
 
 
@@ -70,7 +70,7 @@ def test_a_text_of_others_is_one_bounded_line_without_logins(text: str, shown: s
     assert one_line(shown, 20) == shown
 
 
-@pytest.mark.parametrize("name", ["identity", "region", "code", "reason", "remedy"])
+@pytest.mark.parametrize("name", ["identity", "region", "code", "reason", "fix"])
 def test_each_text_of_a_failure_is_one_bounded_line(name: str) -> None:
     """Whoever wrote it: it is logged, printed, and stored for the other processes of the host."""
     failure = build_failure(**{name: "http://user:pw@host\x1b[2J\n2026-11-27 CRITICAL forged" + "a" * 200_000})

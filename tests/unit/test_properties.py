@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.errors import ConfigurationError, MintError
+from ecr_secrets_backend.errors import ConfigurationError, TokenError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import Settings
@@ -69,7 +69,7 @@ def test_any_json_is_a_configuration_or_is_refused(kwargs: dict[str, Any]) -> No
         assert str(parsed).startswith(parsed.path) or not parsed.path.isprintable()
         assert parsed.path.startswith((*kwargs, "connections", "backend_kwargs"))
         assert parsed.problem
-        assert parsed.remedy
+        assert parsed.fix
 
 
 HOSTS = hosts()
@@ -157,9 +157,9 @@ def test_any_bytes_in_the_caches_file_are_served_or_healed(store: HostStore, con
     """A token that has not expired comes of any file, or the failure that it tells; and then the file is sound."""
     with suppress(OSError):  # what a reader would not accept is not written
         store.write(f"{IDENTITY.key}.json", content, NOW)
-    served = outcome(MintError, TokenCache(store, 3600, Memory()).get, IDENTITY, build_token)
+    served = outcome(TokenError, TokenCache(store, 3600, Memory()).get, IDENTITY, build_token)
 
-    assert isinstance(served, MintError) or served.token.expires_at > NOW
+    assert isinstance(served, TokenError) or served.token.expires_at > NOW
     assert Entry.from_json(store.read(f"{IDENTITY.key}.json") or b"") is not None
 
 

@@ -101,7 +101,7 @@ def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
     assert caught.value.problem
-    assert caught.value.remedy
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_refusal_says_how_another_name_is_written(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
 
-    assert f'{{"registry": "{text}", "region_name": "us-east-1"}}' in caught.value.remedy
+    assert f'{{"registry": "{text}", "region_name": "us-east-1"}}' in caught.value.fix
 
 
 @pytest.mark.parametrize(

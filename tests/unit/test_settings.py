@@ -436,7 +436,7 @@ def test_a_fault_is_refused_in_one_line_that_names_it(kwargs: dict[str, Any], pa
         Settings.parse(kwargs)
 
     assert caught.value.path == path
-    assert caught.value.remedy
+    assert caught.value.fix
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert part in str(caught.value)
     assert str(caught.value).startswith(path)
@@ -460,7 +460,7 @@ def test_a_name_that_is_far_from_every_other_is_answered_with_all() -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_one(HOST, xyz=1)
 
-    assert all(name in caught.value.remedy for name in SETTINGS)
+    assert all(name in caught.value.fix for name in SETTINGS)
 
 
 def test_a_refusal_does_not_repeat_what_may_be_secret() -> None:

@@ -165,7 +165,7 @@ def _configure(options: argparse.Namespace, found: list[Configuration]) -> StepR
     try:
         configured.connections(options.conn_ids)
     except CommandError as error:
-        raise CheckFailed("not-mapped", error.problem, error.remedy) from None
+        raise CheckFailed("not-mapped", error.problem, error.fix) from None
     found.append(configured)
     return StepResult(f"{configured.source} maps {', '.join(sorted(configured.settings.connections))}")
 
@@ -198,11 +198,11 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
     except CheckFailed as error:
         results = [error.result]
     except ConfigurationError as error:
-        fix = f"{error.remedy[:1].upper()}{error.remedy[1:]}."
+        fix = f"{error.fix[:1].upper()}{error.fix[1:]}."
         results = [StepResult(f"{error.path} {error.problem}", "failed", "configuration-wrong", fix)]
     except CommandError as error:
         code = "not-configured" if name == "configuration" else "docker-config-wrong"
-        results = [StepResult(error.problem, "failed", code, error.remedy)]
+        results = [StepResult(error.problem, "failed", code, error.fix)]
     except TimeoutError:
         fix = "Look for what hangs: the network, a proxy, the registry, the engine, or a credential helper of Docker."
         results = [StepResult(f"no result within {STEP_SECONDS:.0f} s", "failed", "timed-out", fix)]

@@ -12,7 +12,7 @@ from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.output import duration
 from ecr_secrets_backend.cli.status import state_of
-from ecr_secrets_backend.errors import ConnectionUnavailableError, MintError
+from ecr_secrets_backend.errors import ConnectionUnavailableError, TokenError
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.settings import MappedConnection
@@ -25,10 +25,10 @@ def check_identity(configured: Configuration, mapped: MappedConnection) -> StepR
     """Load the credentials of a connection, and ask STS whose they are."""
     try:
         found = within(IDENTITY_SECONDS, lambda: identify(*configured.logins.resolve(mapped)))
-    except MintError as error:
+    except TokenError as error:
         failure = error.failure
         message = f"{failure.code}: {failure.reason} ({failure.identity})"
-        raise CheckFailed("no-credentials", message, failure.remedy, error.sources) from None
+        raise CheckFailed("no-credentials", message, failure.fix, error.sources) from None
     except TimeoutError:
         fix = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
         raise CheckFailed("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", fix) from None
@@ -39,10 +39,10 @@ def identify(identity: AwsIdentity, connection: AwsConnection | None = None) -> 
     """Return where boto3 found the credentials of an identity, and their ARN.
 
     :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
-    :raises MintError: there are no credentials, or the role cannot be assumed
+    :raises TokenError: there are no credentials, or the role cannot be assumed
     """
     outcome = request(identity, connection, _identify)
-    if isinstance(outcome, MintError):  # raised here, where no local variable holds what AWS sent
+    if isinstance(outcome, TokenError):  # raised here, where no local variable holds what AWS sent
         raise outcome
     return outcome
 
@@ -66,7 +66,7 @@ def get_login(configured: Configuration, mapped: MappedConnection) -> tuple[Logi
     except ConnectionUnavailableError as error:
         failure = error.failure
         reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}; region: {failure.region})"
-        raise CheckFailed("no-token", reason, failure.remedy) from None
+        raise CheckFailed("no-token", reason, failure.fix) from None
     token, now = login.token, time.time()
     source = "requested now" if token.received_at >= started_at else "from the cache"
     message = f"{source}, {duration(token.expires_at - now)} left"

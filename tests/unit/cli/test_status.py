@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         (TWELVE_HOURS - 4000, "fresh"),
         (TWELVE_HOURS - 3600, "renewing"),
         (TWELVE_HOURS - 901, "renewing"),
-        (TWELVE_HOURS - 900, "dying"),
-        (TWELVE_HOURS - 1, "dying"),
-        (TWELVE_HOURS, "dead"),
+        (TWELVE_HOURS - 900, "expiring"),
+        (TWELVE_HOURS - 1, "expiring"),
+        (TWELVE_HOURS, "expired"),
     ],
 )
 def test_a_token_goes_through_its_states(age: float, state: str) -> None:

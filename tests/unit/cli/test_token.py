@@ -16,7 +16,7 @@ def test_it_prints_the_password_alone(run: Run, aws: AwsStandIn, file: tuple[str
     done = run("token", "docker_default", *file)
 
     (password,) = done.stdout.splitlines()
-    assert aws.authorise("AWS", password, region="us-east-1").alive
+    assert aws.authorise("AWS", password, region="us-east-1").valid
     assert done.stderr == ""
 
 

@@ -12,7 +12,7 @@ from tests.deployments.lookups import digest_of
 from tests.stand_ins.aws import AwsStandIn
 
 password = str(BaseHook.get_connection("docker_parsing").password)
-is_alive = AwsStandIn(os.environ["STAND_IN_URL"]).authorise("AWS", password, region="ap-south-1").alive
+is_alive = AwsStandIn(os.environ["STAND_IN_URL"]).authorise("AWS", password, region="ap-south-1").valid
 SecretCache.get_connection_uri("docker_parsing")  # fails unless Airflow keeps what it has got
 with Path(os.environ["AIRFLOW_HOME"], "parsed.jsonl").open("a") as record:
     record.write(json.dumps({"at": time.time(), "digest": digest_of(password), "is_alive": is_alive}) + "\n")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.cli.check.aws import identify
-from ecr_secrets_backend.errors import CredentialSource, MintError
+from ecr_secrets_backend.errors import CredentialSource, TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.aws import Close, Error
 
@@ -43,25 +43,25 @@ def test_an_arn_that_sts_does_not_tell_is_none(aws: AwsStandIn, fault: Fault) ->
 
 
 @pytest.mark.parametrize(
-    ("identity", "code", "remedy"),
+    ("identity", "code", "fix"),
     [
         (replace(IDENTITY, profile_name="nobody"), "ProfileNotFound", "profile_name"),
         (replace(IDENTITY, role_arn=ROLE), "AccessDenied", f"Allow sts:AssumeRole on {ROLE}"),
     ],
 )
-def test_what_keeps_credentials_away_is_told(aws: AwsStandIn, identity: AwsIdentity, code: str, remedy: str) -> None:
+def test_what_keeps_credentials_away_is_told(aws: AwsStandIn, identity: AwsIdentity, code: str, fix: str) -> None:
     """As a mint would tell it."""
     aws.script(Error("AccessDenied", operation="AssumeRole", status=403))
-    with pytest.raises(MintError) as caught:
+    with pytest.raises(TokenError) as caught:
         identify(identity)
 
     assert caught.value.failure.code == code
-    assert remedy in caught.value.failure.remedy
+    assert fix in caught.value.failure.fix
 
 
 def test_none_at_all_are_told(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is found by boto3's chain."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(MintError, match="NoCredentialsError"):
+    with pytest.raises(TokenError, match="NoCredentialsError"):
         identify(IDENTITY)
     assert aws.calls() == []

@@ -42,8 +42,8 @@ def test_all_mapped_registries_are_logged_in_to(run: Run, aws: AwsStandIn, argum
 
     logins = passwords(config)
     assert list(logins) == [US_HOST, EU_HOST]
-    assert aws.authorise("AWS", logins[US_HOST], region="us-east-1").alive
-    assert aws.authorise("AWS", logins[EU_HOST], region="eu-central-1").alive
+    assert aws.authorise("AWS", logins[US_HOST], region="us-east-1").valid
+    assert aws.authorise("AWS", logins[EU_HOST], region="eu-central-1").valid
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
     assert f"Logged in to {US_HOST} until 20" in done.stderr
@@ -250,7 +250,7 @@ def test_the_logins_are_printed_as_a_file_of_their_own(
 
     assert list(passwords(printed)) == [US_HOST, EU_HOST]
     assert list(json.loads(done.stdout)) == ["auths"]
-    assert all(aws.authorise("AWS", password).alive for password in passwords(printed).values())
+    assert all(aws.authorise("AWS", password).valid for password in passwords(printed).values())
     assert json.loads(config.read_text()) == OTHERS
 
 

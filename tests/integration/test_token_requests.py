@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ecr_secrets_backend.aws import mint
-from ecr_secrets_backend.errors import MintError
+from ecr_secrets_backend.aws import request_token
+from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.aws import Hang
 
@@ -26,8 +26,8 @@ def test_a_hang_is_bounded(aws: AwsStandIn) -> None:
     aws.script(Hang(20))
     started_at = time.monotonic()
 
-    with pytest.raises(MintError) as caught:
-        mint(AwsIdentity("ecr", "us-east-1"))
+    with pytest.raises(TokenError) as caught:
+        request_token(AwsIdentity("ecr", "us-east-1"))
 
     assert caught.value.failure.code == "ReadTimeoutError"
     assert time.monotonic() - started_at < 15
@@ -39,9 +39,9 @@ def test_no_log_holds_a_secret_at_any_level(aws: AwsStandIn, role_arn: str | Non
     program = f"""if True:
         import logging, sys
         logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-        from ecr_secrets_backend.aws import mint
+        from ecr_secrets_backend.aws import request_token
         from ecr_secrets_backend.identity import AwsIdentity
-        print(mint(AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})))
+        print(request_token(AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})))
         logging.getLogger("botocore.parsers").debug("after the mint")
     """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
