@@ -77,7 +77,7 @@ def look_up(
     logger.setLevel(logging.INFO)  # as Airflow has it
     for name, replacement in (replaced or {}).items():
         mock.patch(name, replacement).start()
-    request_token = mock.patch.object(aws, "mint", wraps=aws.request_token).start()
+    request_token = mock.patch.object(aws, "request_token", wraps=aws.request_token).start()
     backend = EcrSecretsBackend(**kwargs)
     put_into_task(backend)
     lookups: list[Lookup] = []

@@ -107,7 +107,7 @@ class AwsStandIn:
         :param clock_offset: seconds by which AWS's clock is ahead of the host's
         :param port: TCP port on 127.0.0.1; 0 takes a free one
         """
-        options = {"token-life": token_lifetime, "clock-offset": clock_offset, "port": port}
+        options = {"token-lifetime": token_lifetime, "clock-offset": clock_offset, "port": port}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.stand_ins.aws_server", "--until-stdin-ends"]
             + [f"--{name}={value}" for name, value in options.items()],

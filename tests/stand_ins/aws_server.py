@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.stand_ins.aws", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0, the default, takes a free one")
     parser.add_argument("--port-file", type=Path, help="a file to write the port to")
-    parser.add_argument("--token-life", type=float, default=TOKEN_LIFETIME_SECONDS, help="seconds (%(default)s)")
+    parser.add_argument("--token-lifetime", type=float, default=TOKEN_LIFETIME_SECONDS, help="seconds (%(default)s)")
     parser.add_argument("--clock-offset", type=float, default=0.0, help="seconds AWS's clock is ahead (%(default)s)")
     parser.add_argument("--until-stdin-ends", action="store_true", help="end with the process that holds our stdin")
     options = parser.parse_args()

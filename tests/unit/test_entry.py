@@ -124,7 +124,7 @@ def damaged(change: Callable[[Any], object]) -> bytes:
         b"[" * 50_000,
         build_entry(token=build_token()).to_json()[:-1],
         damaged(lambda fields: fields.update(format=1)),
-        damaged(lambda fields: fields.update(format=3)),
+        damaged(lambda fields: fields.update(format=2)),
         damaged(lambda fields: fields.update(more=1)),
         damaged(lambda fields: fields.pop("recorded_at")) + b"x",
         damaged(lambda fields: fields.update(recorded_at="now")),
