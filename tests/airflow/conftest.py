@@ -23,6 +23,6 @@ def aws_server() -> Iterator[AwsStandIn]:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """What has become of the tasks of a whole Airflow; it runs once, for all claims about it."""
+    """Run a whole Airflow once, and return the results of its tasks for all tests."""
     with AwsStandIn.running() as aws, StatsD.running() as statsd:
         return run_airflow(tmp_path_factory.mktemp("airflow"), aws, statsd)

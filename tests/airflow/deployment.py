@@ -1,4 +1,4 @@
-"""A whole Airflow as it is deployed, whatever its version: tasks in processes that a supervisor started, a command."""
+"""A whole Airflow of any supported version: servers, tasks in their own processes, and a command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.stand_ins.statsd import StatsD
 
 BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
-#: Each connection in a region of its own, so that AWS's calls tell what it costs.
+#: Each connection has its own region, so that the AWS calls of each can be counted.
 REGIONS = {
     "docker_default": "us-east-1",
     "docker_denied": "eu-west-1",
@@ -38,7 +38,7 @@ REGIONS = {
     "docker_in_trigger": "ca-central-1",
 }
 OF_SECRETS = ("docker_default", "docker_denied", "docker_leftover")
-#: Served by the credentials of an AWS connection in Airflow's database: in a task, and in the triggerer's event loop.
+#: Requested with an AWS connection of Airflow's database: in a task, and in the event loop of the triggerer.
 BY_AIRFLOW = "docker_by_airflow"
 IN_TRIGGER = "docker_in_trigger"
 AWS_CONN_ID = "aws_ecr"
@@ -56,17 +56,17 @@ TAIL_LINES = 40
 @dataclass(frozen=True)
 class Run:
     """
-    What is left of it.
+    The results of one run of Airflow.
 
     :param states: of the tasks
     :param logs: of the tasks, line by line
-    :param lookups: by connection, what each process that looked it up has left
+    :param lookups: by connection, the results of each process that looked it up
     :param printed: the connection that ``airflow connections get`` printed
-    :param calls: by connection, the operations that AWS was asked for
-    :param keys: by connection, the access keys by which it was asked
-    :param valid: the passwords that are live tokens
-    :param output: all that the components wrote
-    :param metrics: by connection, ours that were sent to StatsD, without prefix and tags
+    :param calls: by connection, the AWS operations that were called
+    :param keys: by connection, the access keys of these calls
+    :param valid: the passwords that are valid tokens
+    :param output: the output of all components
+    :param metrics: by connection, the metrics of this package that were sent to StatsD, without prefix and tags
     """
 
     states: dict[str, str]
@@ -80,7 +80,7 @@ class Run:
     metrics: dict[str, list[str]]
 
     def served(self, conn_id: str) -> list[dict[str, str]]:
-        """Give what all lookups of a connection got."""
+        """Return the connections that all lookups of a connection ID received."""
         return [connection for process in self.lookups[conn_id] for connection in process["connections"]]
 
 
@@ -94,7 +94,7 @@ def run_airflow(folder: Path, aws: AwsStandIn, statsd: StatsD) -> Run:
 
     :param folder: for all of its files
     :param aws: refuses the tokens of some connections
-    :param statsd: gets Airflow's metrics
+    :param statsd: receives Airflow's metrics
     """
     for conn_id in DENIED:
         aws.script(Error("AccessDeniedException", "User: u is not authorized", region=REGIONS[conn_id]))
@@ -137,7 +137,7 @@ def environment(aws: AwsStandIn, statsd: StatsD, results: Path) -> dict[str, str
 
 
 def workers_environment() -> dict[str, str]:
-    """Give what the scheduler's tasks inherit: a backend of their own where Airflow has that, else the only one."""
+    """Return the variables of the scheduler's tasks: a backend in [workers] if this Airflow supports it."""
     kwargs = {"connections": hosts(OF_WORKERS), "cache": "process"}
     if not HAS_WORKERS_BACKEND:
         return {"AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs)}
@@ -156,12 +156,12 @@ def hosts(conn_ids: Iterable[str]) -> dict[str, str]:
 
 
 def start(site: AirflowSite) -> None:
-    """Start all but the scheduler, on a database that holds an AWS connection, and one whose password died long ago."""
+    """Start everything except the scheduler. The database holds an AWS connection and a leftover Docker connection."""
     wait_for(site, "db migrate")
     with closing(connect(site.home / "airflow.db")) as database, database:
         database.executemany(
             "INSERT INTO connection (conn_id, conn_type, host, login, password, is_encrypted, is_extra_encrypted)"
-            " VALUES (?, ?, ?, ?, 'dead-for-long', 0, 0)",
+            " VALUES (?, ?, ?, ?, 'expired-long-ago', 0, 0)",
             [("docker_leftover", "docker", LEFTOVER_HOST, "AWS"), (AWS_CONN_ID, "aws", None, AIRFLOWS_KEY)],
         )
     for server, options in {**SERVERS, "triggerer": ["--skip-serve-logs"]}.items():
@@ -170,7 +170,7 @@ def start(site: AirflowSite) -> None:
 
 
 def run_dag(site: AirflowSite, dag_id: str, environment: dict[str, str]) -> None:
-    """Have a scheduler run a new DAG once, in tasks that inherit its environment."""
+    """Run a new DAG once, with a new scheduler. Its tasks inherit the environment."""
     copy(DAGS / f"{dag_id}.py", site.home.parent / "dags")
     site.start("scheduler", "--skip-serve-logs", environment=environment)
     ended = f"SELECT 1 FROM dag_run WHERE dag_id = '{dag_id}' AND state IN ('success', 'failed')"  # noqa: S608

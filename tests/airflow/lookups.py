@@ -1,4 +1,4 @@
-"""What the tasks in the DAG folder do: look a connection up, and leave what they got where the tests find it."""
+"""The work of the tasks in the DAG folder: look up a connection and write the result to a file."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def look_up(conn_id: str, times: int = 1) -> None:
 
 
 def look_up_here(conn_id: str, times: int = 1) -> None:
-    """Look up in this process, so often; a lookup that Airflow serves alone tells which warnings are its own."""
-    _, heard_anyway = hear(AIRFLOWS_OWN)
-    rounds = [hear(conn_id) for _ in range(times)]
-    heard = {warning for _, warnings_ in rounds for warning in warnings_}
-    leave(conn_id, [fields for fields, _ in rounds], heard - heard_anyway)
+    """Look up in this process and record the warnings, without those that Airflow's own lookups raise too."""
+    _, of_airflow = look_up_and_warn(AIRFLOWS_OWN)
+    rounds = [look_up_and_warn(conn_id) for _ in range(times)]
+    warned = {warning for _, warnings_ in rounds for warning in warnings_}
+    write_result(conn_id, [fields for fields, _ in rounds], warned - of_airflow)
 
 
-def leave(conn_id: str, connections: list[dict[str, str | None]], heard: set[str]) -> None:
-    """Write what this process got to a file, where the tests read it."""
-    result = {"connections": connections, "warnings": sorted(heard), "pid": os.getpid()}
+def write_result(conn_id: str, connections: list[dict[str, str | None]], warned: set[str]) -> None:
+    """Write the results of this process to a file, which the tests read."""
+    result = {"connections": connections, "warnings": sorted(warned), "pid": os.getpid()}
     Path(os.environ[RESULTS], f"{conn_id}-{os.getpid()}.json").write_text(json.dumps(result))
 
 
-def hear(conn_id: str) -> tuple[dict[str, str | None], set[str]]:
-    with warnings.catch_warnings(record=True) as heard:
+def look_up_and_warn(conn_id: str) -> tuple[dict[str, str | None], set[str]]:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        connection = BaseHook.get_connection(conn_id)  # as a DockerOperator's hook does before it logs in
-    return fields_of(connection), {f"{warning.category.__name__}: {warning.message}" for warning in heard}
+        connection = BaseHook.get_connection(conn_id)  # as the hook of DockerOperator does
+    return fields_of(connection), {f"{warning.category.__name__}: {warning.message}" for warning in warned}
 
 
 def fields_of(connection: Any) -> dict[str, str | None]:
@@ -61,19 +61,19 @@ class LookupTrigger(BaseTrigger):
         self.times = times
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the triggerer builds it from."""
+        """Return the class and its arguments, from which the triggerer builds the trigger."""
         return f"{__name__}.{type(self).__name__}", {"conn_id": self.conn_id, "times": self.times}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look up as a hook in a trigger does: Airflow has an asynchronous method for it from 3.1 on."""
+        """Look up as a hook in a trigger does: from 3.1 on with Airflow's asynchronous method."""
         look_up = getattr(BaseHook, "aget_connection", None) or sync_to_async(BaseHook.get_connection)
         connections = await asyncio.gather(*(look_up(self.conn_id) for _ in range(self.times)))
-        leave(self.conn_id, [fields_of(connection) for connection in connections], set())
+        write_result(self.conn_id, [fields_of(connection) for connection in connections], set())
         yield TriggerEvent({})  # type: ignore[no-untyped-call]
 
 
 class DeferredLookup(BaseOperator):
-    """Leaves the lookups to a trigger."""
+    """Defers to a trigger, which looks up the connection."""
 
     def __init__(self, conn_id: str, times: int, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -1,4 +1,4 @@
-"""Real Airflow processes that are configured with the backend, by environment variables as a deployment would."""
+"""Real Airflow processes, configured with the backend by environment variables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(*command: str, environment: dict[str, str]) -> subprocess.CompletedProce
     ],
 )
 def test_either_import_order_works(environment: dict[str, str], imports: str) -> None:
-    """Whether Airflow or this package comes first, it is one class, without a warning, and the failure is Airflow's."""
+    """In either order there is one class, no warning, and an exception of the class that Airflow passes on."""
     check = """if True:
         from airflow.configuration import secrets_backend_list
         from ecr_secrets_backend.airflow_compat import denial
@@ -72,8 +72,7 @@ def test_either_import_order_works(environment: dict[str, str], imports: str) ->
     assert "/ecr_secrets_backend/" not in done.stderr
 
 
-def test_a_fault_of_the_configuration_stops_airflow_and_is_named(environment: dict[str, str]) -> None:
-    """By its path and its remedy, at the end of what Airflow prints."""
+def test_an_invalid_kwarg_stops_airflow_with_its_path_and_fix(environment: dict[str, str]) -> None:
     environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = json.dumps({"connections": {"docker_eu": {"regoin_name": "x"}}})
     done = run("-m", "airflow", "version", environment=environment)
 
@@ -81,8 +80,8 @@ def test_a_fault_of_the_configuration_stops_airflow_and_is_named(environment: di
     assert "connections.docker_eu.regoin_name is not supported; did you mean region_name?" in done.stderr
 
 
-def test_kwargs_that_airflow_cannot_parse_are_told_as_such(environment: dict[str, str]) -> None:
-    """Airflow drops them with a warning and goes on without."""
+def test_kwargs_that_are_not_json_stop_airflow_with_the_reason(environment: dict[str, str]) -> None:
+    """Airflow drops them with a warning, so the backend receives none."""
     environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = '{"connections": '
     done = run("-m", "airflow", "version", environment=environment)
 
@@ -90,8 +89,8 @@ def test_kwargs_that_airflow_cannot_parse_are_told_as_such(environment: dict[str
     assert "Airflow could not parse them as JSON" in done.stderr
 
 
-def test_a_kwarg_may_have_a_variable_of_its_own(environment: dict[str, str], aws: AwsStandIn) -> None:
-    """From 3.2 on Airflow passes ``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>``, a raw string; before, it has none."""
+def test_a_kwarg_can_have_its_own_variable(environment: dict[str, str], aws: AwsStandIn) -> None:
+    """Airflow passes ``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>`` as a raw string, from 3.2 on."""
     environment["AIRFLOW__SECRETS__BACKEND_KWARG__CONNECTIONS"] = json.dumps(
         {"docker_default": {"region_name": "eu-west-1"}}
     )
@@ -102,8 +101,8 @@ def test_a_kwarg_may_have_a_variable_of_its_own(environment: dict[str, str], aws
     assert [call.region for call in aws.calls()] == ["eu-west-1" if HAS_KWARG_VARIABLES else "us-east-1"]
 
 
-def test_the_server_may_name_a_team(environment: dict[str, str], aws: AwsStandIn) -> None:
-    """From 3.2 on its lookups do; a signature that did not take it would be passed over without a word there."""
+def test_a_lookup_with_a_team_name_is_served(environment: dict[str, str], aws: AwsStandIn) -> None:
+    """Airflow passes one from 3.2 on, and skips without a message a backend that does not accept it."""
     team = {"team_name": "blue"} if HAS_TEAMS else {}
     program = f"""if True:
         from airflow.models.connection import Connection

@@ -1,4 +1,4 @@
-"""The DAGs of the examples are DAGs of every supported Airflow; tests/e2e runs them on the newest."""
+"""Every supported Airflow reads the example DAGs; tests/e2e runs them on the newest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.airflow_version import HAS_TASK_SDK, DagBag
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples/dags").glob("*.py"))
-#: What ``docs/examples.md`` says of Airflow 2.11.
+#: The changes for Airflow 2.11 that ``docs/examples.md`` lists.
 ON_2_11 = {
     "from airflow.sdk import DAG\n": "from airflow import DAG\n",
     "import DAG, Param, task\n": "import DAG, task\nfrom airflow.models.param import Param\n",
@@ -19,10 +19,10 @@ ON_2_11 = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Airflow's own, while it reads a file
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised by Airflow itself while it reads a file
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_a_dag(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of its file's name, and with tasks."""
+    """It has the name of its file, and tasks."""
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     text = example.read_text()
     for here, there in ({} if HAS_TASK_SDK else ON_2_11).items():

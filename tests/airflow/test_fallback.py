@@ -1,4 +1,4 @@
-"""Each recipe of ``docs/other-backends.md`` as the ``airflow.cfg`` of real Airflow processes."""
+"""Each recipe of ``docs/other-backends.md``, as the ``airflow.cfg`` of real Airflow processes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 PAGE = (PROJECT / "docs/other-backends.md").read_text()
 RECIPES = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```ini\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-#: Where each recipe finds the connection, the variable and the option. All of them are in every source, but for options
-#: in files, and the first two are in environment variables as well, where Airflow looks for itself.
+#: The source in which each recipe finds the connection, the variable and the option. Every source has all three, except
+#: that files have no options. Environment variables have the first two, because Airflow itself reads them.
 FOUND = {
     "AWS Secrets Manager": ["secrets-manager", "secrets-manager", "secrets-manager"],
     "AWS SSM Parameter Store": ["parameter-store", "parameter-store", "parameter-store"],
@@ -46,7 +46,7 @@ OPTION = {"AIRFLOW__CORE__FERNET_KEY_SECRET": "fernet"}
 
 
 def values(source: str) -> dict[str, str]:
-    """Give what a source holds, by its path there; each value tells the source."""
+    """Return the values of a source by their paths; each value names its source."""
     return {
         "airflow/connections/warehouse": f"postgres://reader:a-password@{source}/sales",
         "airflow/variables/bucket": source,
@@ -84,7 +84,7 @@ def vault() -> Iterator[VaultStandIn]:
 
 
 class Site:
-    """An Airflow whose configuration is one of the recipes, with the places that there are here."""
+    """An Airflow that is configured by a recipe, with the stand-ins' addresses in place of the recipe's."""
 
     def __init__(self, recipe: str, folder: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
         text = RECIPES[recipe].replace("/run/secrets", str(folder)).replace("https://vault.example.com:8200", vault.url)
@@ -113,14 +113,13 @@ class Site:
         )
 
 
-def test_every_recipe_is_tried() -> None:
-    """Those of the page are those of this table."""
+def test_every_recipe_of_the_page_is_tested() -> None:
     assert list(RECIPES) == list(FOUND)
 
 
 @pytest.mark.parametrize("recipe", FOUND)
 def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """A connection, a variable and an option, in the order of the recipe; and beside them a live token for Docker."""
+    """A connection, a variable and an option come from its backends; the Docker connection has a valid token."""
     warehouse, bucket, *option = FOUND[recipe]
     done = Site(recipe, tmp_path, aws, vault).run("-c", LOOK_UP, **(OPTION if option else {}))
 
@@ -140,10 +139,9 @@ def test_a_recipe_finds_what_is_not_mapped(recipe: str, tmp_path: Path, aws: Aws
         ("config get-value core fernet_key", fernet_key("vault")),
     ],
 )
-def test_the_commands_of_airflow_find_it_all(
+def test_the_commands_of_airflow_use_all_backends(
     command: str, shown: str, tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn
 ) -> None:
-    """With one connection mapped, and three other backends behind it."""
     option = OPTION if command.startswith("config") else {}
     done = Site("Several at once", tmp_path, aws, vault).run("-m", "airflow", *command.split(), **option)
 
@@ -151,8 +149,9 @@ def test_the_commands_of_airflow_find_it_all(
     assert shown in done.stdout
 
 
-def test_the_credentials_for_a_token_may_stand_there(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """What ``aws_conn_id`` names is not mapped, so another backend may have it."""
+def test_aws_conn_id_can_name_a_connection_of_a_fallback_backend(
+    tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn
+) -> None:
     access_key_id = "AKIAINVAULTFORTHISIS"
     keys = {"conn_type": "aws", "login": access_key_id, "password": aws.secret_access_key}
     vault.data = {**vault.data, "airflow/connections/aws_ecr": keys}
@@ -167,8 +166,10 @@ def test_the_credentials_for_a_token_may_stand_there(tmp_path: Path, aws: AwsSta
     assert [call.access_key_id for call in aws.calls(operation="GetAuthorizationToken")] == [access_key_id]
 
 
-def test_one_that_fails_is_told_and_passed_over(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """Airflow goes on to its own sources; the lines name the backend and the failure, and quote nothing."""
+def test_a_fallback_backend_that_fails_is_logged_and_skipped(
+    tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn
+) -> None:
+    """Airflow continues with its own sources. The log names the backend and the failure, and quotes no secret."""
     vault.sealed = True
     done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-c", LOOK_UP)
 
@@ -181,7 +182,7 @@ def test_one_that_fails_is_told_and_passed_over(tmp_path: Path, aws: AwsStandIn,
 
 
 def test_an_option_that_cannot_be_read_stops_airflow(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """As it does without this backend in between: Airflow must not go on with its default."""
+    """Without this backend it stops, too: Airflow must not continue with the default of the option."""
     vault.sealed = True
     program = "from airflow.configuration import conf; conf.get('core', 'fernet_key')"
     done = Site("HashiCorp Vault", tmp_path, aws, vault).run("-c", program, **OPTION)
@@ -190,8 +191,7 @@ def test_an_option_that_cannot_be_read_stops_airflow(tmp_path: Path, aws: AwsSta
     assert "Cannot retrieve config from alternative secrets backend" in done.stderr
 
 
-def test_a_wrong_name_stops_airflow_and_is_told(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
-    """At the start, by its path and its remedy, at the end of what Airflow prints."""
+def test_a_misspelt_class_stops_airflow_with_its_path(tmp_path: Path, aws: AwsStandIn, vault: VaultStandIn) -> None:
     site = Site("Several at once", tmp_path, aws, vault)
     configuration = tmp_path / "airflow.cfg"
     configuration.write_text(configuration.read_text().replace("VaultBackend", "VualtBackend"))

@@ -1,4 +1,4 @@
-"""What Airflow itself finds of this package: its provider, its secrets backend, and ``airflow ecr``."""
+"""Airflow finds this package: its provider, its secrets backend, its plugin, and ``airflow ecr``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print("\\n", [plugin["name"] for plugin in plugins_manager.get_plugin_info()])
 
 @pytest.fixture(scope="module")
 def listings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
-    """Airflow's three listings of providers, by the commands that people type, side by side."""
+    """Return the output of Airflow's three commands that list providers."""
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "PYTHONWARNINGS": "default"}
     commands = {"list": [], "secrets": [], "get": [PACKAGE, "--full"]}
     with ThreadPoolExecutor() as threads:
@@ -52,8 +52,8 @@ def listings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.C
         return {name: each.result() for name, each in running.items()}
 
 
-def test_the_provider_info_has_nothing_that_airflow_refuses_or_does_not_know() -> None:
-    """By Airflow's own schema, which is read here as one that allows no further key; before 3.2 it knows no `cli`."""
+def test_the_provider_info_matches_airflow_s_schema() -> None:
+    """It has no key that the schema does not have, except `cli`, which Airflow has from 3.2 on."""
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     provider_info = get_provider_info()
     unknown = set() if HAS_PROVIDER_COMMANDS else {"cli"}
@@ -63,7 +63,7 @@ def test_the_provider_info_has_nothing_that_airflow_refuses_or_does_not_know() -
 
 
 def test_airflow_lists_the_provider(listings: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    """`airflow providers list`: with its version, and what it is for."""
+    """`airflow providers list` shows its version and description."""
     (listed,) = [each for each in printed(listings["list"]) if each["package_name"] == PACKAGE]
 
     assert listed == {
@@ -74,30 +74,29 @@ def test_airflow_lists_the_provider(listings: dict[str, subprocess.CompletedProc
 
 
 def test_airflow_lists_the_secrets_backend(listings: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    """`airflow providers secrets`: by the name under which it is configured."""
+    """`airflow providers secrets` shows the name that configures it."""
     names = [each["secrets_backend_class_name"] for each in printed(listings["secrets"])]
 
     assert "ecr_secrets_backend.EcrSecretsBackend" in names
 
 
 def test_airflow_shows_the_provider(listings: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    """`airflow providers get`: all that it tells of itself."""
+    """`airflow providers get` shows the provider info."""
     (shown,) = printed(listings["get"])
-    told = {name: shown[name] for name in get_provider_info()}  # Airflow 3.3 adds a key of its own
+    info = {name: shown[name] for name in get_provider_info()}  # Airflow 3.3 adds a key of its own
 
-    assert told == {**get_provider_info(), "description": "Serves Docker connections with live Amazon ECR tokens"}
+    assert info == {**get_provider_info(), "description": "Serves Docker connections with live Amazon ECR tokens"}
 
 
-def test_airflow_has_nothing_to_say_against_the_provider(environment: dict[str, str]) -> None:
-    """No line that it writes as it finds and imports what all providers name, which its own commands would hide."""
+def test_airflow_loads_the_provider_without_a_warning(environment: dict[str, str]) -> None:
+    """Airflow imports the classes and functions of all providers, and logs nothing about this one."""
     done = run("-c", DISCOVERY, environment=environment)
 
     assert done.returncode == 0, done.stderr
     assert not [line for line in (done.stdout + done.stderr).splitlines() if "ecr_secrets_backend" in line]
 
 
-def test_airflow_loads_the_plugin_and_has_nothing_to_say_against_it(environment: dict[str, str]) -> None:
-    """Whether it can show the page or not."""
+def test_airflow_loads_the_plugin_without_a_warning(environment: dict[str, str]) -> None:
     done = run("-c", PLUGINS, environment=environment)
 
     assert done.stdout.splitlines()[-1] == " ['ecr-secrets-backend']", done.stderr
@@ -105,15 +104,15 @@ def test_airflow_loads_the_plugin_and_has_nothing_to_say_against_it(environment:
 
 
 def printed(listing: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    """Read what a command has printed, after what else Airflow writes there."""
+    """Read the JSON that a command printed after Airflow's own lines."""
     assert listing.returncode == 0, listing.stderr
     found: list[dict[str, Any]] = json.loads(listing.stdout[listing.stdout.index("[{") :])
     return found
 
 
 @pytest.mark.timeout(120)
-def test_airflow_offers_the_commands(environment: dict[str, str], aws: AwsStandIn) -> None:
-    """From 3.2 on, with their results and exit codes; before, Airflow knows no such command."""
+def test_airflow_has_the_commands(environment: dict[str, str], aws: AwsStandIn) -> None:
+    """From 3.2 on, `airflow ecr` has the same results and exit codes."""
     for _ in range(2):
         done = run("-m", "airflow", "ecr", "token", "docker_default", environment=environment)
         if not HAS_PROVIDER_COMMANDS:

@@ -1,4 +1,4 @@
-"""What the README tells of versions, held to the constraints, to the Makefile, and to what Airflow tells of itself."""
+"""The versions that the README names agree with the constraints, the Makefile and Airflow's own metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS = re.compile(r"^MATRIX +:= (.+)$", re.MULTILINE)
 
 
 def table() -> dict[str, tuple[str, str]]:
-    """Give the README's rows: of each Airflow, its Pythons, and what becomes of a lookup that fails."""
+    """Return the rows of the README by Airflow version: its Pythons, and the result of a failed lookup."""
     return {
         airflow: (pythons, failure) for airflow, pythons, failure in ROW.findall((PROJECT / "README.md").read_text())
     }
@@ -35,8 +35,8 @@ def pythons_of(distribution: str) -> list[str]:
     return PYTHON.findall("\n".join(metadata(distribution).get_all("Classifier", [])))
 
 
-def test_the_readme_the_matrix_and_the_constraints_tell_of_the_same_airflows() -> None:
-    """And the README has the Pythons in bold that the matrix takes."""
+def test_the_readme_the_matrix_and_the_constraints_name_the_same_airflows() -> None:
+    """The README prints the Pythons of the matrix in bold."""
     constrained = {path.stem.removeprefix("airflow-") for path in (PROJECT / "constraints").iterdir()}
     bold = {
         (airflow, python)
@@ -48,8 +48,8 @@ def test_the_readme_the_matrix_and_the_constraints_tell_of_the_same_airflows() -
     assert bold == matrix()
 
 
-def test_every_release_that_is_claimed_is_one_that_can_be_tested() -> None:
-    """From the first that the README names to the newest, the matrix's among them."""
+def test_the_readme_claims_only_releases_that_can_be_tested() -> None:
+    """They range from the first that the README names to the newest of the matrix."""
     (first,) = re.findall(r"releases from (\S+) on are expected to work", (PROJECT / "README.md").read_text())
     releases = sorted(map(Version, other_airflows.RELEASES))
 
@@ -57,15 +57,14 @@ def test_every_release_that_is_claimed_is_one_that_can_be_tested() -> None:
     assert {airflow for airflow, _ in matrix()} <= other_airflows.RELEASES.keys()
 
 
-def test_every_python_of_ours_can_be_fetched_for_the_matrix() -> None:
-    """By ``make pythons``, which the workflow runs."""
+def test_make_pythons_fetches_every_supported_python() -> None:
     (fetched,) = re.findall(r"python install (.+)", (PROJECT / "Makefile").read_text())
 
     assert fetched.split() == pythons_of("airflow-ecr-secrets-backend")
 
 
-def test_the_readme_tells_of_this_airflow_what_is_so() -> None:
-    """Which of our Pythons it supports, by its own metadata, and whether a backend may have the last word."""
+def test_the_readme_describes_this_airflow() -> None:
+    """Its row names the Pythons of Airflow's own metadata, and whether a backend can end a lookup."""
     supported = [python for python in pythons_of("airflow-ecr-secrets-backend") if python in pythons_of(DISTRIBUTION)]
     pythons, failure = table()[str(AIRFLOW)]
 

@@ -1,4 +1,4 @@
-"""What the deployments have in common: AWS as it is with long-lived tokens, and how a lookup is judged."""
+"""Fixtures of the deployments: AWS with tokens of twelve hours, PostgreSQL, and the settings of the backend."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
-#: A browser's driver comes with the dependency group deployments, and so with the newest Airflow alone.
+#: The browser's driver is in the dependency group deployments, which only the newest Airflow's environment has.
 collect_ignore = [] if find_spec("playwright") else ["test_page_in_browser.py"]
 
 PROJECT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
-#: A connection for each test, in a region of its own: none finds another's token.
+#: Each test has its own connection and region, so that it never meets the token of another test.
 REGIONS = {
     "docker_default": "us-east-1",
     "docker_crowd": "us-west-2",
@@ -38,9 +38,9 @@ AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 
 @pytest.fixture(scope="module")
 def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
-    """AWS as new, with tokens that live for twelve hours."""
+    """Reset AWS, and set its tokens to twelve hours."""
     if find_spec("airflow.providers.celery") is None:
-        skip_or_fail("the dependency group deployments is not installed: it comes with the newest Airflow alone")
+        skip_or_fail("the dependency group deployments is not installed: only the newest Airflow's environment has it")
     world.inside(aws.reset)
     world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     return aws
@@ -48,7 +48,7 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
 
 @pytest.fixture(scope="session")
 def postgresql(world: World) -> None:
-    """PostgreSQL, for as long as the world is there."""
+    """Run PostgreSQL until the world ends."""
     if reason := missing():
         skip_or_fail(reason)
     start_postgresql(world)
@@ -56,9 +56,9 @@ def postgresql(world: World) -> None:
 
 def backend_settings(world: World, site: str, by_airflow: str | None = None, **kwargs: object) -> dict[str, str]:
     """
-    Give the variables that configure the backend, with a cache for one site alone.
+    Return the variables that configure the backend, with a cache for this site only.
 
-    :param by_airflow: a connection whose token is minted by the AWS connection of :func:`add_aws_connection`
+    :param by_airflow: a connection that requests its token with the AWS connection of :func:`add_aws_connection`
     """
     connections: dict[str, object] = {
         conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()
@@ -69,20 +69,20 @@ def backend_settings(world: World, site: str, by_airflow: str | None = None, **k
     return {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
-        "PYTHONPATH": str(PROJECT),  # for the trigger, which Airflow imports by its name
+        "PYTHONPATH": str(PROJECT),  # Airflow imports the trigger by its name
     }
 
 
 def add_aws_connection(site: AirflowSite) -> None:
-    """Keep AWS credentials in the database of an Airflow."""
+    """Store AWS credentials in the database of an Airflow."""
     login = ("--conn-login", AIRFLOWS_KEY, "--conn-password", "a-secret-key-of-airflows")
     site.run("connections", "add", AWS_CONN_ID, "--conn-type", "aws", *login)
 
 
-def living_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:
-    """Give the digests of all tokens that open the registries of a region now."""
+def valid_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:
+    """Return the digests of all tokens that the registries of a region accept now."""
 
-    def judge() -> set[str]:
+    def read() -> set[str]:
         return {digest_of(secret) for secret in aws.secrets() if aws.authorise("AWS", secret, region=region).valid}
 
-    return world.inside(judge)
+    return world.inside(read)

@@ -1,4 +1,4 @@
-"""What the DAGs of the deployments do: look a connection up, and tell what they got, but for the token."""
+"""The work of the deployments' DAGs: look up a connection, and log the result without the token."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 def digest_of(password: str | None) -> str:
-    """Give what tells one token from another without giving it away."""
+    """Return a digest that identifies a token and does not reveal it."""
     return sha256(str(password).encode()).hexdigest()[:16]
 
 
-def tell(**facts: object) -> None:
-    """Write a line into the log of the task that runs."""
+def log_lookup(**facts: object) -> None:
+    """Log a line in the log of the running task."""
     structlog.get_logger().info("Looked up", pid=os.getpid(), parent=os.getppid(), **facts)
 
 
 class LookupTrigger(BaseTrigger):
-    """Looks a connection up in every way that is open to a trigger: asynchronously, and synchronously in a thread."""
+    """Looks up a connection with every method that a trigger has, asynchronous or in a thread."""
 
     def __init__(self, conn_id: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Tell the triggerer how to build it anew."""
+        """Return the class and its arguments, from which the triggerer builds the trigger."""
         return f"{__name__}.{type(self).__name__}", {"conn_id": self.conn_id}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -45,12 +45,12 @@ class LookupTrigger(BaseTrigger):
             "async_get": await Connection.async_get(self.conn_id),
             "thread": await asyncio.to_thread(BaseHook.get_connection, self.conn_id),
         }
-        digests = {way: digest_of(connection.password) for way, connection in connections.items()}
+        digests = {method: digest_of(connection.password) for method, connection in connections.items()}
         yield TriggerEvent({"digests": digests, "triggerer": os.getpid()})  # type: ignore[no-untyped-call]
 
 
 class DeferredLookup(BaseOperator):
-    """Leaves the lookup to a trigger, and goes on when it has fired."""
+    """Defers to a trigger, and looks up again when it has fired."""
 
     def __init__(self, conn_id: str, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -59,9 +59,9 @@ class DeferredLookup(BaseOperator):
     def execute(self, context: Context) -> None:
         """Defer."""
         del context
-        self.defer(trigger=LookupTrigger(self.conn_id), method_name="go_on")
+        self.defer(trigger=LookupTrigger(self.conn_id), method_name="resume")
 
-    def go_on(self, context: Context, event: dict[str, Any]) -> None:
-        """Tell what the trigger got, and look up as well."""
+    def resume(self, context: Context, event: dict[str, Any]) -> None:
+        """Log the trigger's results, and look up in the task."""
         del context
-        tell(**event, digest=digest_of(BaseHook.get_connection(self.conn_id).password))
+        log_lookup(**event, digest=digest_of(BaseHook.get_connection(self.conn_id).password))

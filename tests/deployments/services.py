@@ -1,4 +1,4 @@
-"""What Airflow's larger deployments stand on, from Debian's packages: PostgreSQL and Redis, in a world."""
+"""PostgreSQL and Redis of Debian's packages, in a world."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.sites.world import PATH
 if TYPE_CHECKING:
     from tests.sites.world import World
 
-DEBIAN = Path("/usr/lib/postgresql")  # a folder for each version, on nobody's PATH
+DEBIAN = Path("/usr/lib/postgresql")  # a folder for each version, which no PATH has
 PROGRAMS = ":".join([PATH, *(str(folder) for folder in sorted(DEBIAN.glob("*/bin"), reverse=True))])
-NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")  # PostgreSQL refuses to be root's
+UNPRIVILEGED = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")  # PostgreSQL refuses to run as root
 DATABASE = "127.0.0.1:5432/postgres"
 BROKER = "redis://127.0.0.1:6379/0"
 
 
 def missing() -> str | None:
-    """Tell what is not installed; None if all is there."""
+    """Return which programs are not installed; None if all are."""
     absent = [
         name
         for name in ("createdb", "initdb", "pg_dump", "postgres", "redis-server", "setpriv")
@@ -29,28 +29,30 @@ def missing() -> str | None:
 
 
 def start_postgresql(world: World) -> None:
-    """Start a PostgreSQL that is open to all of the world and keeps nothing beyond it."""
+    """Start a PostgreSQL that every process of the world can use, and that ends with it."""
     folder = Path("/run/postgresql")
     world.run("install", "--directory", "--owner=nobody", folder)
     path = {"PATH": PROGRAMS}
-    world.run(*NOBODY, "initdb", f"--pgdata={folder}/data", "--username=airflow", "--auth=trust", environment=path)
+    world.run(
+        *UNPRIVILEGED, "initdb", f"--pgdata={folder}/data", "--username=airflow", "--auth=trust", environment=path
+    )
     options = ("-D", f"{folder}/data", "-k", str(folder), "-c", "fsync=off")
-    world.start("postgresql", *NOBODY, "postgres", *options, environment=path)
+    world.start("postgresql", *UNPRIVILEGED, "postgres", *options, environment=path)
     world.wait("PostgreSQL", (world.root / "run/postgresql/.s.PGSQL.5432").exists)
 
 
 def create_database(world: World, name: str) -> None:
-    """Make a database beside the one that is there."""
+    """Create another database."""
     world.run("createdb", "--host=127.0.0.1", "--username=airflow", name, environment={"PATH": PROGRAMS})
 
 
 def dump_postgresql(world: World) -> str:
-    """Give all that is in the database, as text."""
+    """Return the content of the database as text."""
     path = {"PATH": PROGRAMS}
     return world.run("pg_dump", "--host=127.0.0.1", "--username=airflow", "postgres", environment=path).stdout
 
 
 def start_redis(world: World) -> None:
-    """Start a Redis that keeps nothing."""
+    """Start a Redis that stores nothing on disk."""
     world.start("redis", "redis-server", "--bind", "127.0.0.1", "--save", "", "--daemonize", "no")
     world.wait("Redis", lambda: "Ready to accept connections" in (world.folder / "redis.log").read_text())

@@ -1,4 +1,4 @@
-"""Only the API server mints: tasks have no backend and no AWS identity, and ask for the connection."""
+"""Only the API server requests tokens: tasks have no backend and no AWS identity, and look up through its API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.entry import BACK_OFF_JITTER_PART, BACK_OFF_SECONDS
-from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, living_tokens
+from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, valid_tokens
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Error
 
@@ -26,8 +26,8 @@ CAUSE = "User: arn:aws:iam::123456789012:user/u is not authorized"
 
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Iterator[AirflowSite]:
-    """An Airflow whose tasks do without the backend and without an AWS identity; the triggerer has one of its own."""
-    del registries  # there they are, for the task to log in
+    """Run an Airflow in which tasks have no backend and no AWS identity, and the triggerer has its own identity."""
+    del registries  # the task logs in to them
     settings = {
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
         **backend_settings(world, "api", by_airflow="docker_default"),
@@ -44,37 +44,37 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Ite
 
 
 def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """Its hook logs in with what the API server has minted, by an AWS connection; two runs cost one AWS call."""
+    """Its hook logs in with a token that the API server requested. Two runs cost one AWS call."""
     for _ in range(2):
         states = airflow.run_dag("hook")
         assert states == {"hook": "success"}, world.tails(airflow.last_log("hook"))
 
-    (told,) = airflow.told("hook", "Looked up")
-    assert told["aws"] == []
+    (lookup,) = airflow.events("hook", "Looked up")
+    assert lookup["aws"] == []
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))
     assert [call.access_key_id for call in calls] == [AIRFLOWS_KEY]
 
 
-def test_a_trigger_is_served_by_the_triggerer_s_own_api(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """It does not ask the API server, as its task does: each mints once, by its own identity."""
+def test_a_trigger_uses_the_identity_of_the_triggerer(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """Its task looks up through the API server. Each requests one token, with its own identity."""
     states = airflow.run_dag("trigger")
     assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
 
-    (told,) = airflow.told("trigger", "Looked up")
-    (by_triggerer,) = set(told["digests"].values())
-    assert {told["digest"], by_triggerer} <= living_tokens(world, cloud, REGIONS["docker_trigger"])
+    (lookup,) = airflow.events("trigger", "Looked up")
+    (by_triggerer,) = set(lookup["digests"].values())
+    assert {lookup["digest"], by_triggerer} <= valid_tokens(world, cloud, REGIONS["docker_trigger"])
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))
     assert [call.access_key_id for call in calls] == [TRIGGERER_S_KEY, cloud.access_key_id]
 
 
-def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """A task is denied at its first request, its three tries back off, and the server's log has the cause."""
+def test_a_failed_request_fails_the_task_at_once(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
+    """The first lookup is denied, the three tries respect the back-off, and the server's log has the cause."""
     world.inside(lambda: cloud.script(Error("AccessDeniedException", CAUSE, region=REGIONS["docker_refused"])))
     states = airflow.run_dag("refused")
     assert states == {"refused": "failed"}
 
     denial = "Access denied for connection 'docker_refused' by Execution API"
-    failures = airflow.told("refused", "Task failed with exception")
+    failures = airflow.events("refused", "Task failed with exception")
     assert [failure["error_detail"][0]["exc_value"].partition(";")[0] for failure in failures] == [denial] * 3
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_refused"]))
     assert 1 <= len(calls) <= 3
@@ -83,4 +83,4 @@ def test_a_failing_mint_is_told_at_once(world: World, cloud: AwsStandIn, airflow
     log = airflow.component_log("api-server")
     assert log.count(f"Connection 'docker_refused' has no ECR token. AccessDeniedException: {CAUSE}") == 3
     assert "Traceback" not in log
-    assert CAUSE in airflow.component_log("scheduler")  # whose worker tells it at DEBUG
+    assert CAUSE in airflow.component_log("scheduler")  # its worker logs the answer at DEBUG

@@ -1,4 +1,4 @@
-"""The worker mints, with Celery: prefork children and task processes on Redis and PostgreSQL."""
+"""The worker requests tokens, with Celery: prefork children and task processes, on Redis and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, living_tokens
+from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, valid_tokens
 from tests.deployments.services import BROKER, DATABASE, dump_postgresql, start_redis
 from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Delay
@@ -23,8 +23,8 @@ SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has it
 
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[AirflowSite]:
-    """An Airflow of which only the worker and the triggerer have an AWS identity."""
-    del postgresql  # where the database is
+    """Run an Airflow in which only the worker and the triggerer have an AWS identity."""
+    del postgresql  # it has the database
     start_redis(world)
     settings = {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
@@ -49,37 +49,36 @@ def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[Airfl
 
 
 def test_all_processes_of_a_worker_share_one_token(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """Eight tasks, each in a process that a prefork child has forked, begin cold and at once, and cost one AWS call."""
+    """Eight tasks start at once without a token, in processes that prefork children forked, and cost one AWS call."""
     world.inside(lambda: cloud.script(Delay(SLOWNESS_SECONDS)))
     states = airflow.run_dag("crowd")
     world.inside(cloud.settle)
     assert set(states.values()) == {"success"}, world.tails(*map(airflow.last_log, states))
 
-    lookups = [lookup for task in states for lookup in airflow.told(task, "Looked up")]
+    lookups = [lookup for task in states for lookup in airflow.events(task, "Looked up")]
     assert len({lookup["pid"] for lookup in lookups}) == 8
     assert len({lookup["parent"] for lookup in lookups}) > 1
     (digest,) = {lookup["digest"] for lookup in lookups}
-    assert digest in living_tokens(world, cloud, REGIONS["docker_crowd"])
-    (request_token,) = world.inside(lambda: cloud.calls(region=REGIONS["docker_crowd"]))
-    assert (
-        len([lookup for lookup in lookups if lookup["began_at"] < request_token.time + SLOWNESS_SECONDS]) > 1
-    )  # they did meet
+    assert digest in valid_tokens(world, cloud, REGIONS["docker_crowd"])
+    (call,) = world.inside(lambda: cloud.calls(region=REGIONS["docker_crowd"]))
+    early = [lookup for lookup in lookups if lookup["began_at"] < call.time + SLOWNESS_SECONDS]
+    assert len(early) > 1  # the lookups overlapped
     database = dump_postgresql(world)
     assert "crowd_0" in database
     assert [secret for secret in world.inside(cloud.secrets) if secret in database] == []
 
 
 def test_a_trigger_and_its_task_share_one_token(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """A trigger that looks up asynchronously and in a thread, and the task that goes on, cost one AWS call.
+    """A trigger that looks up asynchronously and in a thread, and its task, cost one AWS call.
 
-    Each finds the credentials for it in Airflow's own database, by its own way to that.
+    Each reads the AWS connection from Airflow's database with its own method.
     """
     states = airflow.run_dag("trigger")
     assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
 
-    (told,) = airflow.told("trigger", "Looked up")
-    assert set(told["digests"]) == {"aget_connection", "async_get", "thread"}
-    (digest,) = {told["digest"], *told["digests"].values()}
-    assert digest in living_tokens(world, cloud, REGIONS["docker_trigger"])
+    (lookup,) = airflow.events("trigger", "Looked up")
+    assert set(lookup["digests"]) == {"aget_connection", "async_get", "thread"}
+    (digest,) = {lookup["digest"], *lookup["digests"].values()}
+    assert digest in valid_tokens(world, cloud, REGIONS["docker_trigger"])
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))
     assert [call.access_key_id for call in calls] == [AIRFLOWS_KEY]

@@ -1,7 +1,7 @@
-"""The example for docker compose: read by docker compose, and run without the containers.
+"""The example for docker compose: docker compose reads it, and its services run without containers.
 
-Neither Airflow's image nor PostgreSQL's can be had here. So each service's command runs as a process, with the
-service's variables, and finds the others by the names that compose would give them.
+The images of Airflow and PostgreSQL need the network. So each service's command runs as a process, with the service's
+variables, and reaches the others by the names that compose uses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CACHE_DIR = "/run/ecr-tokens"
 
 
 def compose(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Have docker compose read the file, and print what it understands."""
+    """Run `docker compose config` with these variables."""
     plugin = ("docker", "compose")
     has_plugin = (
         which("docker") and subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0
@@ -60,7 +60,7 @@ def compose(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def read(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Give the services as docker compose understands them."""
+    """Return the services as docker compose reads them."""
     done = compose(variables)
     assert done.returncode == 0, done.stderr
     services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
@@ -69,14 +69,14 @@ def read(variables: Mapping[str, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    """Those of Airflow: all but the database."""
+    """Return Airflow's services, which are all but the database."""
     return {name: service for name, service in read(FILLED_IN).items() if name != "postgres"}
 
 
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgresql: None) -> Iterator[AirflowSite]:
-    """An Airflow of these services, which have nothing of their containers but names and the volume of tokens."""
-    del registries, postgresql  # where the image and the database are
+    """Run an Airflow of these services; of their containers, only the names and the volume of tokens exist."""
+    del registries, postgresql  # they have the image and the database
     keys = {"AWS_ACCESS_KEY_ID": cloud.access_key_id, "AWS_SECRET_ACCESS_KEY": cloud.secret_access_key}
     services = read({**FILLED_IN, **keys})
     with (world.folder / "hosts").open("a") as hosts:
@@ -91,20 +91,20 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgr
 
 
 def command_of(service: dict[str, Any]) -> str:
-    """Give a service's command; docker compose has it as a list from version 2 on."""
+    """Return a service's command, which is a list from docker compose 2 on."""
     command = service["command"]
     return command if isinstance(command, str) else " ".join(command)
 
 
 def mounts(service: dict[str, Any]) -> set[str]:
-    """Tell where a service has something mounted, in either of docker compose's forms."""
+    """Return the mount points of a service, in either of docker compose's forms."""
     return {each["target"] if isinstance(each, dict) else each.split(":")[1] for each in service["volumes"]}
 
 
 @pytest.mark.timeout(180)
 def test_a_task_of_these_services_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """By the keys of the env file, at the price of one AWS call, with the token in the volume that they share."""
-    world.run("docker", "image", "rm", "--force", f"{US_HOST}/app:1")  # so that all of it is pulled
+    """The keys of the env file cost one AWS call, and the token is in the shared volume."""
+    world.run("docker", "image", "rm", "--force", f"{US_HOST}/app:1")  # so that all layers are pulled
     states = airflow.run_dag("docker_operator")
 
     assert states == {"greet": "success"}, world.tails(*airflow.task_logs("docker_operator"))
@@ -113,16 +113,14 @@ def test_a_task_of_these_services_pulls(world: World, cloud: AwsStandIn, airflow
     assert list((world.root / CACHE_DIR[1:]).rglob("*.json"))
 
 
-def test_all_services_have_the_same_backend_and_its_folder(services: dict[str, Any]) -> None:
-    """One that they share."""
+def test_all_services_share_one_backend_and_cache_folder(services: dict[str, Any]) -> None:
     (kwargs,) = {service["environment"]["AIRFLOW__SECRETS__BACKEND_KWARGS"] for service in services.values()}
 
     assert json.loads(kwargs)["cache_dir"] == CACHE_DIR
     assert [name for name, service in services.items() if CACHE_DIR not in mounts(service)] == []
 
 
-def test_airflow_knows_each_option(services: dict[str, Any]) -> None:
-    """That a variable sets."""
+def test_airflow_has_each_option_that_a_variable_sets(services: dict[str, Any]) -> None:
     known = configuration.conf.configuration_description
     names = {name for service in services.values() for name in service["environment"] if name.startswith("AIRFLOW__")}
     options = [name.lower().split("__")[1:] for name in sorted(names)]
@@ -132,7 +130,7 @@ def test_airflow_knows_each_option(services: dict[str, Any]) -> None:
 
 
 def test_only_the_scheduler_has_docker_s_socket(services: dict[str, Any]) -> None:
-    """That is where tasks run, and by the group that may use it."""
+    """Tasks run there. Its group can use the socket."""
     have = [name for name, service in services.items() if "/var/run/docker.sock" in mounts(service)]
 
     assert have == ["scheduler"]
@@ -140,8 +138,8 @@ def test_only_the_scheduler_has_docker_s_socket(services: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("missing", [name for name, value in ENV_FILE.items() if not value and "AWS" not in name])
-def test_a_secret_that_is_not_filled_in_is_told(missing: str) -> None:
-    """Before anything starts, with the file that tells what to fill in."""
+def test_a_missing_secret_stops_docker_compose(missing: str) -> None:
+    """The message names the file to fill in."""
     done = compose({**FILLED_IN, missing: ""})
 
     assert done.returncode != 0
@@ -149,14 +147,13 @@ def test_a_secret_that_is_not_filled_in_is_told(missing: str) -> None:
 
 
 def test_the_env_file_names_all_variables() -> None:
-    """And none that the compose file does not use."""
+    """It names no variable that the compose file does not use."""
     used = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
 
     assert used == ENV_FILE.keys()
 
 
-def test_the_image_is_of_an_airflow_that_is_supported() -> None:
-    """It has constraints of its own."""
+def test_the_image_has_a_supported_airflow() -> None:
     (airflow,) = re.findall(r"(?m)^FROM apache/airflow:(.+)$", (FOLDER / "Dockerfile").read_text())
 
     assert (PROJECT / f"constraints/airflow-{airflow}.txt").exists()

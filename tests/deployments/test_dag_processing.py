@@ -1,4 +1,4 @@
-"""DAG files that look connections up while they are read, by a DAG processor that keeps what it has got."""
+"""DAG files that look up connections while a DAG processor reads them, with Airflow's own cache on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 TOKEN_LIFETIME_SECONDS = 15.0
-KEPT_SECONDS = 1  # less than a tenth of it, as 900 s are less than the margin of a token of twelve hours
-#: Whose backend is asked: that of the process that reads the file, or that of the DAG processor's own API.
+KEPT_SECONDS = 1  # less than a tenth of the lifetime, which is the margin of such a short token
+#: The process that serves the lookup: the one that reads the file, or the DAG processor with its own API.
 WORKERS = {
     "reader": {},
     "manager": {
@@ -27,10 +27,10 @@ WORKERS = {
 
 
 @pytest.mark.timeout(180)
-def test_no_expired_token_comes_out_of_airflows_own_cache(world: World, cloud: AwsStandIn) -> None:
-    """With ``[secrets] use_cache`` on, a DAG file that is read every second has a live token at every time.
+def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsStandIn) -> None:
+    """With ``[secrets] use_cache`` on, a DAG file that is read every second always has a valid token.
 
-    It is minted by an AWS connection, which is looked up while the file is read.
+    The token is requested with an AWS connection, which is looked up while the file is read.
     """
     world.inside(lambda: cloud.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     with ExitStack() as stack:
@@ -41,7 +41,7 @@ def test_no_expired_token_comes_out_of_airflows_own_cache(world: World, cloud: A
                 "AIRFLOW__SECRETS__USE_CACHE": "True",
                 "AIRFLOW__SECRETS__CACHE_TTL_SECONDS": str(KEPT_SECONDS),
                 "STAND_IN_URL": cloud.url,
-                # As late as may be: so it is not the renewal ahead of the end that saves the day.
+                # No early renewal, so that only the margin protects the file from an expired token.
                 **backend_settings(world, name, by_airflow="docker_parsing", refresh_before=0),
                 **workers,
             }
@@ -52,13 +52,13 @@ def test_no_expired_token_comes_out_of_airflows_own_cache(world: World, cloud: A
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_parsing"]))
 
     for site in sites.values():
-        assert [reading for reading in readings(site) if not reading["is_alive"]] == []
+        assert [reading for reading in readings(site) if not reading["is_valid"]] == []
     assert {call.access_key_id for call in calls} == {AIRFLOWS_KEY}
     assert len(calls) < sum(len(readings(site)) for site in sites.values()) / 2
 
 
 def has_rotated(site: AirflowSite) -> bool:
-    """Tell whether the file was read often, and with more than two tokens."""
+    """Return whether the file was read often, and with more than two tokens."""
     read = readings(site)
     return len(read) > 10 and len({reading["digest"] for reading in read}) > 2
 

@@ -1,4 +1,4 @@
-"""What Airflow's sites stand on: one world with a Docker engine, and AWS and its registries in it."""
+"""One world with a Docker engine, the AWS stand-in and its registries, for the tests of sites."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ REGISTRIES = {
 PARTNER_HOST = "210987654321.dkr.ecr.us-east-1.amazonaws.com"  # of another account
 UPSTREAMS = {**REGISTRIES, PARTNER_HOST: 5002}
 PROXY_HOST, PROXY_PORT = "ecr.example.com", 8443
-PROXY = f"{PROXY_HOST}:{PROXY_PORT}"  # another name of the first of them, and its region
-GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the port that GitLab's own packages give its registry
+PROXY = f"{PROXY_HOST}:{PROXY_PORT}"  # another name for the first registry, in the same region
+GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the default port of GitLab's registry
 DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
-# What htpasswd -B makes of it; the registry reads no other form.
+# The output of htpasswd -B, the only form that the registry reads.
 DEPLOY_TOKEN_HASH = "$2b$05$eaah4KqYIO6OFhFjX48yJ.E8ILxEa2afxQDMaY//OqY7tc12oRzR."
 TOKEN_LIFETIME_SECONDS = 30.0
-ENGINE_URL = "tcp://127.0.0.1:2376"  # where the engine also listens, for those with a certificate
+ENGINE_URL = "tcp://127.0.0.1:2376"  # the engine also listens here, for clients with a certificate
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A world whose Docker engine trusts the registries' certificates."""
+    """Run a world with a Docker engine that trusts the registries' certificates."""
     if reason := missing():
         skip_or_fail(reason)
     with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
@@ -66,14 +66,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def aws(world: World) -> Iterator[AwsStandIn]:
-    """AWS in the world's network, giving tokens with short lives."""
+    """Run AWS in the world's network, with short-lived tokens."""
     with ExitStack() as stack:
         yield world.inside(lambda: stack.enter_context(AwsStandIn.running(token_lifetime=TOKEN_LIFETIME_SECONDS)))
 
 
 @pytest.fixture(scope="session")
 def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
-    """ECR's registries, each with an image `app:1` that greets from its host."""
+    """Run ECR's registries, each with an image `app:1` that prints the name of its host."""
     authority = trustme.CA()
     for host, port in UPSTREAMS.items():
         trust(world, host, authority)
@@ -88,7 +88,7 @@ def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
 
 @pytest.fixture(scope="session")
 def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterator[RegistryStandIn]:
-    """A proxy in front of a registry of ECR, under a name and on a port of its own."""
+    """Run a proxy in front of an ECR registry, with its own name and port."""
     authority = trustme.CA()
     trust(world, PROXY, authority)
     upstreams = {PROXY: registries.upstreams[next(iter(REGISTRIES))]}
@@ -100,7 +100,7 @@ def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterato
 
 @pytest.fixture(scope="session")
 def gitlab(world: World) -> str:
-    """GitLab's registry, which knows its own login alone, with an image that greets from there; its `HOST:PORT`."""
+    """Run GitLab's registry, which accepts only its own login, with an image; return its `HOST:PORT`."""
     name = f"{GITLAB_HOST}:{GITLAB_PORT}"
     authority = trustme.CA()
     trust(world, name, authority)
@@ -119,7 +119,7 @@ def gitlab(world: World) -> str:
 
 
 def write_engine_certificates(world: World) -> Path:
-    """Write an authority's certificate, and one of it with its key, for both the engine and its clients."""
+    """Write a CA's certificate, and a certificate with its key for the engine and its clients."""
     folder = world.folder / "engine"
     folder.mkdir()
     authority = trustme.CA()
@@ -131,7 +131,7 @@ def write_engine_certificates(world: World) -> Path:
 
 
 def trust(world: World, name: str, authority: trustme.CA) -> None:
-    """Have the Docker engine trust an authority for a registry."""
+    """Make the Docker engine trust a CA for a registry."""
     trusted = world.root / "etc/docker/certs.d" / name
     trusted.mkdir(parents=True)
     authority.cert_pem.write_to_path(trusted / "ca.crt")
@@ -141,8 +141,8 @@ def start_registry(world: World, name: str, http: str, login: str = "") -> None:
     """
     Start a registry.
 
-    :param http: where it listens
-    :param login: whom it lets in; without it, all
+    :param http: its section http
+    :param login: its section auth; without it, every client is accepted
     """
     configuration = world.folder / f"{name}.yml"
     storage = f"storage: {{filesystem: {{rootdirectory: {world.folder / name}}}}}\n"
@@ -151,17 +151,17 @@ def start_registry(world: World, name: str, http: str, login: str = "") -> None:
 
 
 def is_open(world: World, port: int) -> bool:
-    """Tell whether a registry answers on loopback."""
-    return bool(world.ask(port, "/v2/") == {})
+    """Return whether a registry answers on loopback."""
+    return bool(world.request(port, "/v2/") == {})
 
 
 def seed(world: World, host: str, name: str, docker: tuple[str | Path, ...] = ("docker",)) -> None:
     """
-    Push an image of two megabytes, all of them this registry's own, past the door that asks for a token.
+    Push an image of two megabytes, which no other registry has, directly to the registry behind the token check.
 
-    :param host: which the image greets from
+    :param host: the name that the image prints
     :param name: of the image
-    :param docker: the command, with a login where the registry wants one
+    :param docker: the command, with a login if the registry requires one
     """
     archive = world.folder / f"{host}.tar"
     with tarfile.open(archive, "w") as image:

@@ -1,8 +1,8 @@
 """
-A machine within the machine: its own network, processes and mounts, of which nothing is left when it ends.
+Linux namespaces with their own network, processes and mounts, which leave nothing behind when they end.
 
-Inside, every port is free, ``/run``, ``/dev/shm`` and ``/etc/docker`` are empty, and ``/etc/hosts`` names what the test
-wants. Files elsewhere are the machine's own, so programs, libraries and the world's folder are there under their names.
+Inside, every port is free, ``/run``, ``/dev/shm`` and ``/etc/docker`` are empty, and ``/etc/hosts`` has the test's
+names. All other files are those of the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 PROGRAMS = ("busybox", "docker", "docker-registry", "dockerd", "ip", "mount", "nsenter", "unshare")
-ADDRESS = "192.0.2.1"  # RFC 5737 keeps it for documentation. To Docker a registry at 127.0.0.1 needs no certificate.
+ADDRESS = "192.0.2.1"  # RFC 5737 reserves it for documentation. For 127.0.0.1, Docker requires no certificate.
 SETUP = f"""
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /etc/docker
@@ -39,7 +39,7 @@ mount --bind hosts /etc/hosts
 ip link set lo up
 ip address add {ADDRESS}/32 dev lo
 echo ready
-cat # Until the test lets go of this input, or dies. Then this shell, process 1, ends and takes all others with it.
+cat # Until the test closes this input or ends. Then this shell, process 1, ends, and the kernel ends all others.
 """
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -48,15 +48,15 @@ TAIL_LINES = 40
 
 
 def missing() -> str | None:
-    """Tell why there can be no world here; None if there can."""
+    """Return why this machine cannot run a world; None if it can."""
     if not sys.platform.startswith("linux"):
-        return "namespaces are Linux's"
+        return "namespaces need Linux"
     if os.geteuid() != 0:
-        return "only root may make namespaces, mounts and a Docker engine"
+        return "namespaces, mounts and a Docker engine need root"
     if absent := [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]:
         return f"not installed: {', '.join(absent)}"
     if not Path("/etc/docker").is_dir():
-        return "there is no folder /etc/docker to put another one over"
+        return "the folder /etc/docker does not exist"
     tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
     return tried.stderr.strip() or None
 
@@ -65,8 +65,8 @@ class World:
     """
     A running world.
 
-    :param folder: where it keeps its files
-    :param anchor: the process that holds it
+    :param folder: its files
+    :param anchor: the ID of the process that keeps the namespaces
     """
 
     def __init__(self, folder: Path, anchor: int) -> None:
@@ -86,10 +86,10 @@ class World:
     @contextmanager
     def running(cls, folder: Path, hosts: Iterable[str]) -> Iterator[World]:
         """
-        Make a world that ends with the block, or with this process, however it dies.
+        Run a world until the block ends, or until this process ends for any reason.
 
         :param folder: an empty folder
-        :param hosts: names that mean `ADDRESS` in it
+        :param hosts: names that resolve to `ADDRESS` in it
         """
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} {' '.join(hosts)}\n")
         anchor = subprocess.Popen(
@@ -100,14 +100,14 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the test, which then ends its world
+            start_new_session=True,  # Ctrl-C reaches only the test, which then ends its world
         )
         world = cls(folder, anchor.pid)
         try:
             with anchor:
                 assert anchor.stdout is not None
-                said = anchor.stdout.readline()
-                assert said == "ready\n", said
+                line = anchor.stdout.readline()
+                assert line == "ready\n", line
                 yield world
         finally:
             for service in world._services.values():
@@ -124,10 +124,10 @@ class World:
         """
         Run a command to its end.
 
-        :param environment: variables beside the world's own
+        :param environment: variables besides the world's own
         :param timeout: seconds
-        :param exit_code: what it is to end with
-        :raises AssertionError: when it ends with another, with what it said
+        :param exit_code: the expected exit code
+        :raises AssertionError: it ends with another exit code; the message has its output
         """
         done = subprocess.run(
             self._enter(command),
@@ -143,9 +143,9 @@ class World:
 
     def start(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> None:
         """
-        Start a command that lives as long as the world, with ``<name>.log`` in the world's folder for all that it says.
+        Start a command that runs until the world ends, and writes to ``<name>.log`` in the world's folder.
 
-        :param environment: variables beside the world's own
+        :param environment: variables besides the world's own
         """
         with (self.folder / f"{name}.log").open("wb") as log:
             self._services[name] = subprocess.Popen(
@@ -158,7 +158,7 @@ class World:
             )
 
     def stop(self, name: str) -> None:
-        """Kill a command that was started; what it says last is kept."""
+        """Kill a command that was started. Its log stays."""
         service = self._services.pop(name)
         with suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(service.pid, signal.SIGKILL)
@@ -168,19 +168,19 @@ class World:
     def serving(
         self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a command as :meth:`start` does, and end it with the block by SIGTERM, which it has to obey."""
+        """Start a command as :meth:`start` does. When the block ends, send SIGTERM and require that it ends."""
         self.start(name, *command, environment=environment)
         service = self._services.pop(name)
         try:
             yield service
         finally:
-            # To the command itself: `nsenter`, which waits for it, would not pass the signal on.
+            # To the command itself: `nsenter` waits for it and does not forward the signal.
             for child in Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGTERM)
             service.wait(10)
 
     def inside(self, function: Callable[[], Result]) -> Result:
-        """Call a function of this process in the world's network, where sockets and processes that it makes remain."""
+        """Call a function in the world's network. Sockets and processes that it creates stay there."""
 
         def enter_and_call() -> Result:
             with (self._namespaces / "net").open() as network:
@@ -191,15 +191,15 @@ class World:
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(enter_and_call).result()
 
-    def ask(self, port: int, path: str, body: object = None) -> Any:
+    def request(self, port: int, path: str, body: object = None) -> Any:
         """
-        Ask an HTTP server of the world, and get its JSON.
+        Send a request to an HTTP server of the world, and return its JSON.
 
-        :param body: what to POST; without it, GET
-        :raises ConnectionError: when the server is not there, or refuses
+        :param body: the body of a POST; without it, the request is a GET
+        :raises ConnectionError: the server cannot be reached, or refuses the request
         """
 
-        def request() -> Any:
+        def send() -> Any:
             with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
                 headers = {"Content-Type": "application/json"}
                 connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
@@ -210,32 +210,32 @@ class World:
                 raise ConnectionError(message)
             return json.loads(text)
 
-        return self.inside(request)
+        return self.inside(send)
 
     def wait(self, what: str, check: Callable[[], Result], seconds: float = 60) -> Result:
         """
-        Wait until a check gives something true; a refused or silent connection is only a reason to ask again.
+        Call a check until it returns something true. A refused or silent connection is tried again.
 
-        :param what: what is waited for
-        :param seconds: how long at most
-        :raises AssertionError: when that is over, or a service of the world has ended
+        :param what: a description, for the message
+        :param seconds: the timeout
+        :raises AssertionError: the timeout has passed, or a service of the world has ended
         """
         deadline = time.monotonic() + seconds
-        trouble: object = "not yet"
+        problem: object = "not yet"
         while time.monotonic() < deadline:
             try:
                 if result := check():
                     return result
             except (ConnectionError, TimeoutError) as refusal:
-                trouble = refusal
+                problem = refusal
             if ended := [name for name, service in self._services.items() if service.poll() is not None]:
-                trouble = f"ended: {', '.join(ended)}"
+                problem = f"ended: {', '.join(ended)}"
                 break
             time.sleep(POLL_SECONDS)
-        raise AssertionError(f"{what}: {trouble}\n{self.tails()}")
+        raise AssertionError(f"{what}: {problem}\n{self.tails()}")
 
     def tails(self, *others: Path) -> str:
-        """Give the last lines that each service said, and those of other files."""
+        """Return the last lines of each service's log and of other files."""
         files = [self.folder / f"{name}.log" for name in self._services]
         return "\n".join(
             f"--- {file}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-TAIL_LINES:])
@@ -248,7 +248,7 @@ class World:
         return ["nsenter", *options, "--", "env", f"--chdir={self.folder}", *command]
 
     def _remove_control_groups(self) -> None:
-        """Remove what the Docker engine leaves in each hierarchy; there may be one (version 2) or many (version 1)."""
+        """Remove the groups that the Docker engine leaves in each hierarchy: one in version 2, many in version 1."""
         for hierarchy in (CONTROL_GROUPS, *CONTROL_GROUPS.iterdir()):
             for group, _, _ in os.walk(hierarchy / self.control_group, topdown=False):
                 Path(group).rmdir()

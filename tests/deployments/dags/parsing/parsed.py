@@ -1,4 +1,4 @@
-"""A DAG file that looks a connection up while it is read, as none should; what it has got is tried at once."""
+"""A DAG file that looks up a connection while it is read, as none should, and tries the token at once."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.deployments.lookups import digest_of
 from tests.stand_ins.aws import AwsStandIn
 
 password = str(BaseHook.get_connection("docker_parsing").password)
-is_alive = AwsStandIn(os.environ["STAND_IN_URL"]).authorise("AWS", password, region="ap-south-1").valid
-SecretCache.get_connection_uri("docker_parsing")  # fails unless Airflow keeps what it has got
+is_valid = AwsStandIn(os.environ["STAND_IN_URL"]).authorise("AWS", password, region="ap-south-1").valid
+SecretCache.get_connection_uri("docker_parsing")  # fails if Airflow does not cache the connection
 with Path(os.environ["AIRFLOW_HOME"], "parsed.jsonl").open("a") as record:
-    record.write(json.dumps({"at": time.time(), "digest": digest_of(password), "is_alive": is_alive}) + "\n")
+    record.write(json.dumps({"at": time.time(), "digest": digest_of(password), "is_valid": is_valid}) + "\n")

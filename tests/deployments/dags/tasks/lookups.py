@@ -1,4 +1,4 @@
-"""Tasks that look connections up: many at once, one through a trigger, one with Docker, one that is refused."""
+"""Tasks that look up connections: many at once, one through a trigger, one with Docker, one that is refused."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datetime import timedelta
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import DAG, BaseHook, task
 
-from tests.deployments.lookups import DeferredLookup, digest_of, tell
+from tests.deployments.lookups import DeferredLookup, digest_of, log_lookup
 
 
 @task
 def look_up(conn_id: str) -> None:
     began_at = time.time()
     connection = BaseHook.get_connection(conn_id)
-    tell(host=connection.host, login=connection.login, digest=digest_of(connection.password), began_at=began_at)
+    log_lookup(host=connection.host, login=connection.login, digest=digest_of(connection.password), began_at=began_at)
 
 
 with DAG("crowd", schedule=None):
@@ -36,6 +36,6 @@ with DAG("hook", schedule=None):
     def log_in() -> None:
         engine = DockerHook(docker_conn_id="docker_default", base_url="unix:///var/run/docker.sock").get_conn()
         engine.pull("123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1")
-        tell(aws=sorted(name for name in os.environ if name.startswith("AWS_")))
+        log_lookup(aws=sorted(name for name in os.environ if name.startswith("AWS_")))
 
     log_in()
