@@ -1,9 +1,9 @@
 """
-Tests on other Airflows, each in an environment of its own in ``.matrix``: ``python -m tests.other_airflows NAME ...``.
+Run tests on other Airflows, each in its own environment in ``.matrix``: ``python -m tests.other_airflows NAME ...``.
 
 A name such as ``3.0.6-3.12`` is a pair of the matrix: that Airflow with its constraints, on that Python. A name such as
-``3.0.6`` is a release, with the libraries of its day; without a name, all releases are tested. The closing lines report
-what each has come to; each is kept in ``.matrix``, too, for the Makefile, which runs several of these at a time.
+``3.0.6`` is a release with the libraries of its day. Without a name, all releases are tested. The last lines report the
+result of each. For the Makefile, which runs several pairs at a time, each result is also a file in ``.matrix``.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ PROJECT = Path(__file__).parents[1]
 ENVIRONMENTS = PROJECT / ".matrix"
 UV = Path(sys.executable).with_name("uv")
 
-PAIR_TESTS = [
-    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "token_requests")),
-    "tests/airflow",
-]
-#: Of the quick tests, those that an Airflow matters to. On the oldest and the newest all run, because Python and the
-#: libraries of the day matter to them, but for those that take long and import no Airflow.
-QUICK_TESTS = [
+#: On each Airflow: whole Airflows, and the unit tests of the modules that use Airflow.
+AIRFLOW_TESTS = [
     *(f"tests/unit/test_{name}.py" for name in ("airflow_compat", "backend", "fallback", "logins", "metrics")),
-    *("tests/unit/cli", "--ignore=tests/unit/cli/docker_config", "tests/unit/ui"),
+    *("tests/unit/cli/test_configuration.py", "tests/unit/ui", "tests/integration/test_backend.py", "tests/airflow"),
 ]
-ALL_QUICK_TESTS = ["tests/unit", "--ignore=tests/unit/cli/docker_config", "--ignore=tests/unit/test_credentials.py"]
-ENDS = ("2.11.2", "3.3.2")
-#: Lookups; tasks of a whole Airflow, served and failed; and what Airflow refuses to start with.
+#: On the oldest Airflow and on each further Python of the newest also those that depend on Python or the libraries.
+LIBRARY_TESTS = [
+    *("tests/unit", "--ignore=tests/unit/cli/docker_config", "--ignore=tests/unit/test_credentials.py"),
+    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "token_requests")),
+]
+#: Lookups, tasks of a whole Airflow, and configurations that stop Airflow.
 RELEASE_TESTS = [
     "tests/integration/test_backend.py",
     "tests/airflow/test_tasks.py",
     "tests/airflow/test_configured_backend.py",
 ]
-#: Every release that has not been withdrawn, and the day of its upload to PyPI.
+PAIR_TESTS = {"2.11.2": [*LIBRARY_TESTS, "tests/airflow"], "3.3.2": [*LIBRARY_TESTS, *RELEASE_TESTS[1:]]}
+#: Every release that is not yanked, with the day of its upload to PyPI.
 RELEASES = {
     "2.11.0": date(2025, 5, 20),
     "2.11.1": date(2026, 2, 16),
@@ -64,15 +63,15 @@ RELEASES = {
     "3.3.1": date(2026, 8, 12),
     "3.3.2": date(2026, 9, 17),
 }
-#: The providers of a release follow it within days, and what breaks it within weeks.
+#: The providers of a release follow within days. Libraries that break it follow within weeks.
 DAY_OF_LIBRARIES = timedelta(days=7)
-#: The boto3 that this package needs at least is of the week before.
+#: The oldest boto3 that this package supports is a week older.
 EARLIEST_LIBRARIES = date(2025, 5, 7)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An Airflow to test on: the Python it takes, what uv has to know to install it, and the tests to run."""
+    """The tests of one Airflow: its Python, its requirements, and the tests to run."""
 
     name: str
     python: str
@@ -87,7 +86,7 @@ class Trial:
         if python:
             constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
             requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
-            tests = [*(ALL_QUICK_TESTS if airflow in ENDS else QUICK_TESTS), *PAIR_TESTS]
+            tests = PAIR_TESTS.get(airflow, AIRFLOW_TESTS)
             return cls(name, python, requirements, [*made_from, constraints], tests)
         day = max(RELEASES[airflow] + DAY_OF_LIBRARIES, EARLIEST_LIBRARIES)
         requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}"]
@@ -102,7 +101,7 @@ class Trial:
         return ENVIRONMENTS / f"{self.name}.txt"
 
     def prepare(self) -> bool:
-        """Make the environment if it is missing or older than what it is made from; report whether there is one."""
+        """Create the environment if it is missing or outdated; return whether its Python is installed."""
         ready = self.environment / "ready"
         if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in self.made_from):
             return True
@@ -116,7 +115,7 @@ class Trial:
         return True
 
     def run(self) -> int:
-        """Run the tests and show what they print; write the closing line and return pytest's exit code."""
+        """Run the tests, show their output, write the last line to a file, and return pytest's exit code."""
         airflow, _, _ = self.name.partition("-")
         self.result.unlink(missing_ok=True)
         try:
@@ -139,7 +138,7 @@ class Trial:
 
 
 def uv(*arguments: str, capture_output: bool = False, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run uv with every Python that is here: those on PATH, and all of pyenv's, of which PATH has one alone."""
+    """Run uv with every installed Python: those on PATH, and all those of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     path = os.pathsep.join([os.environ["PATH"], *map(str, pyenv.glob("versions/3.*/bin"))])
     environment = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
@@ -151,7 +150,7 @@ def uv(*arguments: str, capture_output: bool = False, check: bool = False) -> su
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.other_airflows", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="pairs or releases (all releases)")
-    parser.add_argument("--prepare", action="store_true", help="make the environments, and run no test")
+    parser.add_argument("--prepare", action="store_true", help="create the environments, and run no test")
     options = parser.parse_args()
     trials = [Trial.named(name) for name in options.names or RELEASES]
     ENVIRONMENTS.mkdir(exist_ok=True)
