@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest_plugins = ["tests.sites.fixtures"]  # here, so that all levels share one world
+pytest_plugins = ["tests.sites.fixtures"]  # here, so that all folders share one world
 
 
-# "tests" tries the same input every time; `make fuzz` asks for "fuzz", which tries new input, and far more. A machine
-# under load is slow, which is no fault of the code.
-UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("tests", derandomize=True, max_examples=100, **UNHURRIED)
-settings.register_profile("fuzz", derandomize=False, max_examples=10_000, **UNHURRIED)
+# "tests" tries the same inputs each time. `make fuzz` uses "fuzz", which tries many new ones. There is no deadline,
+# because the machine may be busy.
+NO_DEADLINE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tests", derandomize=True, max_examples=100, **NO_DEADLINE)
+settings.register_profile("fuzz", derandomize=False, max_examples=10_000, **NO_DEADLINE)
 settings.load_profile("tests")
 
-# By default freezegun leaves the real time to what runs directly in a thread, where a token is renewed.
+# By default, freezegun does not freeze functions that a thread runs directly, such as the renewal of a token.
 freezegun.configure(default_ignore_list=[name for name in DEFAULT_IGNORE_LIST if name != "threading"])
 
 NOT_PASSED = ("skipped", "deselected", "xfailed", "xpassed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give Airflow a home of the run's own: what an older one has left in the user's would be read, and warned of."""
+    """Set a temporary AIRFLOW_HOME: Airflow would read the files of older versions in the user's, and warn."""
     home = TemporaryDirectory()
     config.add_cleanup(home.cleanup)
     os.environ["AIRFLOW_HOME"] = home.name
@@ -46,7 +46,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where all is required, whatever was not run or not expected to pass is a failure."""
+    """With ECR_SECRETS_BACKEND_REQUIRE_ALL, fail if a test was skipped or expected to fail."""
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     assert reporter is not None
     if "ECR_SECRETS_BACKEND_REQUIRE_ALL" in os.environ and any(map(reporter.stats.get, NOT_PASSED)):
@@ -54,8 +54,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_identity_but_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever runs the tests has AWS settings and a runtime folder; the tests have their own."""
+def _remove_the_user_s_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Replace the AWS settings and the runtime folder of the user that runs the tests."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -67,7 +67,7 @@ def _no_identity_but_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @cache
 def loader(*paths: str | None) -> Any:
-    """Let botocore read its files once: they are the same for all tests, and take nine tenths of a session's time."""
+    """Cache botocore's data files, which take nine tenths of the time of a session."""
     from botocore.loaders import create_loader  # noqa: PLC0415 - most tests need no boto3
 
     return create_loader(*paths)
@@ -81,19 +81,19 @@ def aws_server() -> Iterator[AwsStandIn]:
 
 @pytest.fixture
 def loopback_aws(aws_server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsStandIn]:
-    """The stand-in, as new, with an environment that leads there; each test is an identity of its own."""
+    """Reset the stand-in, and point the environment to it with an identity for this test."""
     monkeypatch.setattr("botocore.session.create_loader", loader)
     aws_server.reset()
     for name, value in aws_server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + secrets.token_hex(8).upper())
     yield aws_server
-    aws_server.reset()  # what another module's fixtures ask of it does not meet the faults of this test
+    aws_server.reset()  # the fixtures of other modules must not meet this test's faults
 
 
 @pytest.fixture
 def bare(loopback_aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
-    """A process that no variable gives credentials or a proxy; AWS's files are in the test's folder."""
+    """Remove all credentials and proxies. AWS's files are in the folder of the test."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):

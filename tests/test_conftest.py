@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""The rules for all tests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("required", "exit_code"), [({}, 0), ({"ECR_SECRETS_BACKEND_REQUIRE_ALL": "1"}, 1)])
-def test_a_skip_is_a_failure_where_all_is_required(tmp_path: Path, required: dict[str, str], exit_code: int) -> None:
-    """As in CI; on a developer's machine it is not."""
+def test_a_skip_is_a_failure_in_ci(tmp_path: Path, required: dict[str, str], exit_code: int) -> None:
+    """On a developer's machine it is not."""
     test = tmp_path / "test_some.py"
     test.write_text("import pytest\ndef test_one():\n    pass\ndef test_other():\n    pytest.skip()\n")
     environment = {name: value for name, value in os.environ.items() if name != "ECR_SECRETS_BACKEND_REQUIRE_ALL"}

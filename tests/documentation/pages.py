@@ -1,4 +1,4 @@
-"""The pages that users read, and what of theirs can be tried: blocks of code, commands, links."""
+"""The pages, and their blocks of code, commands and links, which tests can try."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "examples").rglob("*.md")])
 FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-#: Between backticks, on one line or two: prose is wrapped.
+#: Text between backticks, which may be wrapped.
 INLINE = re.compile(r"(`+)(?!`)((?:[^`\n]|\n(?!\n))+)\1(?!`)")
 OPERATORS = {"|", "||", "&&", ";", "&"}
 
@@ -22,7 +22,7 @@ OPERATORS = {"|", "||", "&&", ";", "&"}
 class Block(NamedTuple):
     """A fenced block of code.
 
-    :param place: the page, and which of its blocks it is
+    :param place: the page and the number of the block
     """
 
     place: str
@@ -31,9 +31,9 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command that a page tells, or the synopsis of one.
+    """A command on a page, or its synopsis.
 
-    :param place: the page that tells it
+    :param place: the page
     """
 
     place: str
@@ -45,14 +45,14 @@ def name_of(page: Path) -> str:
 
 
 def blocks(pages: Iterable[Path] = PAGES) -> Iterator[Block]:
-    """Find all blocks, those in lists included."""
+    """Find all blocks, also those in lists."""
     for page in pages:
         for number, (_, language, code) in enumerate(FENCED.findall(page.read_text())):
             yield Block(f"{name_of(page)}:{number}", language, dedent(code))
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """Read the first table below a heading of a page, without its head."""
+    """Read the first table below a heading of a page, without its header."""
     _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
     rows = re.search(r"(?:^\|.*\|\n)+", rest.partition("\n## ")[0], re.MULTILINE)
     assert rows is not None
@@ -65,7 +65,7 @@ def prose(page: Path) -> str:
 
 
 def commands(*programs: str) -> Iterator[Command]:
-    """Find the commands of some programs: in blocks of a shell, at its prompts, and between backticks."""
+    """Find the commands of some programs in shell blocks, after prompts, and between backticks."""
     for block in blocks():
         if block.language in {"sh", "bash"}:
             lines = block.code.replace("\\\n", " ").splitlines()
@@ -80,7 +80,7 @@ def commands(*programs: str) -> Iterator[Command]:
 
 
 def _commands(place: str, line: str, programs: tuple[str, ...]) -> Iterator[Command]:
-    # A synopsis is tried with all that it offers: the first choice of each, and what is optional.
+    # A synopsis is tried with all optional parts, and with the first of each choice.
     shown = re.sub(r"\[(.*?)\]", r"\1", line).replace("...", "") if "[-" in line or "[A-Z" in line else line
     lexer = shlex.shlex(re.sub(r"(\w)\|\w+", r"\1", shown), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True

@@ -1,4 +1,4 @@
-"""What users copy out of the pages is sound: data is read, code compiled, commands parsed by what runs them."""
+"""Users can copy from the pages: data is valid, code compiles, and commands are parsed by their programs."""
 
 from __future__ import annotations
 
@@ -26,36 +26,35 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]  # comes with pytest there
 
 READERS = {"json": json.loads, "yaml": lambda text: list(yaml.safe_load_all(text)), "toml": tomllib.loads}
-"""The languages of data, each with what reads it; ``ini`` has test_contents.py."""
+"""The parsers of data languages. test_contents.py reads ``ini``."""
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
-    """Give the blocks of some languages, each as a case of a test."""
+    """Parametrize a test with the blocks of some languages."""
     return pytest.mark.parametrize(
         "block", [it for it in blocks() if it.language in languages], ids=lambda it: it.place
     )
 
 
-def told(*programs: str) -> pytest.MarkDecorator:
-    """Give the commands of some programs, each as a case of a test."""
+def each_command(*programs: str) -> pytest.MarkDecorator:
+    """Parametrize a test with the commands of some programs."""
     found = sorted(set(commands(*programs)))
     return pytest.mark.parametrize("command", found, ids=lambda it: f"{it.place} {' '.join(it.words)}")
 
 
-def test_every_block_says_its_language() -> None:
-    """So that none gets past the tests below."""
+def test_every_block_names_its_language() -> None:
+    """Otherwise the tests below would not see it."""
     assert [block.place for block in blocks() if not block.language] == []
 
 
 @of(*READERS)
-def test_data_is_read(block: Block) -> None:
-    """By what reads its language."""
+def test_data_is_valid(block: Block) -> None:
     READERS[block.language](block.code)
 
 
 @of("python")
-def test_code_compiles_and_what_it_imports_is_there(block: Block) -> None:
-    """Without a warning, as of something deprecated."""
+def test_code_compiles_and_its_imports_exist(block: Block) -> None:
+    """It raises no warning, such as one of a deprecation."""
     tree = ast.parse(block.code)
     compile(tree, block.place, "exec")
     for node in ast.walk(tree):
@@ -67,8 +66,8 @@ def test_code_compiles_and_what_it_imports_is_there(block: Block) -> None:
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-def understands(parser: argparse.ArgumentParser, command: Command) -> bool:
-    """Tell whether a parser takes a command; of one that a sentence only names, whether there is such a command."""
+def accepts(parser: argparse.ArgumentParser, command: Command) -> bool:
+    """Return whether a parser accepts a command, or knows one that a sentence only names."""
     is_named = ":" not in command.place and not any(word.startswith("-") for word in command.words)
     try:
         parser.parse_args([*command.words[1:], *(["--help"] if is_named else [])])
@@ -77,21 +76,20 @@ def understands(parser: argparse.ArgumentParser, command: Command) -> bool:
     return True
 
 
-@told("ecr-secrets-backend")
-def test_our_commands_are_understood(command: Command) -> None:
-    """By their own parser: each option, each choice and the number of arguments."""
-    assert understands(build_parser(), command)
+@each_command("ecr-secrets-backend")
+def test_this_package_s_commands_are_valid(command: Command) -> None:
+    """Their parser accepts each option, choice and number of arguments."""
+    assert accepts(build_parser(), command)
 
 
-@told("airflow")
-def test_airflows_commands_are_understood(command: Command) -> None:
-    """By Airflow's own parser, in which ``airflow ecr`` is ours."""
-    assert understands(get_parser(), command)
+@each_command("airflow")
+def test_airflow_s_commands_are_valid(command: Command) -> None:
+    """Airflow's parser accepts them, including ``airflow ecr``."""
+    assert accepts(get_parser(), command)
 
 
-@told("make")
-def test_targets_of_make_are_there(command: Command) -> None:
-    """In the Makefile, and so are the variables that are set for them."""
+@each_command("make")
+def test_the_makefile_has_the_targets_and_variables(command: Command) -> None:
     makefile = (PROJECT / "Makefile").read_text()
     targets = [word for word in command.words[1:] if "=" not in word]
     variables = [word.partition("=")[0] for word in command.words[1:] if "=" in word]
@@ -100,9 +98,9 @@ def test_targets_of_make_are_there(command: Command) -> None:
     assert [variable for variable in variables if f"$({variable})" not in makefile] == []
 
 
-@told("pip", "uv")
-def test_what_pip_installs_is_ours_or_airflows(command: Command) -> None:
-    """With extras that there are."""
+@each_command("pip", "uv")
+def test_pip_installs_only_this_package_and_airflow_s(command: Command) -> None:
+    """The extras of this package exist."""
     ours = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     words = command.words[command.words.index("install") + 1 :] if "install" in command.words else ()
     for word in words:

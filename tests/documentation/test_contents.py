@@ -1,4 +1,4 @@
-"""What users copy out of the pages is right, and what the pages say of settings, findings and files is so."""
+"""The pages agree with the code: settings, policies, findings, messages and files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
 REASONS = ("credentials.py", "aws_errors.py")
 TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
 
-#: What the policies may name. Those that no API operation has the name of are marked "permission only" there.
-#: Source: AWS Service Authorization Reference, the pages of Amazon ECR, Amazon ECR Public, AWS STS and Amazon S3.
+#: Valid actions. Source: AWS Service Authorization Reference, pages of Amazon ECR, ECR Public, STS and S3.
 ACTIONS = {
     "ecr-public:GetAuthorizationToken",
     "ecr:BatchGetImage",
@@ -39,7 +38,7 @@ ACTIONS = {
     "sts:SetSourceIdentity",
     "sts:TagSession",
 }
-#: Actions that are of no resource: with any other than ``*`` a statement allows nothing. Source: the same.
+#: Actions without a resource: with any other than ``*``, a statement allows nothing. Source: the same.
 WITHOUT_RESOURCE = {
     "ecr-public:GetAuthorizationToken",
     "ecr:GetAuthorizationToken",
@@ -49,13 +48,13 @@ ARN = re.compile(r"arn:aws:(ecr:[a-z0-9-]+:\d{12}:repository/|iam::\d{12}:role/|
 
 
 def cases(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
-    """Give the blocks of a language, each as a case of a test."""
+    """Return the blocks of a language as cases of a test."""
     return [pytest.param(block.code, id=block.place) for block in blocks(pages) if block.language == language]
 
 
 @pytest.mark.parametrize("block", cases("ini"))
-def test_every_configuration_is_taken(block: str) -> None:
-    """Each block of ini, read as Airflow reads its configuration."""
+def test_every_configuration_is_valid(block: str) -> None:
+    """Each block of ini is read as Airflow reads its configuration."""
     parser = RawConfigParser()
     parser.read_string(block)
     kwargs = [
@@ -68,21 +67,19 @@ def test_every_configuration_is_taken(block: str) -> None:
     assert [Settings.parse(each).connections for each in kwargs]
 
 
-def test_the_variable_of_the_environment_is_taken() -> None:
-    """As the shell would set it."""
+def test_the_environment_variable_is_valid() -> None:
     (kwargs,) = re.findall(r"(?m)^export AIRFLOW__SECRETS__BACKEND_KWARGS='(.*)'$", CONFIGURATION)
 
     assert Settings.parse(json.loads(kwargs)).connections
 
 
 @pytest.mark.parametrize("block", cases("json", [PROJECT / "README.md"]))
-def test_every_form_of_a_connection_is_taken(block: str) -> None:
-    """Those that the README shows."""
+def test_every_connection_of_the_readme_is_valid(block: str) -> None:
     assert Settings.parse({"connections": json.loads(block)}).connections
 
 
 def test_the_readme_names_every_kwarg() -> None:
-    """And none that there is not; what they mean is told in one place alone."""
+    """It names no other."""
     _, _, rest = (PROJECT / "README.md").read_text().partition("\n## Configuration\n")
     section, _, _ = re.sub(r"(?ms)^```.*?^```$", "", rest).partition("\n## ")
 
@@ -103,15 +100,15 @@ def test_the_readme_names_every_kwarg() -> None:
     ],
 )
 def test_every_setting_is_documented(heading: str, known: Iterable[str]) -> None:
-    """By its name, in the order of the code; and no other."""
+    """The table has the settings of the code in the same order, and no other."""
     documented = table("docs/configuration.md", heading)
 
     assert [row[0] for row in documented] == [f"`{name}`" for name in known]
     assert all(row[1] for row in documented)
 
 
-def test_every_default_is_told() -> None:
-    """Those that are values; a setting without one has words there."""
+def test_every_default_is_documented() -> None:
+    """A setting without a default value has words in that column."""
     values = [(row[0], re.fullmatch("`(.*)`", row[2])) for row in table("docs/configuration.md", "The backend")]
     parsed = Settings.parse({"connections": {"docker_default": {}}})._asdict()
 
@@ -121,8 +118,8 @@ def test_every_default_is_told() -> None:
 
 
 @pytest.mark.parametrize("block", cases("json", [PROJECT / "docs/iam.md"]))
-def test_every_policy_is_one(block: str) -> None:
-    """In IAM's grammar, of actions that there are, and with resources that they can have."""
+def test_every_policy_is_valid(block: str) -> None:
+    """It follows IAM's grammar, with existing actions and valid resources."""
     policy = json.loads(block)
 
     assert policy.keys() == {"Version", "Statement"}
@@ -143,8 +140,7 @@ def test_every_policy_is_one(block: str) -> None:
         assert principal == "*" or ARN.fullmatch(principal["AWS"])
 
 
-def test_every_action_in_the_text_is_one() -> None:
-    """As it is written in sentences between the policies, and in other pages."""
+def test_every_action_in_the_text_exists() -> None:
     named = {
         action for page in PAGES for action in re.findall(r"`((?:ecr|ecr-public|sts|s3):[A-Z]\w+)`", page.read_text())
     }
@@ -152,8 +148,8 @@ def test_every_action_in_the_text_is_one() -> None:
     assert named <= ACTIONS
 
 
-def test_every_finding_named_for_a_symptom_is_one() -> None:
-    """A code of ``check``, which its own page tells, and every symptom has one."""
+def test_every_symptom_names_a_finding_of_check() -> None:
+    """The page of ``check`` lists each finding."""
     _, _, table = (PROJECT / "docs/commands/check.md").read_text().partition("| code |")
     known = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
     symptoms = re.split(r"(?m)^## ", TROUBLESHOOTING)[1:-1]
@@ -166,8 +162,8 @@ def test_every_finding_named_for_a_symptom_is_one() -> None:
     assert set().union(*named) <= known
 
 
-def test_every_message_of_ours_is_one() -> None:
-    """Word for word in the package, but for what "…" stands for."""
+def test_every_message_of_this_package_is_quoted_exactly() -> None:
+    """Only "…" stands for other text."""
     _, _, section = TROUBLESHOOTING.partition("\n## Our own messages\n")
     cells = re.findall(r"(?m)^\| (`.*?`) \| (?:ERROR|WARNING|Airflow)", section)
     pieces = [piece.strip() for cell in cells for text in re.findall("`(.*?)`", cell) for piece in text.split("…")]
@@ -177,8 +173,8 @@ def test_every_message_of_ours_is_one() -> None:
     assert [piece for piece in pieces if piece not in sources] == []
 
 
-def test_every_source_of_credentials_is_told_in_its_order() -> None:
-    """By the name that ``check`` shows; a row without one is about the source above it."""
+def test_every_source_of_credentials_is_documented_in_its_order() -> None:
+    """The names are those that ``check`` shows. A row without a name belongs to the source above it."""
     named = [source for source, *_ in table("docs/identities.md", "Where no credentials are found") if source]
 
     assert named == [name for name, _ in credentials._SOURCES.values()]
@@ -191,8 +187,8 @@ def test_every_source_of_credentials_is_told_in_its_order() -> None:
         ("docs/troubleshooting.md", "NoCredentialsError", 0),
     ],
 )
-def test_every_message_about_credentials_is_one(page: str, heading: str, column: int) -> None:
-    """As the package words it, with other values."""
+def test_every_message_about_credentials_is_quoted_exactly(page: str, heading: str, column: int) -> None:
+    """Only the values differ."""
     needs = {f"no {need}" for _, need in credentials._SOURCES.values()}
     known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
     messages = [text for row in table(page, heading) for text in re.findall("`(.*?)`", row[column])]
@@ -202,19 +198,19 @@ def test_every_message_about_credentials_is_one(page: str, heading: str, column:
 
 
 def patterns(module: str) -> Iterator[str]:
-    """Give the sentences in a module's code, as patterns for what they become."""
+    """Return the sentences of a module's code as patterns of the messages."""
     for node in ast.walk(ast.parse((PROJECT / "ecr_secrets_backend" / module).read_text())):
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
         texts = [str(part.value) if isinstance(part, ast.Constant) else None for part in parts]
         fixed = "".join(filter(None, texts))
         if len(fixed) >= 8 and " " in fixed:
-            rest = ".*" if fixed.endswith(": ") else ""  # an error of the operating system has several words
+            rest = ".*" if fixed.endswith(": ") else ""  # an error message of the operating system follows
             yield "".join(r"\S+" if text is None else re.escape(text) for text in texts) + rest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_file_named_is_there(page: Path) -> None:
-    """Of the repository, between backticks; tests/documentation/test_links.py has the links."""
+def test_every_named_file_exists(page: Path) -> None:
+    """The names are between backticks. test_links.py tests the links."""
     named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", page.read_text())
 
     assert [name for name in named if not (PROJECT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""What contributors meet first is there and fits together: make's targets, the hooks, and GitHub's forms."""
+"""The tools of contributors: make's targets, the hooks, and GitHub's forms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(path: str) -> Any:
 
 
 def test_make_help_lists_every_target() -> None:
-    """With what each is for; files that are made on the way are none."""
+    """It describes each, and lists no file that make creates."""
     targets = re.findall(r"(?m)^([a-z%-]+):", (PROJECT / "Makefile").read_text())
     printed = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=PROJECT, text=True)
 
@@ -31,8 +31,8 @@ def test_make_help_lists_every_target() -> None:
     assert all(len(line.split()) > 2 for line in printed.splitlines())
 
 
-def test_every_hook_runs_what_the_environment_has() -> None:
-    """So that nothing is fetched from anywhere, and hooks and ``make`` cannot disagree."""
+def test_every_hook_runs_a_program_of_the_environment() -> None:
+    """So hooks download nothing, and agree with ``make``."""
     config = read(".pre-commit-config.yaml")
     hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
     programs = {hook["entry"].split()[0] for hook in hooks}
@@ -43,8 +43,8 @@ def test_every_hook_runs_what_the_environment_has() -> None:
     assert [name for name in programs if not os.access(Path(sys.executable).with_name(Path(name).name), os.X_OK)] == []
 
 
-def test_a_bug_report_has_to_have_what_check_prints() -> None:
-    """And every field of a form has an ID and a label, or GitHub refuses the form."""
+def test_a_bug_report_requires_the_output_of_check() -> None:
+    """Every field has an ID and a label, which GitHub requires."""
     forms = {
         path.name: read(f".github/ISSUE_TEMPLATE/{path.name}")
         for path in (PROJECT / ".github/ISSUE_TEMPLATE").iterdir()
@@ -59,8 +59,7 @@ def test_a_bug_report_has_to_have_what_check_prints() -> None:
     assert check["validations"] == {"required": True}
 
 
-def test_what_is_pinned_is_kept_up_to_date() -> None:
-    """The actions of the workflows, and what the package's metadata bound."""
+def test_dependabot_updates_actions_and_upper_bounds() -> None:
     assert {each["package-ecosystem"] for each in read(".github/dependabot.yml")["updates"]} == {
         "github-actions",
         "pip",
@@ -70,7 +69,7 @@ def test_what_is_pinned_is_kept_up_to_date() -> None:
 def test_a_pair_whose_python_is_missing_is_reported_as_not_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """No other Python takes its place, and nothing fails."""
+    """No other Python is used, and the run does not fail."""
     monkeypatch.setattr(other_airflows, "ENVIRONMENTS", tmp_path)
     monkeypatch.setattr("sys.argv", ["other_airflows", "3.3.2-3.99"])
 

@@ -1,4 +1,4 @@
-"""The session that the README shows is what ``make demo`` prints, and the demo's claims hold."""
+"""The recorded session of the README is the output of ``make demo``, and the demo succeeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.demo.record import SESSION
 from tests.documentation.pages import PROJECT
 
 SVG = "{http://www.w3.org/2000/svg}text"
-#: What is another at each run. The order of the tasks is another, too, and so is which of them mint.
+#: Text that differs between runs. The order of the tasks, and which of them request a token, differ, too.
 VARYING = {
     r"Airflow \d+\.\d+\.\d+": "Airflow <version>",
     r"\.+ \d+\.\d s$": "<seconds>",
@@ -26,17 +26,17 @@ VARYING = {
 
 
 def shown(drawing: str) -> str:
-    """Read a drawn session as text: what stands side by side is a line, whose spaces do not count."""
+    """Read a drawing as text. Pieces at the same height are one line; the number of spaces is ignored."""
     pieces = [
         (piece.get("y"), "".join(piece.itertext()).replace("\xa0", " "))
-        for piece in ET.fromstring(drawing).iter(SVG)  # noqa: S314 - our own file
+        for piece in ET.fromstring(drawing).iter(SVG)  # noqa: S314 - a file of this project
         if not (piece.get("class") or "").endswith("-title")
     ]
     return "\n".join(" ".join(text for _, text in line) for _, line in groupby(pieces, key=lambda piece: piece[0]))
 
 
 def shape(session: str) -> list[str]:
-    """Mask what varies, and put the lines of a claim together."""
+    """Mask the text that differs, and join the lines of a result."""
     lines = "\n".join(line for line in session.splitlines() if line.strip())
     masked = [" ".join(line.split()) for line in re.sub(r"\n {10}(?=\S)", " ", lines).splitlines()]
     for pattern, mask in VARYING.items():
@@ -44,9 +44,9 @@ def shape(session: str) -> list[str]:
     return sorted(masked)
 
 
-@pytest.mark.timeout(400)  # it takes 20 s; where it hangs it gives up by itself, and leaves nothing running
-def test_the_recorded_session_is_what_the_demo_prints() -> None:
-    """But for what is another at each run; ``make demo RECORD=yes`` records it anew."""
+@pytest.mark.timeout(400)  # it takes 20 s, and ends by itself if Airflow hangs
+def test_the_recorded_session_is_the_output_of_the_demo() -> None:
+    """``make demo RECORD=yes`` records it again."""
     demo = subprocess.run(
         [sys.executable, "-m", "examples.demo"], cwd=PROJECT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The examples for `docker-config` are ready to copy: the command takes what they run, and their kwargs are valid."""
+"""The examples for `docker-config` have valid commands and kwargs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_is_understood(name: str) -> None:
-    """Each stays, and reads its kwargs from a file."""
+def test_the_command_is_valid(name: str) -> None:
+    """It watches, and reads its kwargs from a file."""
     program, *arguments = COMMANDS[name]
     options = build_parser().parse_args(arguments)
 
@@ -56,16 +56,15 @@ def test_the_command_is_understood(name: str) -> None:
 @pytest.mark.parametrize(
     "text", [(FOLDER / "kwargs.json").read_text(), manifests()["ConfigMap"]["data"]["kwargs.json"]]
 )
-def test_the_kwargs_are_sound(text: str) -> None:
-    """The backend takes them."""
+def test_the_kwargs_are_valid(text: str) -> None:
     assert "docker_default" in Settings.parse(json.loads(text)).connections
 
 
 def test_systemd_waits_for_the_logins() -> None:
-    """The command tells it when they are there."""
+    """The command notifies systemd when it has written them."""
     assert unit()["Service"]["Type"] == "notify"
 
 
 def test_no_example_mounts_the_file_alone() -> None:
-    """It could not be replaced."""
+    """A mounted file cannot be replaced."""
     assert not [volume for volume in service()["volumes"] if "config.json" in volume]

@@ -1,4 +1,4 @@
-"""Every link within the project leads somewhere, on the site that hosts the repository as well as on the built one."""
+"""Every link within the project works, on GitHub and on the built site."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 
 def links(page: Path) -> Iterator[str]:
-    """Find the links of a page, images among them, in the forms of Markdown and HTML."""
+    """Find the links and images of a page, in Markdown and HTML."""
     for match in LINK.finditer(INLINE.sub("", prose(page))):
         yield next(filter(None, match.groups()))
 
 
 def anchors(page: Path) -> set[str]:
-    """Tell the anchors of a page's headings, as GitHub makes them.
-
-    MkDocs makes others where a heading repeats itself or has two signs between words. Its strict build sees to those,
-    so that a link that passes both leads to its heading everywhere.
-    """
+    """Return the anchors of a page's headings, as GitHub creates them. MkDocs' strict build checks its own."""
     found: set[str] = set()
     for heading in HEADING.findall(prose(page)):
         text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
@@ -40,8 +36,8 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file or folder of the project, and to a heading of it where it names one."""
+def test_every_link_works(page: Path) -> None:
+    """It leads to a file or folder of the project, and to an existing heading."""
     lost = []
     for link in links(page):
         if re.match(r"[a-z][a-z+.-]*:", link):
@@ -55,8 +51,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_to_the_outside_is_safe(page: Path) -> None:
-    """By TLS: whether it is there is not asked, as tests keep to this machine."""
+def test_every_external_link_uses_tls(page: Path) -> None:
+    """Tests do not use the network, so its target is not checked."""
     outside = [link for link in links(page) if re.match(r"[a-z][a-z+.-]*:", link)]
 
     assert [link for link in outside if not re.fullmatch(r"https://[\w-]+(\.[\w-]+)+(/\S*)?", link)] == []

@@ -1,4 +1,4 @@
-"""Pages and drawings have what their readers count on."""
+"""The structure of some pages, and the drawings."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ GUIDES = dict(re.findall(r"(?ms)^## From (?:an? )?(.*?)\n(.*?)(?=^## |\Z)", MIGR
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_guide_tells_the_way_there_and_back(guide: str) -> None:
-    """What to delete, what to set, how to check, and how to go back, in this order."""
+def test_every_migration_guide_has_the_same_steps(guide: str) -> None:
     assert re.findall(r"(?m)^- \*\*(.+?)\*\*: \S", GUIDES[guide]) == ["Delete", "Set", "Check", "Go back"]
 
 
-@pytest.mark.parametrize("way", ["refresh DAG", "airflow-ecr-plugin", "cron", "sidecar", "credential helper"])
-def test_every_way_to_come_from_is_compared(way: str) -> None:
-    """In each table, so that nobody leaves what serves them better; and each has its guide."""
+@pytest.mark.parametrize("solution", ["refresh DAG", "airflow-ecr-plugin", "cron", "sidecar", "credential helper"])
+def test_every_other_solution_is_compared_and_has_a_guide(solution: str) -> None:
     tables = re.split(r"(?m)^## ", (PROJECT / "docs/comparison.md").read_text())[1:5]
-    named = re.escape(way).replace(r"\ ", "[ -]")
+    named = re.escape(solution).replace(r"\ ", "[ -]")
 
     assert [table.partition("\n")[0] for table in tables if not re.search(rf"(?m)^\| [^|]*{named}", table)] == []
     assert len([guide for guide in GUIDES if re.search(named, guide)]) == 1
@@ -37,19 +35,18 @@ def test_every_way_to_come_from_is_compared(way: str) -> None:
 
 @pytest.mark.parametrize("drawing", sorted((PROJECT / "docs").rglob("*.svg")), ids=name_of)
 def test_no_drawing_loads_anything(drawing: Path) -> None:
-    """No font, style or picture from elsewhere: in a page it is an image, which may load nothing."""
+    """An image in a page cannot load fonts, styles or other images."""
     text = drawing.read_text()
 
     assert re.findall(r"url\((?!#)[^)]*\)|@import|<script|href=\"(?!#)[^\"]*\"", text) == []
 
 
-def test_the_figures_of_performance_are_of_the_recorded_run() -> None:
-    """The same run as its plots are of."""
+def test_the_performance_page_shows_the_recorded_run() -> None:
     assert table(json.loads(RECORDED.read_text())) in PAGE.read_text()
 
 
-def test_every_example_is_told() -> None:
-    """By its path, and none that there is not; the demo, which is a program, is told as a whole."""
+def test_every_example_is_documented() -> None:
+    """The demo is a program, so its files are not listed."""
     there = {str(path.relative_to(PROJECT)) for path in (PROJECT / "examples").rglob("*") if path.is_file()}
     examples = {path for path in there if "__" not in path and not path.startswith("examples/demo/")}
 
@@ -57,7 +54,6 @@ def test_every_example_is_told() -> None:
 
 
 def test_every_section_of_examples_names_the_test_that_runs_them() -> None:
-    """By its file."""
     sections = [section for section in re.split(r"(?m)^## ", EXAMPLES) if "| `examples/" in section]
 
     assert [section for section in sections if "`tests/" not in section] == []

@@ -1,4 +1,4 @@
-"""The reference of the Python API is of all that is public, and of nothing else."""
+"""The reference documents all public names, and no others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ecr_secrets_backend import errors
 from tests.documentation.pages import PROJECT
 
 
-def test_all_that_is_public_is_told() -> None:
-    """Built from the docstrings; the version, which has none, is told in a sentence."""
+def test_all_public_names_are_documented() -> None:
+    """The version has no docstring, so a sentence names it."""
     page = (PROJECT / "docs/reference.md").read_text()
-    told = {*re.findall(r"(?m)^::: (\S+)$", page), *re.findall(r"`(ecr_secrets_backend\.\w+)`", page)}
+    documented = {*re.findall(r"(?m)^::: (\S+)$", page), *re.findall(r"`(ecr_secrets_backend\.\w+)`", page)}
     public = {f"{module.__name__}.{name}" for module in (ecr_secrets_backend, errors) for name in module.__all__}
 
-    assert told == public
+    assert documented == public

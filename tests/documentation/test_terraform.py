@@ -1,4 +1,4 @@
-"""The example for Terraform allows what the page of IAM policies does; there is no Terraform here to try it."""
+"""The example for Terraform agrees with docs/iam.md. It is read, not applied: that needs Terraform and an account."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICIES = re.findall(r"```json\n(.*?)```", (PROJECT / "docs/iam.md").read_text(
 
 
 def plain(value: Any) -> Any:
-    """Take off the quotes that the parser leaves on texts, and what it adds for those who would write them again."""
+    """Remove the quotes and the metadata that the parser keeps."""
     if isinstance(value, dict):
         return {plain(name): plain(each) for name, each in value.items() if not name.startswith("__")}
     if isinstance(value, list):
@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
 
 
 def blocks(kind: str) -> dict[str, Any]:
-    """Give the blocks of a kind, of all files, by the addresses at which Terraform has them."""
+    """Return all blocks of a kind by their Terraform addresses."""
     found: dict[str, Any] = {}
     for path in FILES:
         for block in plain(hcl2.loads(path.read_text())).get(kind, []):
@@ -39,7 +39,7 @@ def blocks(kind: str) -> dict[str, Any]:
 
 
 def statements(address: str) -> list[dict[str, Any]]:
-    """Give the statements of a policy document in IAM's own form, with the defaults of the variables."""
+    """Return the statements of a policy document in IAM's JSON form, with the variables' defaults."""
     variables = {f"${{{name}}}": body["default"] for name, body in blocks("variable").items()}
     return [
         {
@@ -53,17 +53,15 @@ def statements(address: str) -> list[dict[str, Any]]:
 
 
 def unpacked(values: list[str]) -> list[str] | str:
-    """Write one value as IAM's policies here do."""
+    """Return a single value without its list, as docs/iam.md writes it."""
     return values[0] if len(values) == 1 else values
 
 
-def test_it_allows_what_the_policy_for_minting_and_pulling_does() -> None:
-    """Word for word, in its own language."""
+def test_the_policy_is_the_one_for_tokens_and_pulls() -> None:
     assert statements("data.aws_iam_policy_document.pull") == json.loads(POLICIES[0])["Statement"]
 
 
-def test_each_role_has_that_policy_and_no_other() -> None:
-    """By one attachment; no role has a policy in itself."""
+def test_each_role_has_only_that_policy() -> None:
     resources = blocks("resource")
     roles = {address for address in resources if address.startswith("aws_iam_role.")}
     attached = [
@@ -77,16 +75,14 @@ def test_each_role_has_that_policy_and_no_other() -> None:
     assert not [address for address in resources if address.startswith("aws_iam_role_policy.")]
 
 
-def test_only_instances_may_be_the_role_of_instances() -> None:
-    """As Amazon's service for them."""
+def test_only_instances_can_assume_the_role_of_instances() -> None:
     (statement,) = blocks("data")["data.aws_iam_policy_document.ec2_trust"]["statement"]
 
     assert statement["actions"] == ["sts:AssumeRole"]
     assert statement["principals"] == [{"type": "Service", "identifiers": ["ec2.amazonaws.com"]}]
 
 
-def test_only_named_service_accounts_may_be_the_role_of_pods() -> None:
-    """By who they are, and for whom their token was made."""
+def test_only_named_service_accounts_can_assume_the_role_of_pods() -> None:
     (statement,) = blocks("data")["data.aws_iam_policy_document.eks_trust"]["statement"]
     conditions = {each["variable"]: (each["test"], each["values"]) for each in statement["condition"]}
 
@@ -97,8 +93,7 @@ def test_only_named_service_accounts_may_be_the_role_of_pods() -> None:
     assert "system:serviceaccount:${name}" in conditions["${local.issuer}:sub"][1]
 
 
-def test_all_that_is_referred_to_is_there() -> None:
-    """Resources, data, variables and locals, of any of the files."""
+def test_every_reference_exists() -> None:
     addresses = {address for kind in ("data", "resource", "variable", "locals") for address in blocks(kind)}
     text = "\n".join(re.sub(r"#.*", "", path.read_text()) for path in FILES)
 

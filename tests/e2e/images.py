@@ -1,4 +1,4 @@
-"""Images that the end-to-end tests make themselves: one with a Python in it, and some that were built long ago."""
+"""Images for the end-to-end tests: one with Python, and some with an old build date."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tests.sites.world import PATH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What a small program has no need of, by the names that it has in the standard library's folder.
+#: Folders of the standard library that the small program does not need.
 LEFT_OUT = re.compile(
     r".*/(__pycache__|config-.*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tkinter|turtledemo|unittest)$"
 )
 
 
 def write_python_image(archive: Path, greeting: str) -> None:
-    """Write the root of an image with bash, the Python that runs the tests, and a file to greet with."""
+    """Write the root of an image with bash, the Python that runs the tests, and the greeting."""
     interpreter, bash = Path(sys.executable).resolve(), Path(str(which("bash", path=PATH))).resolve()
     library = Path(sysconfig.get_path("stdlib"))
     files = {
         "/bin/bash": bash,
-        "/usr/local/bin/python3": interpreter,  # where it finds its library, whatever it was built for
+        "/usr/local/bin/python3": interpreter,  # here it finds its library, whatever its prefix is
         f"/usr/local/lib/{library.name}": library,
         **{path: Path(path) for path in shared_libraries(interpreter, bash, *library.glob("lib-dynload/*.so"))},
     }
@@ -45,16 +45,16 @@ def write_python_image(archive: Path, greeting: str) -> None:
 
 
 def shared_libraries(*programs: Path) -> set[str]:
-    """Find what the loader needs to run programs and load extensions, itself included."""
-    told = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"(/\S+) \(0x", told))
+    """Return the libraries that programs and extensions need, with the loader."""
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"(/\S+) \(0x", listed))
 
 
 def write_dated_image(archive: Path, name: str, created: str, labels: Mapping[str, str]) -> None:
     """
-    Write an image for ``docker load``, which keeps the time of its build.
+    Write an image for ``docker load``, which keeps the build date.
 
-    :param name: of the image, which is a layer of its own as well
+    :param name: the name of the image, which is also the content of its layer
     :param created: the time, ISO 8601
     """
     layer = io.BytesIO()

@@ -1,6 +1,6 @@
-"""The main promise as a whole: an unchanged DockerOperator pulls from ECR for as long as Airflow runs.
+"""The main promise: an unchanged DockerOperator pulls from ECR for as long as Airflow runs.
 
-The DAGs are the examples for users to copy, each as it is.
+The DAGs are the unchanged examples.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 US_HOST, EU_HOST = REGISTRIES
-HOSTS = {"docker_default": US_HOST, "docker_eu": EU_HOST}  # of the tasks of several_registries
+HOSTS = {"docker_default": US_HOST, "docker_eu": EU_HOST}  # the tasks of several_registries
 PYTHON_IMAGE = f"{US_HOST}/python:1"
 LABEL = {"com.example.airflow": "prune"}
 LONG_AGO = "2021-03-04T05:06:07Z"
-DURATION_SECONDS = 3.2 * TOKEN_LIFETIME_SECONDS  # more than three lives of a token
-STALE_PASSWORD = "a-token-that-died-in-the-database-long-ago"
-TELLING_CHARACTERS = 40  # so much of a secret is a leak: logs cut long lines
+DURATION_SECONDS = 3.2 * TOKEN_LIFETIME_SECONDS  # more than three lifetimes
+STALE_PASSWORD = "a-token-that-expired-in-the-database-long-ago"
+LEAK_CHARACTERS = 40  # this much of a secret is a leak, because logs cut long lines
 
 
 @pytest.fixture(scope="module")
 def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
-    """An Airflow with the backend, and with an older connection of the same name in its metadata database."""
-    world.inside(aws.reset)  # so that every token here is short-lived, whatever another module has set
+    """Run an Airflow with the backend, and with an older connection of the same name in its database."""
+    world.inside(aws.reset)  # another module may have set a longer lifetime
     connections = {**configured("several_registries"), **configured("cross_account_role")}
-    del connections["docker_tools"]  # there is no such registry here
+    del connections["docker_tools"]  # its registry does not exist here
     kwargs = {"connections": connections, "cache_dir": str(world.folder / "cache")}
     settings = {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
@@ -67,15 +67,15 @@ def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
 
 @pytest.fixture(scope="module")
 def swarm(world: World, registries: RegistryStandIn) -> None:
-    """The engine is a swarm of one node, for as long as the world is there."""
-    del registries  # with which the engine runs
+    """Make the engine a swarm of one node, until the world ends."""
+    del registries  # the engine runs with them
     world.run("docker", "swarm", "init", f"--advertise-addr={ADDRESS}")
 
 
 @pytest.fixture(scope="module")
 def python_image(world: World, registries: RegistryStandIn) -> None:
-    """The registry has an image with a Python in it."""
-    del registries  # where it is pushed to
+    """Push an image with Python to the registry."""
+    del registries  # one of them receives the image
     archive, pushed = world.folder / "python.tar", f"127.0.0.1:{REGISTRIES[US_HOST]}/python:1"
     write_python_image(archive, f"hello from {US_HOST}")
     world.run("docker", "import", archive, pushed)
@@ -84,20 +84,20 @@ def python_image(world: World, registries: RegistryStandIn) -> None:
 
 
 @pytest.mark.timeout(420)
-def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
+def test_an_unchanged_docker_operator_pulls_through_several_token_lifetimes(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:
-    """Every task pulls with a live token, at the price of a few AWS calls, and no secret stays in a log or a table."""
+    """Every task pulls with a valid token, with few AWS calls, and no secret is in a log or a table."""
     world.inside(aws.reset)
     begin = time.monotonic()
     while time.monotonic() < begin + DURATION_SECONDS:
         pull_all(world, registries, airflow)
-    lives = (time.monotonic() - begin) / TOKEN_LIFETIME_SECONDS
+    lifetimes = (time.monotonic() - begin) / TOKEN_LIFETIME_SECONDS
 
     calls = world.inside(lambda: aws.calls(operation="GetAuthorizationToken"))
     for conn_id, host in HOSTS.items():
         region = host.split(".")[3]
-        assert 2 <= len([call for call in calls if call.region == region]) <= lives * 2 + 2
+        assert 2 <= len([call for call in calls if call.region == region]) <= lifetimes * 2 + 2
         assert '"level":"debug"' in airflow.last_log(conn_id).read_text()
     secrets = world.inside(aws.secrets)
     assert list(places_of(secrets, [*airflow.logged(), *airflow.stored()])) == []
@@ -119,8 +119,8 @@ def test_an_unchanged_docker_operator_pulls_through_several_token_lives(
 def test_every_consumer_of_a_docker_connection_pulls(
     dag_id: str, image: str, world: World, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:
-    """Each example of an operator, a decorator or a hook: it pulls what only a token opens."""
-    world.run("docker", "image", "rm", "--force", image)  # so that all of it is pulled
+    """Each example of an operator, a decorator or a hook pulls an image that requires a token."""
+    world.run("docker", "image", "rm", "--force", image)  # so that all layers are pulled
     before = len(registries.requests())
     states = airflow.run_dag(dag_id)
 
@@ -133,19 +133,19 @@ def test_every_consumer_of_a_docker_connection_pulls(
 
 
 @pytest.mark.timeout(180)
-def test_a_partner_s_image_is_pulled_by_the_role_that_they_gave(
+def test_a_partner_s_image_is_pulled_with_their_role(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:
-    """It is assumed with their external ID, and their account mints the token."""
-    del registries  # where the image is
+    """The role is assumed with their external ID, and the token is of their account."""
+    del registries  # one of them has the image
     rmtree(world.folder / "cache", ignore_errors=True)
     world.inside(aws.reset)
     states = airflow.run_dag("cross_account")
 
     assert states == {"greet": "success"}, world.tails(*airflow.task_logs("cross_account"))
-    assume, request_token = world.inside(aws.calls)
+    assume, request = world.inside(aws.calls)
     assert (assume.operation, assume.parameters["ExternalId"]) == ("AssumeRole", "what-they-told-you")
-    assert (request_token.operation, request_token.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
+    assert (request.operation, request.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
 
 
 @pytest.mark.timeout(180)
@@ -168,8 +168,8 @@ def test_a_static_connection_serves_gitlab_beside_ecr(
 
 
 @pytest.mark.timeout(180)
-def test_pruning_leaves_what_is_young_or_in_use_or_not_ours(world: World, airflow: AirflowSite) -> None:
-    """By real prunes of the real engine: with the defaults, and then with no age that is asked for."""
+def test_pruning_keeps_images_that_are_young_in_use_or_unlabelled(world: World, airflow: AirflowSite) -> None:
+    """The real engine prunes with the defaults, and then with an age of 0 hours."""
     now = datetime.now(timezone.utc).isoformat()
     for name, created, labels in (
         ("old", LONG_AGO, LABEL),
@@ -197,8 +197,10 @@ def test_pruning_leaves_what_is_young_or_in_use_or_not_ours(world: World, airflo
 
 
 @pytest.mark.timeout(240)
-def test_the_self_check_fails_by_what_is_wrong(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
-    """In a good world it passes. Where the permission to pull is taken away, its log has the finding and the remedy."""
+def test_the_self_check_reports_a_missing_permission(
+    world: World, registries: RegistryStandIn, airflow: AirflowSite
+) -> None:
+    """Without a fault it passes. Without the permission to pull, its log has the finding and the fix."""
     run_to_success(world, airflow, "self_check")
     assert "All checks passed." in airflow.last_log("connections").read_text()
     registries.denied["app"] = "ecr:BatchGetImage"
@@ -214,7 +216,7 @@ def test_the_self_check_fails_by_what_is_wrong(world: World, registries: Registr
 
 
 def configured(name: str) -> dict[str, object]:
-    """Give the connections of an example's ``airflow.cfg``."""
+    """Return the connections of an example's ``airflow.cfg``."""
     parser = RawConfigParser()
     parser.read(EXAMPLES / f"airflow_cfg/{name}.cfg")
     connections: dict[str, object] = json.loads(parser["secrets"]["backend_kwargs"])["connections"]
@@ -222,7 +224,7 @@ def configured(name: str) -> dict[str, object]:
 
 
 def run_to_success(world: World, airflow: AirflowSite, dag_id: str, conf: Mapping[str, object] | None = None) -> None:
-    """Run a DAG, and show the logs of what has failed."""
+    """Run a DAG. If a task fails, show its log."""
     states = airflow.run_dag(dag_id, seconds=120, conf=conf)
     assert set(states.values()) == {"success"}, world.tails(*airflow.task_logs(dag_id))
 
@@ -238,10 +240,10 @@ def containers_of_prune_test(world: World) -> set[str]:
 
 
 def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) -> None:
-    """Run the DAG once: each region's image comes from its own registry, which has no reason to refuse anything."""
+    """Run the DAG once: each image comes from its own registry, and no request is refused."""
     before = len(registries.requests())
     for host in HOSTS.values():
-        world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all of it is pulled
+        world.run("docker", "image", "rm", "--force", f"{host}/app:1")  # so that all layers are pulled
     states = airflow.run_dag("several_registries")
     logs = {conn_id: airflow.last_log(conn_id) for conn_id in HOSTS}
     assert states == dict.fromkeys(HOSTS, "success"), world.tails(*logs.values())
@@ -254,7 +256,7 @@ def pull_all(world: World, registries: RegistryStandIn, airflow: AirflowSite) ->
 
 
 def places_of(secrets: Iterable[str], texts: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Find the places where the beginning or the end of a secret stands, be it as it is or quoted for a URL."""
+    """Find the places that contain the beginning or the end of a secret, plain or quoted for a URL."""
     forms = {form for secret in secrets for form in (secret, quote(secret, safe=""))}
-    telling = {part for form in forms for part in (form[:TELLING_CHARACTERS], form[-TELLING_CHARACTERS:])}
-    return (place for place, text in texts if any(part in text for part in telling))
+    leaks = {part for form in forms for part in (form[:LEAK_CHARACTERS], form[-LEAK_CHARACTERS:])}
+    return (place for place, text in texts if any(part in text for part in leaks))

@@ -1,4 +1,4 @@
-"""What the end-to-end tests rest on: registries as strict as ECR, in a world that leaves no trace."""
+"""The base of the end-to-end tests: registries as strict as ECR, and a world that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.stand_ins.registry import RegistryStandIn
 
 US_HOST, EU_HOST = REGISTRIES
-MINT = """
+REQUEST = """
 import boto3, sys
 print(boto3.client("ecr", sys.argv[1]).get_authorization_token()["authorizationData"][0]["authorizationToken"])
 """
@@ -30,17 +30,17 @@ pytestmark = pytest.mark.usefixtures("registries")
 
 @pytest.fixture
 def docker(tmp_path: Path) -> tuple[str, ...]:
-    """The Docker command with no logins of earlier days."""
+    """Return the Docker command with an empty configuration."""
     return ("docker", "--config", str(tmp_path))
 
 
 def request_token(world: World, aws: AwsStandIn, region: str) -> str:
-    minted = world.run(sys.executable, "-c", MINT, region, environment=aws.environment()).stdout
-    return base64.b64decode(minted).decode().removeprefix("AWS:")
+    token = world.run(sys.executable, "-c", REQUEST, region, environment=aws.environment()).stdout
+    return base64.b64decode(token).decode().removeprefix("AWS:")
 
 
-def test_a_living_token_opens_its_registry(world: World, aws: AwsStandIn, docker: tuple[str, ...]) -> None:
-    """Docker logs in with it, and pulls the image that only this registry has."""
+def test_a_valid_token_opens_its_registry(world: World, aws: AwsStandIn, docker: tuple[str, ...]) -> None:
+    """Docker logs in with it and pulls the image."""
     world.run(*docker, "login", "--username=AWS", f"--password={request_token(world, aws, 'eu-central-1')}", EU_HOST)
     world.run(*docker, "pull", f"{EU_HOST}/app:1")
     greeting = world.run(*docker, "run", "--rm", "--network=none", f"{EU_HOST}/app:1", "cat", "/greeting").stdout
@@ -49,7 +49,7 @@ def test_a_living_token_opens_its_registry(world: World, aws: AwsStandIn, docker
 
 
 def test_without_a_login_nothing_is_pulled(world: World, registries: RegistryStandIn, docker: tuple[str, ...]) -> None:
-    """Docker is challenged, and has no answer."""
+    """The registry requires a login, and Docker has none."""
     before = len(registries.requests())
     with pytest.raises(AssertionError, match="no basic auth credentials"):
         world.run(*docker, "pull", f"{EU_HOST}/app:1")
@@ -57,20 +57,20 @@ def test_without_a_login_nothing_is_pulled(world: World, registries: RegistrySta
 
 
 @pytest.mark.parametrize("region", ["us-east-1", None])
-def test_a_token_of_elsewhere_is_refused(
+def test_a_token_of_another_region_is_refused(
     region: str | None, world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...]
 ) -> None:
-    """A token of another region, or one that AWS never gave, is no login."""
+    """The same is true of a password that is not a token."""
     password = request_token(world, aws, region) if region else "made-up"
     with pytest.raises(AssertionError, match="401 Unauthorized"):
         world.run(*docker, "login", "--username=AWS", f"--password={password}", EU_HOST)
     assert registries.requests()[-1].verdict == "unknown"
 
 
-def test_a_dead_token_is_refused_in_ecr_s_own_words(
+def test_an_expired_token_is_refused_with_ecr_s_message(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, docker: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """A pull with a token past its end fails by 403, with the sentence that users know."""
+    """A pull with it fails with status 403."""
     world.inside(lambda: aws.set(token_lifetime=-1))
     password = request_token(world, aws, "us-east-1")
     world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
@@ -81,8 +81,8 @@ def test_a_dead_token_is_refused_in_ecr_s_own_words(
     assert (registries.requests()[-1].status, registries.requests()[-1].verdict) == (403, "expired")
 
 
-def test_a_world_ends_all_that_runs_in_it(tmp_path: Path) -> None:
-    """When its block ends, so do its processes, and those that they have let go of."""
+def test_a_world_ends_all_its_processes(tmp_path: Path) -> None:
+    """When the block ends, so do its processes and their orphaned children."""
     with World.running(tmp_path, []) as world:
         world.start("sleeper", "sleep", "infinity")
         world.run("sh", "-c", "sleep infinity >/dev/null 2>&1 &")
@@ -94,7 +94,7 @@ def test_a_world_ends_all_that_runs_in_it(tmp_path: Path) -> None:
 def processes_in(namespace: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended, or is none of ours
+        with suppress(OSError):  # it has just ended, or belongs to another user
             if (process / "ns/pid").readlink() == namespace:
                 found.append((process / "comm").read_text())
     return found

@@ -452,7 +452,13 @@ class TestServer:
 
     def test_the_command(self, tmp_path: Path) -> None:
         """The server can be had by command, says on standard output where it is, and ends at SIGTERM."""
-        command = [sys.executable, "-m", "tests.stand_ins.aws", "--token-lifetime=7", f"--port-file={tmp_path / 'port'}"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.stand_ins.aws",
+            "--token-lifetime=7",
+            f"--port-file={tmp_path / 'port'}",
+        ]
         with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]

@@ -12,14 +12,14 @@ UV = Path(sys.executable).with_name("uv")
 
 
 class Distributions(NamedTuple):
-    """What a release publishes."""
+    """The two files of a release."""
 
     sdist: Path
     wheel: Path
 
 
 def build(source: Path, folder: Path, *options: str) -> Distributions:
-    """Build both as `make dist` does, into a new folder, and without a network."""
+    """Build both files as `make dist` does, in a new folder and without a network."""
     command = (UV, "build", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder)
     done = subprocess.run([*command, *options, source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -29,5 +29,5 @@ def build(source: Path, folder: Path, *options: str) -> Distributions:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
-    """The sdist of this tree, and the wheel that is built from that."""
+    """Build the sdist of this project, and the wheel from it."""
     return build(PROJECT, tmp_path_factory.mktemp("dist"))

@@ -1,4 +1,4 @@
-"""The changelog is one by `Keep a Changelog`, and agrees with the version."""
+"""The changelog has the form of `Keep a Changelog`, and agrees with the version."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ HEADING = re.compile(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})")
 
 
 def sections() -> dict[str, str]:
-    """Give what stands below each heading of a release."""
+    """Return the text below each heading of a release."""
     _, *found = re.split(r"(?m)^## ", CHANGELOG)
     return {section.partition("\n")[0]: section.partition("\n")[2] for section in found}
 
 
-def test_what_is_to_come_stands_first() -> None:
-    """In a section of its own; a reader sees by which form and which versions to read the rest."""
+def test_unreleased_changes_come_first() -> None:
+    """The text before them names the form of the page and of the versions."""
     assert CHANGELOG.startswith("# Changelog\n")
     assert "https://keepachangelog.com/en/1.1.0/" in CHANGELOG
     assert "https://semver.org/" in CHANGELOG
     assert next(iter(sections())) == "[Unreleased]"
 
 
-def test_every_change_is_of_a_kind() -> None:
-    """Each kind once in a release, in their order, and with something in it."""
+def test_every_change_has_a_kind() -> None:
+    """Each kind comes once in a release, in the standard order, and is not empty."""
     for section in sections().values():
         before, *kinds = re.split(r"(?m)^### ", section)
         names = [kind.partition("\n")[0] for kind in kinds]
@@ -40,8 +40,8 @@ def test_every_change_is_of_a_kind() -> None:
         assert all(re.match(r"\w+\n\n- \S", kind) for kind in kinds)
 
 
-def test_releases_go_back_in_time() -> None:
-    """Each with its version and its day, the latest first; none is of the future, or later than the version."""
+def test_releases_are_sorted() -> None:
+    """Each has a version and a date, the newest first, and none is newer than the package."""
     headings = [HEADING.fullmatch(heading) for heading in list(sections())[1:]]
     releases = [(Version(heading[1]), date.fromisoformat(heading[2])) for heading in headings if heading]
     versions = [version for version, _ in releases]

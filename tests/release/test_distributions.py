@@ -1,4 +1,4 @@
-"""What a release publishes: the files in wheel and sdist, their metadata, and that anybody can build the same."""
+"""The files of a release: the content of wheel and sdist, their metadata, and reproducible builds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "airflow-ecr-secrets-backend"
 IGNORED = {line.rstrip("/") for line in (PROJECT / ".gitignore").read_text().splitlines()}
-#: Of each Airflow, its Pythons.
+#: The Pythons of each Airflow.
 SUPPORTED = {
     Version(airflow): set(re.findall(r"3\.\d+", pythons))
     for airflow, pythons in re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \| (.+?) \|", (PROJECT / "README.md").read_text())
@@ -36,14 +36,14 @@ SUPPORTED = {
 
 @pytest.fixture(scope="session")
 def metadata(distributions: Distributions) -> Metadata:
-    """The wheel's, which has to be in order."""
+    """Return the metadata of the wheel, which must be valid."""
     with ZipFile(distributions.wheel) as wheel:
         (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
         return Metadata.from_email(wheel.read(name))
 
 
 def files(folder: Path) -> Iterator[str]:
-    """Find the files of the project in a folder that its history has, or is to have."""
+    """Find the files of a folder that are or can be in the project's history."""
     for path in folder.iterdir():
         if path.name in IGNORED:
             continue
@@ -55,15 +55,15 @@ def files(folder: Path) -> Iterator[str]:
 
 @cache
 def unpack(sdist: Path, folder: Path) -> Path:
-    """Unpack an sdist, and give its one folder."""
+    """Unpack an sdist, and return its folder."""
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (unpacked,) = folder.iterdir()
     return unpacked
 
 
-def test_the_wheel_is_the_package_alone(distributions: Distributions) -> None:
-    """All of its files, `py.typed` among them, the licence, and no tests."""
+def test_the_wheel_has_only_the_package(distributions: Distributions) -> None:
+    """It has all files of the package, with `py.typed`, the licence, and no tests."""
     information = f"airflow_ecr_secrets_backend-{ecr_secrets_backend.__version__}.dist-info"
     own = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
@@ -74,8 +74,8 @@ def test_the_wheel_is_the_package_alone(distributions: Distributions) -> None:
         }
 
 
-def test_the_sdist_is_the_whole_project(distributions: Distributions, tmp_path: Path) -> None:
-    """So that `make test` finds all that it needs; what is hidden and not of the project may stay where it is."""
+def test_the_sdist_has_the_whole_project(distributions: Distributions, tmp_path: Path) -> None:
+    """`make test` works in it."""
     unpacked = unpack(distributions.sdist, tmp_path)
     sent = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()} - {"PKG-INFO"}
     project = {*files(PROJECT)}
@@ -86,8 +86,8 @@ def test_the_sdist_is_the_whole_project(distributions: Distributions, tmp_path: 
 
 
 @pytest.mark.parametrize("source", ["tree", "sdist"])
-def test_anybody_builds_the_same(source: str, distributions: Distributions, tmp_path: Path) -> None:
-    """To the byte, from this tree and from the sdist in another folder: neither place nor time gets into them."""
+def test_builds_are_reproducible(source: str, distributions: Distributions, tmp_path: Path) -> None:
+    """A build from the project or from the sdist, in any folder and at any time, has the same bytes."""
     place = PROJECT if source == "tree" else unpack(distributions.sdist, tmp_path / "unpacked")
     sdist, wheel = build(place, tmp_path / "dist", "--sdist", "--wheel")
 
@@ -95,8 +95,8 @@ def test_anybody_builds_the_same(source: str, distributions: Distributions, tmp_
     assert sdist.read_bytes() == distributions.sdist.read_bytes()
 
 
-def test_pypi_takes_both(distributions: Distributions) -> None:
-    """By twine's judgement, without a warning: the README can be shown as the project's page."""
+def test_pypi_accepts_both_files(distributions: Distributions) -> None:
+    """Twine reports no warning, so PyPI can render the README."""
     command = (sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -104,15 +104,15 @@ def test_pypi_takes_both(distributions: Distributions) -> None:
     assert done.stdout.count("PASSED") == 2
 
 
-def test_the_version_is_said_once(distributions: Distributions, metadata: Metadata) -> None:
-    """In the package; both files and their metadata have it from there."""
+def test_the_version_is_written_once(distributions: Distributions, metadata: Metadata) -> None:
+    """Both files and their metadata take it from the package."""
     version = Version(ecr_secrets_backend.__version__)
 
     assert metadata.version == version
     assert parse_sdist_filename(distributions.sdist.name) == (NAME, version)
     assert parse_wheel_filename(distributions.wheel.name)[:2] == (NAME, version)
-    said = rf"(?m)^(?:__)?version(?:__)? *= *\"{re.escape(str(version))}\""
-    assert [name for name in files(PROJECT) if name.endswith((".py", ".toml")) and re.search(said, read(name))] == [
+    pattern = rf"(?m)^(?:__)?version(?:__)? *= *\"{re.escape(str(version))}\""
+    assert [name for name in files(PROJECT) if name.endswith((".py", ".toml")) and re.search(pattern, read(name))] == [
         "ecr_secrets_backend/__init__.py"
     ]
 
@@ -121,8 +121,8 @@ def read(name: str) -> str:
     return (PROJECT / name).read_text()
 
 
-def test_the_metadata_support_what_the_readme_does(metadata: Metadata) -> None:
-    """The lowest Airflow and Python of its table, and a classifier for each Python."""
+def test_the_metadata_agree_with_the_readme(metadata: Metadata) -> None:
+    """They require the lowest Airflow and Python of its table, and have a classifier for each Python."""
     pythons = {python for each in SUPPORTED.values() for python in each}
     classifiers = set(metadata.classifiers or ())
     (airflow,) = [each for each in metadata.requires_dist or () if each.name == "apache-airflow"]
@@ -135,8 +135,7 @@ def test_the_metadata_support_what_the_readme_does(metadata: Metadata) -> None:
     assert "Framework :: Apache Airflow :: Provider" in classifiers
 
 
-def test_the_project_is_linked_to_its_own_places_or_to_none(metadata: Metadata) -> None:
-    """No place that somebody has made up, such as an organisation that there is not."""
+def test_the_metadata_have_no_placeholder_links(metadata: Metadata) -> None:
     urls = (metadata.project_urls or {}).values()
 
     assert [
@@ -145,8 +144,8 @@ def test_the_project_is_linked_to_its_own_places_or_to_none(metadata: Metadata) 
     assert metadata.license_expression == "Apache-2.0"
 
 
-def test_airflow_and_a_shell_find_their_ways_in(distributions: Distributions) -> None:
-    """By the entry points, which name the provider's package as it is called."""
+def test_the_entry_points_are_complete(distributions: Distributions) -> None:
+    """Airflow finds the provider and the plugin, and a shell finds the command."""
     with ZipFile(distributions.wheel) as wheel:
         (name,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
         entry_points = ConfigParser()

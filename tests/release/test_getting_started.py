@@ -1,4 +1,4 @@
-"""A person who has never seen the project, follows `docs/getting-started.md` word for word, and gets there."""
+"""A new user follows `docs/getting-started.md` step by step and succeeds."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ HOST, *_ = REGISTRIES
 PAGE = (PROJECT / "docs/getting-started.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 (AIRFLOW,) = re.findall(r'"apache-airflow==([\d.]+)"', PAGE)
-#: Where uv gets its packages, and so by which names it knows those in its cache.
+#: The package index of uv, on which the names in its cache depend.
 INDEX = re.compile("UV_(CONFIG_FILE|DEFAULT_INDEX|EXTRA_INDEX_URL|INDEX|INDEX_URL)$")
 FILE = re.compile(r"`(~/[\w./]+)`")
-#: What one block leaves to the next: a shell's variables. None changes the folder.
+#: The next block inherits the variables of the shell.
 SHELL = ". ./variables\nset -e\n{block}\nexport -p > variables\n"
 
 
 @dataclass
 class Person:
     """
-    Somebody at a terminal.
+    A user at a terminal.
 
-    :param home: their home, where they are
-    :param environment: what a machine of theirs would have: credentials for AWS, an index of packages
+    :param home: the home, which is also the working directory
+    :param environment: the variables of the user's machine, such as credentials for AWS
     """
 
     world: World
@@ -49,20 +49,20 @@ class Person:
     printed: list[str] = field(default_factory=list)
 
     def type(self, block: str) -> None:
-        """Type commands."""
+        """Run the commands of a block."""
         script = SHELL.format(block=block)
         command = ("env", f"--chdir={self.home}", "bash", "-c", script)
         done = self.world.run(*command, environment=self.environment, timeout=120)
         self.printed.append(done.stdout + done.stderr)
 
     def write(self, name: str, text: str) -> None:
-        """Make a new file."""
+        """Write a new file."""
         path = self._path(name)
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
     def set(self, name: str, text: str) -> None:
-        """Give options of a section their values."""
+        """Set options of a section."""
         path = self._path(name)
         heading, *settings = text.splitlines()
         before, found, after = path.read_text().partition(f"\n{heading}\n")
@@ -74,7 +74,7 @@ class Person:
         path.write_text(before + found + after)
 
     def see(self, text: str) -> None:
-        """Find these words, in this order, in what the last commands have printed; "…" and numbers are anything."""
+        """Find these words, in this order, in the last output; "…" and numbers match anything."""
         words = [".*" if word == "…" else re.sub(r"\d+", r"\\d+", re.escape(word)) for word in text.split()]
         assert re.search(r"\s+".join(words), self.printed[-1], re.DOTALL), self.printed[-1]
 
@@ -86,8 +86,8 @@ class Person:
 def person(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, distributions: Distributions, tmp_path: Path
 ) -> Iterator[Person]:
-    """In the world, where the registry has the image of the page, and the wheel is as if it were published."""
-    del registries  # who let in those that have a token
+    """Return a user in the world: the registry has the image of the page, and the wheel is available to uv."""
+    del registries  # they accept the token
     image = f"127.0.0.1:{REGISTRIES[HOST]}/report:latest"
     world.run("docker", "import", "--change", 'CMD ["cat", "/greeting"]', world.folder / f"{HOST}.tar", image)
     world.run("docker", "push", image)
@@ -104,12 +104,12 @@ def person(
         **index,
         **aws.environment(),
         "HOME": str(tmp_path),
-        "PATH": f"{tmp_path}/bin:{os.defpath}",  # nothing of this environment, which has an Airflow of its own
+        "PATH": f"{tmp_path}/bin:{os.defpath}",  # without the tests' own environment
         "UV_CACHE_DIR": cache,
         "UV_CONSTRAINT": str(PROJECT / f"constraints/airflow-{AIRFLOW}.txt"),
         "UV_FIND_LINKS": str(distributions.wheel.parent),
         "UV_OFFLINE": "1",
-        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config")),  # uv's, too
+        "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config")),  # of uv
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
     yield Person(world, tmp_path, environment)
@@ -118,8 +118,8 @@ def person(
 
 
 @pytest.mark.timeout(300)
-def test_getting_started_gets_there(person: Person, aws: AwsStandIn, registries: RegistryStandIn) -> None:
-    """Each block is typed, or written where the page says, and ends with a task that has pulled, for one AWS call."""
+def test_getting_started_works(person: Person, aws: AwsStandIn, registries: RegistryStandIn) -> None:
+    """Each block is run, or written to its file. The task pulls its image, with one AWS call."""
     before = len(registries.requests())
     for block in BLOCK.finditer(PAGE):
         language, text = block.groups()
@@ -133,7 +133,7 @@ def test_getting_started_gets_there(person: Person, aws: AwsStandIn, registries:
             case "python":
                 person.write(last_file(block.start()), text)
             case _:
-                pytest.fail(f"a person does not know what to do with a block of {language}")
+                pytest.fail(f"a user cannot do anything with a block of {language}")
 
     *_, dag_test, status = person.printed
     served = [request.path for request in registries.requests()[before:] if request.verdict == "served"]
@@ -145,6 +145,6 @@ def test_getting_started_gets_there(person: Person, aws: AwsStandIn, registries:
 
 
 def last_file(position: int) -> str:
-    """Give the file that the page has named last, before a place in it."""
+    """Return the last file that the page names before a position."""
     *_, name = FILE.findall(PAGE, 0, position)
     return str(name)

@@ -1,4 +1,4 @@
-"""The wheel in a new environment, with nothing beside it but Airflow and what the two bring along."""
+"""The wheel in a new environment, with Airflow and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.Sim
 
 @pytest.fixture(scope="session")
 def bare(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the new environment's programs; uv's cache has all that goes in, or it is fetched."""
+    """Create the environment, from uv's cache if possible, and return its folder of programs."""
     environment = tmp_path_factory.mktemp("bare") / "venv"
     call(UV, "venv", "--python", sys.executable, environment)
     command = (
@@ -37,37 +37,35 @@ def bare(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory)
 
 
 def call(*command: str | Path) -> str:
-    """Run a command, which has to be content, and give what it says."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_all_that_is_installed_fits_together(bare: Path) -> None:
-    """Each package has what it asks for, by its metadata."""
+def test_the_installed_packages_are_compatible(bare: Path) -> None:
     assert "All installed packages are compatible" in call(UV, "pip", "check", "--python", bare / "python")
 
 
-def test_the_command_is_there(bare: Path) -> None:
-    """With its version."""
+def test_the_command_prints_its_version(bare: Path) -> None:
     assert call(bare / "ecr-secrets-backend", "--version").split()[-1] == ecr_secrets_backend.__version__
 
 
-def test_the_backend_is_there(bare: Path, tmp_path: Path) -> None:
-    """It is imported without a warning of the package's, and needs none of the test's libraries."""
+def test_the_backend_can_be_built(bare: Path, tmp_path: Path) -> None:
+    """Without a warning of this package, and without the libraries of the tests."""
     code = "import ecr_secrets_backend, sys; ecr_secrets_backend.EcrSecretsBackend(connections={'docker_default': {}})"
-    said = call("env", f"AIRFLOW_HOME={tmp_path}", bare / "python", "-W", "always", "-c", code)
+    output = call("env", f"AIRFLOW_HOME={tmp_path}", bare / "python", "-W", "always", "-c", code)
 
-    assert "ecr_secrets_backend" not in said
+    assert "ecr_secrets_backend" not in output
 
 
 @pytest.mark.timeout(180)
 def test_the_page_is_served(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a real API server, to those whom Airflow lets in, with its template and no library but Airflow's."""
+    """A real API server serves it to users with the permission. It needs no library but Airflow's."""
     monkeypatch.setattr(sys, "executable", str(bare / "python"))
-    options = {"PYTHONPATH": "", "AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER}  # nothing of the tests
+    options = {"PYTHONPATH": "", "AIRFLOW__CORE__AUTH_MANAGER": AUTH_MANAGER}  # without the tests
     sections = {"secrets": {"connections": {"docker_default": {"region_name": "us-east-1"}}}}
-    nowhere = AwsStandIn("http://127.0.0.1:9")  # looking calls nothing
+    nowhere = AwsStandIn("http://127.0.0.1:9")  # the page calls no AWS
     with serve_page(tmp_path, nowhere, sections, options, {}) as site:
         statuses = []
         for user in (None, "viewer", "admin"):
@@ -77,8 +75,7 @@ def test_the_page_is_served(bare: Path, tmp_path: Path, monkeypatch: pytest.Monk
         assert site.rows().keys() == {"docker_default"}
 
 
-def test_airflow_lists_it(bare: Path, tmp_path: Path) -> None:
-    """As a provider, found by the wheel's entry point."""
+def test_airflow_lists_the_provider(bare: Path, tmp_path: Path) -> None:
     listed = call("env", f"AIRFLOW_HOME={tmp_path}", bare / "airflow", "providers", "list", "--output", "plain")
 
     assert f"airflow-ecr-secrets-backend {ecr_secrets_backend.__version__}" in " ".join(

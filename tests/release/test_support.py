@@ -1,4 +1,4 @@
-"""What is said to be supported is what the README's table and the metadata say."""
+"""docs/support.md agrees with the README and the metadata."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ README = (PROJECT / "README.md").read_text()
 
 
 def test_every_airflow_has_its_pythons() -> None:
-    """Those of the README, and the release that it is tested with."""
+    """The page names the Pythons of the README, and the tested release."""
     tested = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \| (.+?) \|", README)
-    told = re.findall(r"(?m)^\| (\d+\.\d+) \| (.+?) \| (\d+\.\d+\.\d+) \|", SUPPORT)
+    listed = re.findall(r"(?m)^\| (\d+\.\d+) \| (.+?) \| (\d+\.\d+\.\d+) \|", SUPPORT)
 
     assert tested
-    assert told == [(airflow.rpartition(".")[0], pythons.replace("*", ""), airflow) for airflow, pythons in tested]
+    assert listed == [(airflow.rpartition(".")[0], pythons.replace("*", ""), airflow) for airflow, pythons in tested]
 
 
-def test_every_python_is_of_the_metadata() -> None:
-    """And the metadata have no other."""
+def test_the_page_and_the_metadata_name_the_same_pythons() -> None:
     classifiers = metadata("airflow-ecr-secrets-backend").get_all("Classifier", [])
-    told = {
+    listed = {
         python for pythons in re.findall(r"(?m)^\| \d+\.\d+ \| (.+?) \|", SUPPORT) for python in pythons.split(", ")
     }
 
-    assert told == {each.rpartition(" ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
+    assert listed == {each.rpartition(" ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
 
 
-def test_getting_started_takes_the_newest_airflow() -> None:
-    """Of those that are supported."""
+def test_getting_started_installs_the_newest_supported_airflow() -> None:
     taken = re.findall(r"apache-airflow==([\d.]+)", (PROJECT / "docs/getting-started.md").read_text())
     tested = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \|", README)
 

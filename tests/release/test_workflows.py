@@ -1,4 +1,4 @@
-"""The workflows can do what they are for and no more; where they run, no test of ours sees them."""
+"""The workflows have the least permissions, and their commands exist."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TAGS = [
     ("v999.0.0", "[999.0.0]", False),
     (__version__.replace(".", "x", 1), f"[{__version__}]", False),
 ]
-ON = True  # so YAML 1.1 reads the key `on`
+ON = True  # YAML 1.1 reads the key `on` as this
 
 
-def test_pypi_is_open_to_one_job_alone() -> None:
-    """It has that right and no other; all others may read the repository, and nothing else."""
+def test_only_one_job_can_publish() -> None:
+    """It has no other permission. All others can only read the repository."""
     rights = {
         job: each.get("permissions", WORKFLOWS[job.partition(":")[0]]["permissions"]) for job, each in JOBS.items()
     }
@@ -43,8 +43,8 @@ def test_pypi_is_open_to_one_job_alone() -> None:
     assert {*map(str, rights.values())} == {"{'contents': 'read'}"}
 
 
-def test_nothing_is_published_untested_or_unapproved() -> None:
-    """A tag of a version starts it; tests and build have to be done, and the environment asks for an approval."""
+def test_a_release_needs_tests_and_an_approval() -> None:
+    """The tag of a version starts it, the tests and the build must pass, and its environment requires an approval."""
     assert WORKFLOWS["publish.yml"][ON] == {"push": {"tags": ["v*"]}}
     assert {*JOBS[PUBLISH]["needs"]} == {"test", "build"}
     assert JOBS[PUBLISH]["environment"]["name"] == "pypi"
@@ -52,8 +52,8 @@ def test_nothing_is_published_untested_or_unapproved() -> None:
     assert "workflow_call" in WORKFLOWS["test.yml"][ON]
 
 
-def test_nothing_of_the_repository_runs_where_pypi_is_open() -> None:
-    """What was built is fetched and published, with attestations."""
+def test_the_publishing_job_runs_no_code_of_the_repository() -> None:
+    """It downloads the built files and publishes them with attestations."""
     assert [step.get("uses", "").partition("@")[0] for step in STEPS[PUBLISH]] == [
         "actions/download-artifact",
         "pypa/gh-action-pypi-publish",
@@ -61,8 +61,8 @@ def test_nothing_of_the_repository_runs_where_pypi_is_open() -> None:
     assert STEPS[PUBLISH][-1]["with"] == {"attestations": True}
 
 
-def test_what_is_built_is_what_is_published() -> None:
-    """By the same name and from the same folder, which is the one that is published without being named."""
+def test_the_built_files_are_published() -> None:
+    """Both jobs use the same artifact and folder, which is the action's default."""
     uploads = [step["with"] for step in STEPS["publish.yml:build"] if "upload-artifact" in step.get("uses", "")]
     downloads = [step["with"] for step in STEPS[PUBLISH] if "download-artifact" in step["uses"]]
 
@@ -72,7 +72,7 @@ def test_what_is_built_is_what_is_published() -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_every_action_is_pinned(name: str) -> None:
-    """To a commit, with the version that it is; tags can be moved."""
+    """The pin is a commit, with the version as a comment, because tags can be moved."""
     used = re.findall(r"(?m)uses: (.+)$", TEXTS[name])
 
     assert used
@@ -82,8 +82,8 @@ def test_every_action_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_no_checkout_leaves_credentials_behind(name: str) -> None:
-    """For what runs after it to find."""
+def test_no_checkout_stores_credentials(name: str) -> None:
+    """Later steps could read them."""
     steps = chain.from_iterable(steps for job, steps in STEPS.items() if job.startswith(name))
     checkouts = [step for step in steps if "checkout" in step.get("uses", "")]
 
@@ -92,8 +92,8 @@ def test_no_checkout_leaves_credentials_behind(name: str) -> None:
 
 
 @pytest.mark.parametrize("job", [job for job, steps in STEPS.items() if any("run" in step for step in steps)])
-def test_every_command_is_there(job: str) -> None:
-    """A target of make, or a file that may be run; and none has text put into it that a stranger may choose."""
+def test_every_command_exists(job: str) -> None:
+    """It is a target of make or an executable file, without an expression that a stranger can choose."""
     makefile = (PROJECT / "Makefile").read_text()
     for command in (step["run"] for step in STEPS[job] if "run" in step):
         program, *arguments = command.split()
@@ -108,10 +108,10 @@ def test_every_command_is_there(job: str) -> None:
 
 
 @pytest.mark.parametrize(("tag", "heading", "passes"), TAGS)
-def test_a_tag_has_to_be_the_version_and_in_the_changelog(
+def test_a_tag_must_be_the_version_and_in_the_changelog(
     tag: str, heading: str, passes: bool, distributions: Distributions, tmp_path: Path
 ) -> None:
-    """Or the build ends before anything is handed on: its own commands, run after those that build."""
+    """Otherwise the job ends before it uploads the files."""
     (tmp_path / "dist").symlink_to(distributions.wheel.parent)
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## [Unreleased]\n\n## {heading} - 2026-12-01\n")
     _, *guards = [step["run"] for step in STEPS["publish.yml:build"] if "run" in step]

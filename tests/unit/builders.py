@@ -1,4 +1,4 @@
-"""Values with sane defaults, so that a test names only what it is about."""
+"""Values with defaults, so that a test names only the relevant fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build_token(*, received_at: float = NOW, lifetime: float = TWELVE_HOURS, **f
 
 
 def build_entry(*, key: str = "a-key", recorded_at: float = NOW, age: float = 0.0, **fields: Any) -> Entry:
-    """Build what was recorded ``age`` seconds ago, by the clock that nobody can set."""
+    """Build an entry that was recorded ``age`` seconds of uptime ago."""
     return Entry(recorded_at=recorded_at, uptime=uptime() - age, key=key, **fields)
 
 

@@ -21,7 +21,7 @@ def aws(loopback_aws: AwsStandIn) -> AwsStandIn:
 
 @pytest.fixture
 def no_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the host's cache only the places that the test makes, as in a new process."""
+    """Remove the default places of the host's cache, and reset what a process remembers of them."""
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(host_store, "_SHARED_MEMORY", "/proc/nonexistent")
@@ -38,6 +38,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> HostStore:
 
 @pytest.fixture
 def folder(store: HostStore, tmp_path: Path) -> Path:
-    """The folder of the store."""
+    """Return the folder of the store."""
     store.read("nothing")
     return tmp_path / FOLDER_NAME.format(uid=os.geteuid())

@@ -1,4 +1,4 @@
-"""What this process has open in the cache's folders: other descriptors come and go with other tests."""
+"""The open files of this process in the cache's folders. Others depend on other tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecr_secrets_backend.host_store import FOLDER_NAME
 
 
 def cache_descriptors() -> list[str]:
-    """Return the number and the path of each open folder, file and lock of a cache, also of those that are deleted."""
+    """Return the number and path of each open folder, file and lock of a cache, deleted ones included."""
     prefix, found = FOLDER_NAME.format(uid=""), []
     for file in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # closed meanwhile

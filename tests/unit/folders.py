@@ -1,4 +1,4 @@
-"""The host's cache in a folder of a test."""
+"""The folder of the host's cache, in tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder_in(place: Path) -> Path:
 
 
 def write(store: HostStore, content: bytes, name: str = NAME) -> None:
-    """Write a file that is of use for a day."""
+    """Write a file that expires in a day."""
     store.write(name, content, time.time() + DAY_SECONDS)
 
 
@@ -38,7 +38,7 @@ def mode_of(path: Path) -> int:
 def ignore_permissions(
     monkeypatch: pytest.MonkeyPatch, place: Path, is_kind: Callable[[int], bool] = lambda _: True
 ) -> None:
-    """Let the files or folders below a place be open to all users, whatever their permissions are set to."""
+    """Simulate a file system that ignores permissions: files or folders below a place are open to all users."""
     status_of = os.fstat
 
     def fstat(descriptor: int) -> os.stat_result:

@@ -25,8 +25,8 @@ SETTINGS = Settings.parse({"connections": {"docker_default": {}}, "fallback_back
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_threads_share_is_never_changed(value: object) -> None:
-    """It is only replaced, so no reader sees half a change."""
+def test_values_are_immutable(value: object) -> None:
+    """Threads share them, so they are only replaced."""
     for name in type(value).__annotations__:
         with pytest.raises(AttributeError):
             setattr(value, name, None)
