@@ -68,7 +68,8 @@ def commands(*programs: str) -> Iterator[Command]:
     """Find the commands of some programs in shell blocks, after prompts, and between backticks."""
     for block in blocks():
         if block.language in {"sh", "bash"}:
-            lines = block.code.replace("\\\n", " ").splitlines()
+            joined = re.sub(r"(?m)='[^']*'$", lambda value: value[0].replace("\n", " "), block.code)
+            lines = joined.replace("\\\n", " ").splitlines()
         else:
             lines = re.findall(r"(?m)^\$ (.*)$", block.code)
         for line in lines:

@@ -68,22 +68,14 @@ def test_every_configuration_is_valid(block: str) -> None:
 
 
 def test_the_environment_variable_is_valid() -> None:
-    (kwargs,) = re.findall(r"(?m)^export AIRFLOW__SECRETS__BACKEND_KWARGS='(.*)'$", CONFIGURATION)
+    (kwargs,) = re.findall(r"(?m)^export AIRFLOW__SECRETS__BACKEND_KWARGS='([^']*)'$", CONFIGURATION)
 
     assert Settings.parse(json.loads(kwargs)).connections
 
 
-@pytest.mark.parametrize("block", cases("json", [PROJECT / "README.md"]))
-def test_every_connection_of_the_readme_is_valid(block: str) -> None:
+@pytest.mark.parametrize("block", cases("json", [PROJECT / "docs/configuration.md"]))
+def test_every_form_of_a_connection_is_valid(block: str) -> None:
     assert Settings.parse({"connections": json.loads(block)}).connections
-
-
-def test_the_readme_names_every_kwarg() -> None:
-    """It names no other."""
-    _, _, rest = (PROJECT / "README.md").read_text().partition("\n## Configuration\n")
-    section, _, _ = re.sub(r"(?ms)^```.*?^```$", "", rest).partition("\n## ")
-
-    assert set(re.findall(r"`(\w+)`", section)) == settings.SETTINGS.keys()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +87,6 @@ def test_the_readme_names_every_kwarg() -> None:
             "A connection",
             [name for name in settings.CONNECTION_SETTINGS if name not in settings.AWS_SETTINGS],
         ),
-        ("`assume_role_kwargs`", settings.ASSUME_ROLE_ARGUMENTS),
         ("`fallback_backends`", settings.FALLBACK_SETTINGS),
     ],
 )
@@ -105,6 +96,14 @@ def test_every_setting_is_documented(heading: str, known: Iterable[str]) -> None
 
     assert [row[0] for row in documented] == [f"`{name}`" for name in known]
     assert all(row[1] for row in documented)
+
+
+def test_every_argument_of_a_role_is_documented() -> None:
+    """The page names them in the order of the code, and no other."""
+    _, _, section = CONFIGURATION.partition("\n## `assume_role_kwargs`\n")
+    documented = re.findall(r"`([A-Z]\w+)`", section.partition("\n## ")[0])
+
+    assert documented == list(settings.ASSUME_ROLE_ARGUMENTS)
 
 
 def test_every_default_is_documented() -> None:
@@ -154,7 +153,7 @@ def test_every_symptom_names_a_finding_of_check() -> None:
     known = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
     symptoms = re.split(r"(?m)^## ", TROUBLESHOOTING)[1:-1]
     named = [
-        set(re.findall(r"`([a-z-]+)`", part)) for part in re.findall(r"\*\*check says\*\*([^*]*)", TROUBLESHOOTING)
+        set(re.findall(r"`([a-z-]+)`", part)) for part in re.findall(r"\*\*check reports\*\*([^*]*)", TROUBLESHOOTING)
     ]
 
     assert len(named) == len(symptoms)
@@ -193,7 +192,7 @@ def test_every_message_about_credentials_is_quoted_exactly(page: str, heading: s
     known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
     messages = [text for row in table(page, heading) for text in re.findall("`(.*?)`", row[column])]
 
-    assert len(messages) > 8
+    assert messages
     assert [text for text in messages if not any(re.fullmatch(f".*{pattern}", text) for pattern in known)] == []
 
 

@@ -64,7 +64,7 @@ class Person:
     def set(self, name: str, text: str) -> None:
         """Set options of a section."""
         path = self._path(name)
-        heading, *settings = text.splitlines()
+        heading, *settings = re.split(r"\n(?! )", text.rstrip("\n"))  # a value goes on in indented lines
         before, found, after = path.read_text().partition(f"\n{heading}\n")
         assert found
         for setting in settings:
