@@ -213,3 +213,15 @@ def test_every_named_file_exists(page: Path) -> None:
     named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", page.read_text())
 
     assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
+def test_every_test_named_for_a_fault_exists() -> None:
+    """A name without a path is that of a module, a class or a function."""
+    named = re.findall(r"`([Tt]est\w+)(?:\.py)?`", (PROJECT / "docs/reliability.md").read_text())
+    modules = list((PROJECT / "tests").rglob("test_*.py"))
+    known = {path.stem for path in modules}.union(
+        *(re.findall(r"(?m)^ *(?:async )?(?:def|class) ([Tt]est\w+)", path.read_text()) for path in modules)
+    )
+
+    assert len(named) > 30
+    assert set(named) - known == set()
