@@ -1,4 +1,4 @@
-"""What goes wrong between this process and AWS: each failure's code, its reason in one line, and how to fix it."""
+"""Failures between this process and AWS: for each its code, its reason in one line, and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ecr_secrets_backend.identity import AwsIdentity
 
 
 class UnusableAnswerError(Exception):
-    """An answer over the wire that is not what AWS's API documents. It never quotes the answer."""
+    """An answer to a request that AWS's API does not document. The message never quotes the answer."""
 
 
 @dataclass(eq=False)
 class CredentialsError(Exception):
     """No credentials could be loaded.
 
-    :param cause: what was raised
-    :param sources: what each source of credentials reported
-    :param explanation: the reason and how to fix it; None: those of the cause
+    :param cause: the exception of botocore, of a source of credentials, or of the timeout
+    :param sources: the sources of credentials that were tried
+    :param explanation: the reason, and how to fix it; None: those of the cause
     """
 
     cause: Exception
@@ -30,8 +30,10 @@ class CredentialsError(Exception):
     explanation: tuple[str, str | None] | None = None
 
 
-CREDENTIALS_FIX: Final = "Give this process credentials: a role of its host, pod or task, AWS_PROFILE or profile_name."
-#: By the codes of a failure, all without "Exception", with which AWS's services end some of them.
+CREDENTIALS_FIX: Final = (
+    "Provide credentials to this process: a role of its host, pod or task, AWS_PROFILE or profile_name."
+)
+#: The fix for each code. Codes are without the ending "Exception", which some of AWS's services add.
 _FIXES: Final[Mapping[tuple[str, ...], str]] = {
     ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"): CREDENTIALS_FIX,
     ("ProfileNotFound", "ConfigNotFound"): "Set profile_name, or AWS_PROFILE, to a profile of this user's AWS files.",
@@ -52,20 +54,22 @@ _FIXES: Final[Mapping[tuple[str, ...], str]] = {
         "Run aws login as this user. A service needs another source than a login, such as a role."
     ),
     ("InvalidIdentityToken",): "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
-    ("ParamValidationError",): "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not take that value.",
-    ("UnusableAnswer",): "Check what answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
+    (
+        "ParamValidationError",
+    ): "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not accept that value.",
+    ("UnusableAnswer",): "Check which server answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
 _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
     " (com.amazonaws.<region>.ecr.api) and STS."
 )
-_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the way; AWS is called again after a pause."
-#: Sources whose words may hold what a program printed, or what an agent answered.
-_SECRETIVE_SOURCES: Final = frozenset({"custom-process", "container-role"})
+_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the way. AWS is called again after a pause."
+#: Messages about these sources may quote the output of a program, or the answer of an agent.
+_SECRET_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
 def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
-    """Return an exception of the AWS libraries as a value: its code, AWS's reason, and how to fix it."""
+    """Return an exception of the AWS libraries as a value: its code, its message, and how to fix it."""
     from botocore import exceptions
 
     if isinstance(error, CredentialsError):
@@ -79,7 +83,7 @@ def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
         code, default = str(error.response.get("Error", {}).get("Code", "Unknown")), _SERVICE_FIX
         if code.startswith("AccessDenied"):
             default = _permission_fix(identity, error.operation_name)
-    elif "still expired" in str(error):  # a plain RuntimeError of botocore, about what it has just fetched
+    elif "still expired" in str(error):  # botocore raises a RuntimeError for credentials that it has just fetched
         code = "ExpiredCredentials"
     elif isinstance(error, TimeoutError):
         code = "TimedOut"
@@ -87,45 +91,46 @@ def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
         default = _unreachable_fix(identity, str(error.kwargs.get("endpoint_url")))
     elif isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
         default = _CONNECTION_FIX
-    cause = code.removesuffix("Exception")
-    fix = next((fix for codes, fix in _FIXES.items() if cause in codes), default)
-    return identity.failure(code, words_of(error), fix)
+    name = code.removesuffix("Exception")
+    fix = next((fix for codes, fix in _FIXES.items() if name in codes), default)
+    return identity.failure(code, message_of(error), fix)
 
 
-def words_of(error: Exception) -> str:
-    """Return what may be repeated of an exception's own words: a line without a full stop."""
+def message_of(error: Exception) -> str:
+    """Return an exception's message as one line without a full stop, or a replacement if it may hold a secret."""
     from botocore import exceptions
 
-    words = str(error)
+    message = str(error)
     if isinstance(error, exceptions.ClientError):
         answer = error.response.get("Error", {})
-        is_status = str(answer.get("Code")).isdigit()  # of a proxy's page, for instance, which may quote what was sent
-        words = "the answer is not AWS's" if is_status else str(answer.get("Message") or words)
-    elif isinstance(error, exceptions.ParamValidationError):  # botocore's words quote the value
-        names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", words)
-        words = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"
+        # If the code is an HTTP status, the message is a page, such as a proxy's, which may quote the request.
+        is_page = str(answer.get("Code")).isdigit()
+        message = "the answer is not AWS's" if is_page else str(answer.get("Message") or message)
+    elif isinstance(error, exceptions.ParamValidationError):  # botocore quotes the value
+        names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", message)
+        message = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"
     elif (
         type(error) is exceptions.HTTPClientError
-        or (isinstance(error, exceptions.CredentialRetrievalError) and error.kwargs["provider"] in _SECRETIVE_SOURCES)
+        or (isinstance(error, exceptions.CredentialRetrievalError) and error.kwargs["provider"] in _SECRET_SOURCES)
         or not isinstance(error, (exceptions.BotoCoreError, OSError, RuntimeError, UnusableAnswerError))
     ):
-        words = "the message is not repeated, because it may quote what was sent"
-    # AWS's longer messages repeat what was signed, session token included, from the second line on.
-    return (words.strip().splitlines() or [""])[0].rstrip(". ")
+        message = "the message is not shown, because it may hold a secret"
+    # From the second line on, AWS's longer messages quote the signed request, with the session token.
+    return (message.strip().splitlines() or [""])[0].rstrip(". ")
 
 
 def _unreachable_fix(identity: AwsIdentity, endpoint_url: str) -> str:
-    """Return what to do about an endpoint that cannot be reached: many regions have none for FIPS."""
+    """Return the fix for an endpoint that cannot be reached. Many regions have no FIPS endpoint."""
     host = re.search(r"([\w-]+)-fips\.", endpoint_url)
     if host is None:
         return _CONNECTION_FIX
     service = host[1].upper()
-    asker, fix = "use_fips_endpoint in the profile, or an endpoint URL", "Remove it"
+    setting, fix = "use_fips_endpoint in the profile, or an endpoint URL", "Remove it"
     if identity.use_fips and service == "ECR":
-        asker, fix = "the host of the registry", "Write the host without -fips"
+        setting, fix = "the host of the registry", "Write the host without -fips"
     elif os.environ.get("AWS_USE_FIPS_ENDPOINT"):
-        asker, fix = "AWS_USE_FIPS_ENDPOINT", "Unset it"
-    problem = f"{service} may have no FIPS endpoint in {identity.region or 'that region'}, and {asker} asks for one."
+        setting, fix = "AWS_USE_FIPS_ENDPOINT", "Unset it"
+    problem = f"{service} may have no FIPS endpoint in {identity.region or 'that region'}, and {setting} asks for one."
     return f"{problem} {fix}, or {_CONNECTION_FIX[0].lower()}{_CONNECTION_FIX[1:]}"
 
 

@@ -1,4 +1,4 @@
-"""Bounded waits for what may hang: AWS, name servers, credential programs, databases."""
+"""Work in daemon threads, and waits with a timeout: AWS, name servers, credential programs and databases may hang."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def start_thread(work: Callable[[], Result], outcome: Future[Result]) -> None:
-    """Run work in a daemon thread, for which no process waits, unless its outcome has been cancelled.
+def start_thread(work: Callable[[], Result], future: Future[Result]) -> None:
+    """Run work in a daemon thread and put its result into a future, unless the future is cancelled before.
 
-    The thread has the caller's context, by which Airflow's triggerer knows whose log a line belongs to. A process that
-    is about to exit, or may have no more threads, does the work here instead.
+    The thread has the caller's context, from which Airflow's triggerer knows the trigger that a log line belongs to.
+    If the process can start no thread, because it exits or has too many, the work runs in the calling thread.
     """
 
     def run() -> None:
-        if outcome.set_running_or_notify_cancel():
+        if future.set_running_or_notify_cancel():
             try:
-                outcome.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
-                outcome.set_exception(error)
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - the caller of future.result() handles it
+                future.set_exception(error)
 
     thread = threading.Thread(target=copy_context().run, args=(run,), name="ecr-secrets-backend", daemon=True)
     try:
@@ -33,10 +33,10 @@ def start_thread(work: Callable[[], Result], outcome: Future[Result]) -> None:
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:
-    """Run work in a thread of its own and return its result, or raise TimeoutError; the work then goes on."""
-    outcome: Future[Result] = Future()
-    start_thread(work, outcome)
-    wait([outcome], seconds)
-    if outcome.done():
-        return outcome.result()
-    raise TimeoutError(f"there was no answer within {seconds:.0f} s")
+    """Return the result of work. If it takes longer than ``seconds``, raise TimeoutError and let the work go on."""
+    future: Future[Result] = Future()
+    start_thread(work, future)
+    wait([future], seconds)
+    if future.done():
+        return future.result()
+    raise TimeoutError(f"no answer within {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""Where boto3 looks for credentials, in its own order; what each source says, and what to do about it."""
+"""Search botocore's sources of credentials in their order; report why each source has none, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from botocore import exceptions, utils
 from botocore.compat import compat_shell_split
 from botocore.credentials import Credentials, ProcessProvider, ReadOnlyCredentials
 
-from ecr_secrets_backend.aws_errors import CREDENTIALS_FIX, CredentialsError, words_of
+from ecr_secrets_backend.aws_errors import CREDENTIALS_FIX, CredentialsError, message_of
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.errors import CredentialSource, one_line
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from botocore.session import Session
 
-#: What a source says, and what to do about it; None: the source need not apply here.
+#: Why a source has no credentials, and how to fix it; None: the source need not have any here.
 Reason = tuple[str, "str | None"]
 
-#: A request to AWS has 20 s, the loading of credentials included. A source that hangs is reported before they are over.
+#: A token request has 20 s. A source of credentials that hangs is reported before they are over.
 SECONDS: Final = 18.0
 
-#: By botocore's name for a source: its name in words, and the variable or the option of a profile that it needs.
+#: For each of botocore's sources: its name in messages, and the variable or the option of a profile that it needs.
 #: Source: ``METHOD`` of the providers in botocore's ``credentials.py``.
 _SOURCES: Final[Mapping[str, tuple[str, str]]] = {
     "env": ("environment", "AWS_ACCESS_KEY_ID"),
@@ -46,8 +46,8 @@ _SOURCES: Final[Mapping[str, tuple[str, str]]] = {
     "container-role": ("container", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI"),
     "iam-role": ("instance metadata", "role"),
 }
-#: What ``credential_source`` in a profile calls them.
-_CANONICAL: Final = {"Environment": "env", "EcsContainer": "container-role", "Ec2InstanceMetadata": "iam-role"}
+#: The names of sources in a profile's ``credential_source``.
+_PROFILE_NAMES: Final = {"Environment": "env", "EcsContainer": "container-role", "Ec2InstanceMetadata": "iam-role"}
 
 _AIRFLOW: Final = "Airflow connection"
 _MAY_START_PROGRAM: Final = frozenset({"custom-process", "assume-role", _AIRFLOW})
@@ -55,27 +55,30 @@ _PROGRAM_FIX: Final = "Run the credential_process of profile {} as this user to 
 
 
 class MfaRequiredError(Exception):
-    """A profile has a role that botocore assumes with a code from a terminal; the argument is the profile's name."""
+    """The role of a profile, named by the argument, needs a code that botocore reads from the terminal."""
 
 
 def load(
-    session: Session, ask_airflow: Callable[[], Credentials | None] | None = None
+    session: Session, load_from_airflow: Callable[[], Credentials | None] | None = None
 ) -> tuple[ReadOnlyCredentials, tuple[CredentialSource, ...]]:
-    """Load credentials in bounded time, and return them with what each source said, down to the one that has them.
+    """Return credentials, within a bounded time, and the sources that were tried; the last one has them.
 
-    :param ask_airflow: asks Airflow's amazon provider in place of the sources of the session
-    :raises CredentialsError: no source has any, or one fails or hangs
+    :param load_from_airflow: loads them with Airflow's amazon provider, in place of the session's sources
+    :raises CredentialsError: no source has credentials, or one fails or hangs
     """
     search = _Search(session)
     try:
-        keys = within(SECONDS, lambda: search.ask_airflow(ask_airflow) if ask_airflow else search.ask_chain())
-    except TimeoutError as error:  # of this wait: a source's own has become a CredentialsError
+        keys = within(
+            SECONDS,
+            lambda: search.load_from_airflow(load_from_airflow) if load_from_airflow else search.load_from_chain(),
+        )
+    except TimeoutError as error:  # raised by within(): the timeout of a source has become a CredentialsError
         last = [CredentialSource("AWS's files", "not read in time", "Look for what hangs."), *search.sources][-1]
         raise CredentialsError(error, search.sources, (f"{last.source}: {last.message}", last.fix)) from None
     if keys:
         return keys, search.sources
     reason, fix = "no source has credentials", CREDENTIALS_FIX
-    first = next((source for source in search.sources if source.fix), None)  # of those that should have them here
+    first = next((source for source in search.sources if source.fix), None)
     if first is not None:
         reason = f"{reason}; {first.source}: {first.message}"
         fix = f"{first.fix} Otherwise {fix[0].lower()}{fix[1:]}"
@@ -83,14 +86,14 @@ def load(
 
 
 def refuse_mfa(session: Session) -> None:
-    """Raise MfaRequiredError if botocore would ask for a code at the terminal, or at what a task has in its place."""
+    """Raise MfaRequiredError if botocore would read a code from the terminal, which a task does not have."""
     for profile in _profiles(session):
         if profile.assumes_role and "mfa_serial" in profile.options:
             raise MfaRequiredError(profile.name)
 
 
 class _Profile(NamedTuple):
-    """A profile of AWS's files, and whether botocore assumes its role."""
+    """A profile in AWS's files, and whether botocore assumes its role."""
 
     name: str
     options: Mapping[str, str]
@@ -98,7 +101,7 @@ class _Profile(NamedTuple):
 
     @property
     def program(self) -> str | None:
-        """Its credential program without the arguments, which may be secret."""
+        """Return the credential program, without its arguments, which may be secret."""
         try:
             return str(compat_shell_split(self.options["credential_process"])[0])
         except (LookupError, ValueError):
@@ -106,13 +109,13 @@ class _Profile(NamedTuple):
 
 
 def _profiles(session: Session) -> list[_Profile]:
-    """Return the session's profile and those behind it, on which its role rests."""
+    """Return the session's profile, and the chain of profiles that its ``source_profile`` leads to."""
     unseen = {**session.full_config.get("profiles", {})}
     found: list[_Profile] = []
     name = session.get_config_variable("profile") or "default"
     while not found or (found[-1].assumes_role and name in unseen):
         options = unseen.pop(name, {})
-        uses_keys = bool(found) and "aws_access_key_id" in options  # behind another profile, they win over the role
+        uses_keys = bool(found) and "aws_access_key_id" in options  # in a source_profile, keys win over a role
         assumes_role = "role_arn" in options and "web_identity_token_file" not in options and not uses_keys
         found.append(_Profile(name, options, assumes_role))
         name = options.get("source_profile", "")
@@ -120,78 +123,77 @@ def _profiles(session: Session) -> list[_Profile]:
 
 
 class _Search:
-    """Asks for credentials, and keeps what each source says."""
+    """Loads credentials, and records the result of each source."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._said: dict[str, Reason] = {}
-        self._asked_at = time.monotonic()
+        self._reasons: dict[str, Reason] = {}
+        self._started_at = time.monotonic()
         self._program: subprocess.Popen[bytes] | None = None
 
     @property
     def sources(self) -> tuple[CredentialSource, ...]:
-        """What each source has said."""
-        said = list(self._said.items())  # a copy: a search that is given up goes on
+        """Return the sources that were tried, in order, with their results."""
+        reasons = list(self._reasons.items())  # a copy, because a search goes on after its timeout
         return tuple(
             CredentialSource(_SOURCES.get(method, (method, ""))[0], one_line(message), fix)
-            for method, (message, fix) in said
+            for method, (message, fix) in reasons
         )
 
-    def ask_chain(self) -> ReadOnlyCredentials | None:
-        """Ask the sources of botocore's own chain, in their order."""
+    def load_from_chain(self) -> ReadOnlyCredentials | None:
+        """Return the credentials of the first of botocore's sources that has any."""
         for provider in self._session.get_component("credential_provider").providers:
-            method, ask = provider.METHOD, provider.load
+            method, load = provider.METHOD, provider.load
             if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
                 profile_name = _profiles(self._session)[0].name
-                ask = ProcessProvider(profile_name, lambda: self._session.full_config, self._start).load
-            with self._asking(method):
+                load = ProcessProvider(profile_name, lambda: self._session.full_config, self._start_program).load
+            with self._recording(method):
                 if method == "assume-role":
                     refuse_mfa(self._session)
-                keys = _keys_of(ask())
-            self._said[method] = ("has credentials", None) if keys else self._absence(method)
+                keys = _keys_of(load())
+            self._reasons[method] = ("has credentials", None) if keys else self._explain_absence(method)
             if keys:
                 return keys
         return None
 
-    def ask_airflow(self, ask: Callable[[], Credentials | None]) -> ReadOnlyCredentials | None:
-        """Ask Airflow's amazon provider, which asks the chain itself where the connection has no keys."""
-        with self._asking(_AIRFLOW), suppress(exceptions.NoCredentialsError):
-            credentials = ask()
+    def load_from_airflow(self, load: Callable[[], Credentials | None]) -> ReadOnlyCredentials | None:
+        """Return the credentials of Airflow's amazon provider, which searches botocore's sources if it has no keys."""
+        with self._recording(_AIRFLOW), suppress(exceptions.NoCredentialsError):
+            credentials = load()
             if credentials and (keys := _keys_of(credentials)):
-                self._said = {credentials.method: ("has credentials", None)}
+                self._reasons = {credentials.method: ("has credentials", None)}
                 return keys
         providers = self._session.get_component("credential_provider").providers
-        self._said = {provider.METHOD: self._absence(provider.METHOD) for provider in providers}
+        self._reasons = {provider.METHOD: self._explain_absence(provider.METHOD) for provider in providers}
         return None
 
     @contextmanager
-    def _asking(self, method: str) -> Iterator[None]:
-        """Report a source that hangs or fails within this context."""
-        self._said[method] = self._hanging(method)  # until there is an answer
-        self._asked_at = time.monotonic()
+    def _recording(self, method: str) -> Iterator[None]:
+        """Record a source that fails within this context, or hangs in it."""
+        self._reasons[method] = self._explain_hang(method)  # replaced when the source returns
+        self._started_at = time.monotonic()
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - a source may raise anything, and none of it is an answer of AWS
-            self._said[method] = reason = self._explain(method, error)
+        except Exception as error:  # noqa: BLE001 - a source may raise any exception
+            self._reasons[method] = reason = self._explain_error(method, error)
             raise CredentialsError(error, self.sources, reason) from None
 
-    def _start(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - those of Popen
-        self._program = subprocess.Popen(*arguments, **options)  # noqa: S603 - as the profile has it
+    def _start_program(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own
+        self._program = subprocess.Popen(*arguments, **options)  # noqa: S603 - the profile's credential_process
         return self._program
 
-    def _hanging(self, method: str) -> Reason:
-        """Return what is reported of a source that does not answer."""
+    def _explain_hang(self, method: str) -> Reason:
         last = _profiles(self._session)[-1]
         if last.program and method in _MAY_START_PROGRAM:
             return f"{last.program} did not end within {SECONDS:.0f} s", _PROGRAM_FIX.format(last.name)
         return f"no answer within {SECONDS:.0f} s", "Look for what hangs: the network, a name server or a proxy."
 
-    def _absence(self, method: str) -> Reason:
-        """Return why a source has no credentials: botocore does not say."""
+    def _explain_absence(self, method: str) -> Reason:
+        """Return why a source has no credentials, which botocore does not report."""
         if method == "iam-role":
-            return _instance_metadata(self._session, self._asked_at)
+            return self._explain_instance_metadata()
         _, need = _SOURCES.get(method, ("", "credentials"))
-        if method not in _SOURCES or not need.islower():  # it is no option of a profile
+        if method not in _SOURCES or not need.islower():  # a variable, and not an option of a profile
             return f"no {need}", None
         variable = "credentials_file" if method == "shared-credentials-file" else "config_file"
         path = self._session.get_config_variable(variable)
@@ -199,42 +201,65 @@ class _Search:
         if os.path.exists(file) and not os.access(file, os.R_OK):  # noqa: PTH110
             return f"{path} is not readable by this user (uid {os.geteuid()})", f"Let this user read {path}."
         name = _profiles(self._session)[0].name
-        is_there = name in self._session.full_config.get("profiles", {})
-        return f"profile {name}: {f'no {need}' if is_there else f'not in {path}'}", None
+        problem = f"no {need}" if name in self._session.full_config.get("profiles", {}) else f"not in {path}"
+        return f"profile {name}: {problem}", None
 
-    def _explain(self, method: str, error: Exception) -> Reason:
+    def _explain_error(self, method: str, error: Exception) -> Reason:
         """Return why a source failed, and how to fix it."""
         last = _profiles(self._session)[-1]
         method = _failed_source(method, error, last)
-        found: Reason = words_of(error), None  # all there is
+        reason: Reason = message_of(error), None
         if isinstance(error, MfaRequiredError):
-            found = f"profile {error} requires an MFA code, which no task can enter", "Use a role or temporary keys."
+            reason = f"profile {error} requires an MFA code, which no task can enter", "Use a role or temporary keys."
         elif isinstance(error, (exceptions.SSOError, exceptions.TokenRetrievalError)):
             problem = "was not found" if isinstance(error, exceptions.SSOTokenLoadError) else "has expired"
             fix = f"Run aws sso login --profile {last.name} as this user. A service needs another source than SSO."
-            found = f"the SSO login of profile {last.name} {problem}", fix
+            reason = f"the SSO login of profile {last.name} {problem}", fix
         elif method == "custom-process":
-            found = f"{last.program} {self._program_problem(error)}", _PROGRAM_FIX.format(last.name)
+            reason = f"{last.program} {self._program_problem(error)}", _PROGRAM_FIX.format(last.name)
         elif method == "container-role":
-            found = _container(error)
+            reason = _explain_container(error)
         elif method == "iam-role":
-            found = _instance_metadata(self._session, self._asked_at)
+            reason = self._explain_instance_metadata()
         elif method == "assume-role-with-web-identity" and isinstance(error, OSError):
             fix = "Check the pod: the annotation eks.amazonaws.com/role-arn of its service account, the mount, fsGroup."
-            found = f"this user (uid {os.geteuid()}) cannot read the token {error.filename}: {error.strerror}", fix
+            reason = f"this user (uid {os.geteuid()}) cannot read the token {error.filename}: {error.strerror}", fix
         elif isinstance(error, (exceptions.InvalidConfigError, exceptions.PartialCredentialsError)) and method != "env":
-            found = found[0], f"Correct profile {last.name} in {self._session.get_config_variable('config_file')}."
-        return found
+            reason = reason[0], f"Correct profile {last.name} in {self._session.get_config_variable('config_file')}."
+        return reason
 
     def _program_problem(self, error: Exception) -> str:
-        """Report on a credential program without a word of its output."""
+        """Return what a credential program did, without its output, which may be secret."""
         if isinstance(error, OSError):
             return f"cannot be started: {error.strerror}"
         if self._program and self._program.returncode:
             return f"ended with exit code {self._program.returncode}"
-        if not self._program and isinstance(error, exceptions.CredentialRetrievalError):  # botocore started it itself
+        if not self._program and isinstance(error, exceptions.CredentialRetrievalError):  # botocore started it
             return "failed"
         return "did not print the JSON that AWS documents"
+
+    def _explain_instance_metadata(self) -> Reason:
+        if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+            fix = "Unset AWS_EC2_METADATA_DISABLED to use the role of this host."
+            return "disabled by AWS_EC2_METADATA_DISABLED", fix
+        is_ipv6 = utils.resolve_imds_endpoint_mode(self._session) == "ipv6"
+        default = utils.METADATA_BASE_URL_IPv6 if is_ipv6 else utils.METADATA_BASE_URL
+        url = urlsplit(self._session.get_config_variable("ec2_metadata_service_endpoint") or default)
+        if variable := _proxy_variable(url):
+            reason = f"{variable} sends the requests to a proxy, because {url.hostname} is not in NO_PROXY"
+            return reason, f"Add {url.hostname} to NO_PROXY."
+        timeout = self._session.get_config_variable("metadata_service_timeout")
+        if time.monotonic() - self._started_at >= timeout:
+            fix = (
+                "In a container on EC2, set HttpPutResponseHopLimit of the instance to 2,"
+                " or attach a role to the pod or task."
+            )
+            return f"no answer from {url.hostname} within {timeout} s, hop limit?", fix
+        try:  # botocore got its refusal or answer in less than the timeout, so this does not wait for it either
+            socket.create_connection((url.hostname, url.port or 80), timeout).close()
+        except OSError as error:
+            return f"{url.hostname} cannot be reached: {error.strerror or error}", None
+        return f"{url.hostname} answers, but has no credentials", "Attach a role to this instance."
 
 
 def _keys_of(credentials: Credentials | None) -> ReadOnlyCredentials | None:
@@ -243,10 +268,10 @@ def _keys_of(credentials: Credentials | None) -> ReadOnlyCredentials | None:
 
 
 def _failed_source(method: str, error: Exception, profile: _Profile) -> str:
-    """Return botocore's name of the source that failed: the role of a profile rests on another source."""
+    """Return botocore's name of the source that failed: the role of a profile uses another source."""
     if isinstance(error, exceptions.BotoCoreError):
-        named = str(error.kwargs.get("provider", method))
-        return _CANONICAL.get(named, named)
+        name = str(error.kwargs.get("provider", method))
+        return _PROFILE_NAMES.get(name, name)
     if isinstance(error, OSError) and error.filename:
         tokens = (os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"), profile.options.get("web_identity_token_file"))
         by_file = {profile.program: "custom-process", **dict.fromkeys(tokens, "assume-role-with-web-identity")}
@@ -255,10 +280,10 @@ def _failed_source(method: str, error: Exception, profile: _Profile) -> str:
     return "custom-process" if is_program else method
 
 
-def _container(error: Exception) -> Reason:
+def _explain_container(error: Exception) -> Reason:
     full_uri = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
     url = urlsplit("http://169.254.170.2" if "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in os.environ else full_uri)
-    fix = "Give this task or pod a role: a task role of ECS, or an EKS Pod Identity association."
+    fix = "Attach a role to this task or pod: a task role of ECS, or an EKS Pod Identity association."
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}", "Restart the pod to mount the token, and let this user read it."
     if answer := re.search(r"non 200 response (\d+)", str(error)):
@@ -267,33 +292,13 @@ def _container(error: Exception) -> Reason:
         variable = _proxy_variable(url)
         direct = f" ({variable} does not matter: boto3 sends these requests to no proxy)" if variable else ""
         return f"no answer from {url.hostname}{direct}", f"Let this container reach {url.hostname}."
-    if type(error) is ValueError:  # about the URL or the token; another one may quote the answer
-        return str(error), "Correct AWS_CONTAINER_CREDENTIALS_FULL_URI, or the token that goes with it."
-    return f"{url.hostname} gives no credentials", fix
-
-
-def _instance_metadata(session: Session, asked_at: float) -> Reason:
-    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        return "disabled by AWS_EC2_METADATA_DISABLED", "Unset AWS_EC2_METADATA_DISABLED to use the role of this host."
-    is_ipv6 = utils.resolve_imds_endpoint_mode(session) == "ipv6"
-    default = utils.METADATA_BASE_URL_IPv6 if is_ipv6 else utils.METADATA_BASE_URL
-    url = urlsplit(session.get_config_variable("ec2_metadata_service_endpoint") or default)
-    if variable := _proxy_variable(url):
-        problem = f"{variable} sends the requests to a proxy, because {url.hostname} is not in NO_PROXY"
-        return problem, f"Add {url.hostname} to NO_PROXY."
-    timeout = session.get_config_variable("metadata_service_timeout")
-    if time.monotonic() - asked_at >= timeout:
-        fix = "In a container on EC2, set HttpPutResponseHopLimit of the instance to 2, or give the container a role."
-        return f"no answer from {url.hostname} within {timeout} s, hop limit?", fix
-    try:  # no slower than what has just been refused or answered
-        socket.create_connection((url.hostname, url.port or 80), timeout).close()
-    except OSError as error:
-        return f"{url.hostname} cannot be reached: {error.strerror or error}", None
-    return f"{url.hostname} answers, but has no credentials", "Attach a role to this instance."
+    if type(error) is ValueError:  # about the URL or the token; the message of another exception may quote the answer
+        return str(error), "Correct AWS_CONTAINER_CREDENTIALS_FULL_URI, or the token that belongs to it."
+    return f"{url.hostname} answers without credentials", fix
 
 
 def _proxy_variable(url: SplitResult) -> str | None:
-    """Return the variable by which requests to a URL go to a proxy; None: they do not."""
+    """Return the variable that sends the requests for a URL to a proxy; None if they are sent directly."""
     if url.scheme not in utils.get_environ_proxies(url.geturl()):
         return None
     name = f"{url.scheme}_proxy"

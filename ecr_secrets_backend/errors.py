@@ -1,4 +1,4 @@
-"""What can go wrong, in sentences that name the place, the fault and the fix."""
+"""The exceptions, and the cause of a failure as a value. Each message names what failed, why, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 import sys
 from dataclasses import dataclass
 
-#: What a caller may rely on; the others do not leave the package.
+#: The public names. The other exceptions do not leave the package.
 __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "TokenFailure"]
 
 
 class EcrSecretsBackendError(Exception):
-    """Every exception that this package raises on purpose."""
+    """The base class of the package's exceptions."""
 
     def __post_init__(self) -> None:
-        self.args = tuple(vars(self).values())  # by which it is pickled and copied
+        self.args = tuple(vars(self).values())  # pickle and copy call the class with these
 
 
 @dataclass(eq=False)
 class ConfigurationError(EcrSecretsBackendError, ValueError):
-    """A kwarg of the backend that cannot be right; raised while the backend is built.
+    """A kwarg of the backend is not valid; raised while the backend is built.
 
-    :param path: where it stands, such as ``connections.docker_eu.region_name``
-    :param problem: what is wrong with the value
-    :param fix: what would be right
+    :param path: the kwarg, such as ``connections.docker_eu.region_name``
+    :param problem: what is wrong with its value: the rest of a sentence that begins with the path
+    :param fix: a sentence
     """
 
     path: str
@@ -31,21 +31,21 @@ class ConfigurationError(EcrSecretsBackendError, ValueError):
     fix: str
 
     def __str__(self) -> str:
-        return one_line(f"{self.path} {self.problem}; {self.fix}")
+        return one_line(f"{self.path} {self.problem}. {self.fix}")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFailure:
-    """Why AWS gave no token: a value, so that every process of a host can repeat the cause without asking AWS again.
+    """Why AWS returned no token, as a value that all processes of a host share.
 
-    It is text alone: neither the exception it was read from nor a traceback, whose locals would hold secrets. AWS, a
-    proxy or a file may have written any of it, so each text is made one printable line of bounded length.
+    It holds text only: no exception, and so no traceback with secrets in its local variables. AWS, a proxy or a file
+    may have written the text, so each field is made one printable line of bounded length.
 
-    :param identity: who has asked, such as ``boto3's default credentials``
-    :param region: where
-    :param code: AWS's own code, such as ``AccessDeniedException``, or ours where AWS did not answer
-    :param reason: what AWS has said
-    :param fix: what to do about it
+    :param identity: the AWS identity, such as ``boto3's default credentials``
+    :param region: the AWS region
+    :param code: AWS's error code, such as ``AccessDeniedException``, or our own if AWS did not answer
+    :param reason: AWS's message
+    :param fix: how to fix it
     """
 
     identity: str
@@ -59,17 +59,21 @@ class TokenFailure:
             object.__setattr__(self, name, one_line(getattr(self, name), limit))
 
     def to_json(self) -> dict[str, str]:
-        """Return the fields as the commands and the page in Airflow print them."""
+        """Return the fields under the names that the commands and the page in Airflow's UI use."""
         fields = {"identity": self.identity, "region": self.region, "code": self.code, "reason": self.reason}
         return {**fields, "remedy": self.fix}
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.reason} (identity: {self.identity}; region: {self.region}). {self.fix}"
+        return f"{self.code}: {self.reason} (identity: {self.identity}, region: {self.region}). {self.fix}"
 
 
 @dataclass(frozen=True)
 class CredentialSource:
-    """A source of credentials, by its name in words, and what it says; ``fix`` is None if it need not apply here."""
+    """A source of AWS credentials, and whether it has any.
+
+    :param message: "has credentials", or why it has none
+    :param fix: how to fix that; None: the source need not have any here
+    """
 
     source: str
     message: str
@@ -80,8 +84,8 @@ class CredentialSource:
 class TokenError(EcrSecretsBackendError):
     """AWS returned no token.
 
-    :param request_seconds: how long the caller's own request took; None: it made none
-    :param sources: what each source of credentials said, where that is known
+    :param request_seconds: the duration of the caller's own request; None: the caller made none
+    :param sources: the sources of credentials that were tried, if known
     """
 
     failure: TokenFailure
@@ -94,30 +98,30 @@ class TokenError(EcrSecretsBackendError):
 
 @dataclass(eq=False)
 class ConnectionUnavailableError(EcrSecretsBackendError):
-    """A mapped connection that cannot be served now.
+    """A mapped connection has no valid token.
 
-    What is raised is of a class that Airflow passes on to the task as well, from Airflow 3.2.2 on: catch this one.
+    Catch this class. From Airflow 3.2.2 on, the backend raises a subclass that Airflow passes on to the task.
 
-    :param conn_id: the Airflow connection that was asked for
-    :param failure: why there is no token for it
+    :param conn_id: the ID of the Airflow connection
+    :param failure: why AWS returned no token
     """
 
     conn_id: str
     failure: TokenFailure
 
     def __str__(self) -> str:
-        return f"Connection {self.conn_id!r} has no ECR token. {self.failure}"
+        return f"Cannot get an ECR token for connection {self.conn_id!r}: {self.failure}"
 
 
 def one_line(text: str, limit: int = sys.maxsize) -> str:
-    """Return at most so many characters of a text that others wrote, as a printable line without the logins of URLs."""
-    text = re.sub(r"\S+", _without_login, text)[: limit + 1]
+    """Return a text as one printable line of at most ``limit`` characters, without user names and passwords in URLs."""
+    text = re.sub(r"\S+", _mask_url, text)[: limit + 1]
     line = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def _without_login(word: re.Match[str]) -> str:
+def _mask_url(word: re.Match[str]) -> str:
     scheme, mark, rest = word[0].partition("://")
     return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if mark and "@" in rest else word[0]

@@ -99,7 +99,7 @@ def _build(settings: FallbackBackend) -> Any:  # noqa: ANN401 - of the class tha
         except Exception as error:  # noqa: BLE001 - any exception means that the class refuses its kwargs
             problem = f"are refused: {_describe(error)}"
     # Raised outside the except block, so that no exception is attached whose words and local variables show the kwargs.
-    fix = f"write what {settings.backend} takes as its own backend_kwargs"
+    fix = f"Write what {settings.backend} takes as its own backend_kwargs."
     raise ConfigurationError(f"{settings.path}.backend_kwargs", problem, fix)
 
 
@@ -110,10 +110,10 @@ def _import(settings: FallbackBackend) -> type:
         found = getattr(import_module(module), name)
     except Exception as error:
         problem = f"is {settings.backend}, which cannot be imported: {type(error).__name__}: {error}"
-        raise ConfigurationError(path, problem, "correct the name, or install the package that it is in") from error
+        raise ConfigurationError(path, problem, "Correct the name, or install its package.") from error
     if not isinstance(found, type) or not all(callable(getattr(found, method, None)) for method in _METHODS):
         problem = f"is {settings.backend}, which is not a secrets backend"
-        raise ConfigurationError(path, problem, "name a class that is derived from airflow.secrets.BaseSecretsBackend")
+        raise ConfigurationError(path, problem, "Name a subclass of airflow.secrets.BaseSecretsBackend.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""An AWS identity: everything that decides whose token a token is, and so the only key under which one is kept."""
+"""An AWS identity: everything that determines which token AWS returns, and so the key of a cache entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecr_secrets_backend.registry import Service
 
 
 class AwsConnection(Protocol):
-    """An AWS connection of Airflow, of any of its classes."""
+    """An Airflow connection of type aws, of any class that Airflow has for connections."""
 
     login: str | None
     password: str | None
@@ -25,12 +25,12 @@ class AwsConnection(Protocol):
     extra: str | None
 
 
-#: What boto3 and the libraries below it read: credentials, endpoints, proxies, CA bundles. Names are matched by form: a
-#: variable that AWS adds later then costs a call, and not another identity's token. Sources: botocore's
-#: ``credentials.py``, ``configprovider.py`` and ``endpoint.py``, Python's ``urllib.request.getproxies``, OpenSSL.
+#: Variables that boto3 and its libraries read for credentials, endpoints, proxies and CA bundles. A list of names would
+#: miss what AWS adds later, and so serve another identity's token. Sources: botocore's ``credentials.py``,
+#: ``configprovider.py`` and ``endpoint.py``, Python's ``urllib.request.getproxies``, OpenSSL.
 _PREFIXES: Final = ("AWS_", "BOTO", "SSL_CERT_")
 _SUFFIXES: Final = ("_PROXY", "_CA_BUNDLE")
-#: Where boto3 looks for credentials in files: the variable that names one, and where it looks without the variable.
+#: The files in which boto3 looks for credentials: the variable with the path, and the path without that variable.
 _FILES: Final = (
     ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ("AWS_CONFIG_FILE", "~/.aws/config"),
@@ -38,7 +38,7 @@ _FILES: Final = (
     ("BOTO_CONFIG", "~/.boto"),
     ("AWS_CREDENTIAL_FILE", ""),
 )
-#: The files by whose token AWS knows a pod; all else is the same in every pod of a cluster.
+#: The files with the token of a pod's service account. All other variables are the same in every pod of a cluster.
 _TOKEN_FILES: Final = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _LONGEST_TOKEN_BYTES: Final = 64 * 1024  # Kubernetes projects tokens of 1 to 2 kB
 
@@ -47,10 +47,10 @@ _LONGEST_TOKEN_BYTES: Final = 64 * 1024  # Kubernetes projects tokens of 1 to 2 
 class AwsIdentity:
     """The AWS settings of a token request, named as in Airflow's AWS connection.
 
-    :param region: where the token is to be valid; None: the region of boto3's own configuration
-    :param assume_role_kwargs: JSON text with sorted keys, so that the whole is hashable
-    :param aws_conn_id: the Airflow connection that holds the credentials; None: boto3 finds them
-    :param environment: a digest of what else decides in this process; see :meth:`in_environment`
+    :param region: the region of the registry; None: the region of boto3's own configuration
+    :param assume_role_kwargs: JSON text with sorted keys, which is hashable
+    :param aws_conn_id: the ID of the Airflow connection that holds the credentials; None: boto3 finds them
+    :param environment: a digest of what boto3 reads in this process; see :meth:`in_environment`
     """
 
     service: Service
@@ -66,34 +66,34 @@ class AwsIdentity:
     environment: str = ""
 
     def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
-        """Return the identity with the environment's region, if it has none, and a digest of all else that decides.
+        """Return the identity in this process: with a digest of what boto3 reads, and the region if it had none.
 
-        That is what boto3 takes from variables, files and the Airflow connection, secrets included. Of a file, path,
-        times and size count: a file that is replaced costs a call. A pod's token is read, as it is replaced each hour.
+        The digest is of variables, files and the Airflow connection, secrets included. Files are not read, except for a
+        pod's token, which is replaced each hour: path, times and size count, so a file that is replaced costs a call.
         """
         variables = {
             name: environ[name]
             for name in sorted(environ)
-            # In upper case, because Python takes proxies in either:
+            # Python accepts the names of proxy variables in either case.
             if (upper := name.upper()).startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME"
         }
-        files = [_version(variables.get(variable, default)) for variable, default in _FILES]
+        files = [_file_version(variables.get(variable, default)) for variable, default in _FILES]
         pod = [_service_account(variables.get(variable, "")) for variable in _TOKEN_FILES]
-        keys = connection and (connection.login, connection.password, connection.host, connection.extra)
-        region = self.region or variables.get("AWS_DEFAULT_REGION")  # boto3 reads no other
-        return replace(self, region=region, environment=_digest((variables, files, pod, keys)))
+        fields = connection and (connection.login, connection.password, connection.host, connection.extra)
+        region = self.region or variables.get("AWS_DEFAULT_REGION")  # boto3 does not read AWS_REGION
+        return replace(self, region=region, environment=_digest((variables, files, pod, fields)))
 
     @cached_property
     def key(self) -> str:
-        """The name of a cache entry: a digest, which reveals no credentials."""
-        return _digest(vars(self))  # asdict would copy each value, and takes as long as reading the cache
+        """Return the key of the cache entry: a digest, which reveals no credentials."""
+        return _digest(vars(self))  # dataclasses.asdict copies each value, which takes as long as reading the cache
 
     def failure(self, code: str, reason: str, fix: str) -> TokenFailure:
-        """Return why this identity has no token, as a value."""
+        """Return the failure of a request with this identity."""
         return TokenFailure(str(self), self.region or "none", code, reason, fix)
 
     def __str__(self) -> str:
-        """Describe it as far as it is known without asking AWS."""
+        """Return how a message names the identity, which is known without a call to AWS."""
         source = "boto3's default credentials"
         if self.profile_name:
             source = f"profile {self.profile_name}"
@@ -102,26 +102,28 @@ class AwsIdentity:
         return f"{self.role_arn}, assumed by {source}" if self.role_arn else source
 
 
-def _version(path: str) -> tuple[str, int, int, int] | None:
-    """Return what changes when a file is replaced; None if no regular file is there."""
+def _file_version(path: str) -> tuple[str, int, int, int] | None:
+    """Return the path, times and size of a regular file; None if there is none."""
     if not path:
         return None
     path = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - as botocore does
     try:
-        it = os.stat(path)  # noqa: PTH116 - building a Path doubles the time
+        status = os.stat(path)  # noqa: PTH116 - building a Path doubles the time
     except OSError:
         return None
-    # The ctime as well: all keys have one length, and a tool that copies a file may set the mtime.
-    return (path, it.st_mtime_ns, it.st_ctime_ns, it.st_size) if stat.S_ISREG(it.st_mode) else None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    # The ctime counts, because AWS's keys all have one length and a tool that copies a file may set the mtime.
+    return path, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _service_account(path: str) -> tuple[object, ...] | None:
-    """Return the issuer and subject of a projected token of Kubernetes, or the version of any other file."""
-    version = _version(path)
+    """Return the issuer and subject of a service account token of Kubernetes, or the version of any other file."""
+    version = _file_version(path)
     if version is None:
         return None
     try:
-        # Not blocking, because a pipe may have just taken the file's place.
+        # Without O_NONBLOCK, a named pipe that has just replaced the file would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             _, claims, _ = file.read(_LONGEST_TOKEN_BYTES).split(b".")
         payload = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
@@ -131,7 +133,7 @@ def _service_account(path: str) -> tuple[object, ...] | None:
 
 
 def _digest(value: object) -> str:
-    """Digest plain data by its repr, so that order counts: in a fifth of the time of JSON and SHA-256."""
-    # It reveals no secret. Keys and session tokens are too long to guess. To guess a short one, such as a proxy's
-    # password, takes all the rest as well, and the cache's folder, which only this user can open.
+    """Return a digest of plain data, in a fifth of the time of JSON and SHA-256."""
+    # The digest reveals no secret. Keys and session tokens are too long to guess. To guess a short secret, such as the
+    # password of a proxy, an attacker needs all other values, and the cache's folder, which only this user can open.
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()

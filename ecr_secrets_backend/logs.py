@@ -1,4 +1,4 @@
-"""Log lines that cost no lookup: a filter or handler that raises is ignored, once what matters is recorded."""
+"""Log lines that never fail a lookup: a filter or handler that raises is ignored."""
 
 from __future__ import annotations
 

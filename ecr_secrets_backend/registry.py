@@ -1,4 +1,4 @@
-"""Host names of ECR: what a registry's and an API endpoint's name say of account, region, partition and service."""
+"""ECR's host names: the account, region, partition and service that a registry or an API endpoint belongs to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from ecr_secrets_backend.errors import ConfigurationError
 
 Service = Literal["ecr", "ecr-public"]
 
-#: Where ECR Public's tokens are requested. Source: AWS General Reference, "Amazon ECR Public endpoints and quotas".
+#: The region of ECR Public's API. Source: AWS General Reference, "Amazon ECR Public endpoints and quotas".
 PUBLIC_REGION: Final = "us-east-1"
-
-_EXAMPLE: Final = "write a host such as 123456789012.dkr.ecr.us-east-1.amazonaws.com or public.ecr.aws"
-#: What to do where ECR is reached under another name.
-_OTHER_NAME: Final = (
-    'for a proxy in front of ECR or an emulator, write {{"registry": "{host}", "region_name": "us-east-1"}}'
-)
 
 
 class Partition(NamedTuple):
-    """A part of AWS with regions, accounts and domains of its own."""
+    """A part of AWS with its own regions, accounts and domains."""
 
     name: str
     region_pattern: str
@@ -31,12 +25,12 @@ class Partition(NamedTuple):
 
     @property
     def dual_stack_registry_domain(self) -> str:
-        """The domain of dual-stack registries: ``on.aws`` where that of the APIs is ``api.aws``."""
+        """Return the domain of dual-stack registries, such as ``on.aws``; ``api.aws`` is that of the APIs."""
         return "on." + self.dual_stack_domain.removeprefix("api.")
 
 
-#: A copy of botocore's ``data/partitions.json``: nothing is read while the backend is built.
-#: ``tests/unit/test_registry.py`` fails when it differs from the botocore that is installed.
+#: A copy of botocore's ``data/partitions.json``, because building the backend reads no file.
+#: ``tests/unit/test_registry.py`` compares the two.
 PARTITIONS: Final = (
     Partition("aws", r"(us|eu|ap|sa|ca|me|af|il|mx)\-\w+\-\d+", "amazonaws.com", "api.aws"),
     Partition("aws-cn", r"cn\-\w+\-\d+", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
@@ -51,42 +45,47 @@ PARTITIONS: Final = (
 _PRIVATE_HOST: Final = re.compile(
     r"(?P<account_id>[0-9]{12})\.dkr(?P<separator>[.-])ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<domain>[a-z0-9.-]+)"
 )
-#: Under AWS's own domains, what resembles a registry is one, or a mistake.
-_OWN_NAME: Final = re.compile(r"[0-9]+\.dkr[.-]ecr")
-_OWN_DOMAINS: Final = tuple(
+#: The hosts of ECR Public, and whether each is dual-stack.
+_PUBLIC_HOSTS: Final = {"public.ecr.aws": False, "ecr-public.aws.com": True}
+#: A host in one of AWS's domains that begins like this is a registry of ECR, or mistyped.
+_ECR_PREFIX: Final = re.compile(r"[0-9]+\.dkr[.-]ecr")
+_AWS_DOMAINS: Final = tuple(
     f".{domain}" for each in PARTITIONS for domain in (each.domain, each.dual_stack_registry_domain)
 )
-_PUBLIC_HOSTS: Final = {"public.ecr.aws": False, "ecr-public.aws.com": True}
-_HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?")
-#: What is wrong with any other text, and how to fix it: the first pattern that is found says so.
-_HOST_FAULTS: Final = (
-    (r"\A\Z", "is empty", _EXAMPLE),
-    (r"://", "has a scheme that is not https", _EXAMPLE),
-    (r"@", "has a user name before the host", _EXAMPLE),
-    (r"/", "has a path after the host", "leave the repository to the image's name"),
-    (r"\s", "has white space in it", _EXAMPLE),
-    (r"", "has a character that no host name has", _EXAMPLE),
-)
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-#: What Docker takes for a registry. Without a dot, a port or this name, it is a part of a repository's name.
-_REGISTRY_HOST: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+(:[1-9]\d{{0,4}})?|{_LABEL}:[1-9]\d{{0,4}}|localhost")
+#: What Docker takes for a registry. A name without a dot, without a port, and other than localhost is a repository.
+_DOCKER_REGISTRY: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+(:[1-9]\d{{0,4}})?|{_LABEL}:[1-9]\d{{0,4}}|localhost")
 _HIGHEST_PORT: Final = 65535
-_REGION_CHARACTERS: Final = re.compile(r"[a-z0-9-]+")
-#: Source: AWS General Reference, "Amazon ECR endpoints and quotas"; VPC endpoints have a name of their own before it.
+#: Source: AWS General Reference, "Amazon ECR endpoints and quotas". VPC endpoints begin with a name of their own.
 _API_HOST: Final = re.compile(
     r"(vpce-[a-z0-9-]+\.(?=api\.))?(api\.)?(?P<service>[a-z0-9-]+?)(-fips)?\.(?P<region>[a-z0-9-]+)\.(vpce\.)?(?P<domain>[a-z0-9.-]+)"
 )
 
+_HOST_FIX: Final = "Write a host such as 123456789012.dkr.ecr.us-east-1.amazonaws.com or public.ecr.aws."
+_CUSTOM_HOST_FIX: Final = (
+    'For a proxy in front of ECR or an emulator, write {{"registry": "{host}", "region_name": "us-east-1"}}.'
+)
+_HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?")
+#: The problem of any other text, and its fix: those of the first pattern that is found.
+_HOST_PROBLEMS: Final = (
+    (r"\A\Z", "is empty", _HOST_FIX),
+    (r"://", "has a scheme that is not https", _HOST_FIX),
+    (r"@", "has a user name before the host", _HOST_FIX),
+    (r"/", "has a path after the host", "Write the host only. The repository is a part of the image's name."),
+    (r"\s", "has white space in it", _HOST_FIX),
+    (r"", "has a character that is not allowed in a host name", _HOST_FIX),
+)
+
 
 def partition_of(region: str) -> Partition | None:
-    """Return the partition of a region by patterns, so that a new region is known as well; None if it is not one."""
-    if not _REGION_CHARACTERS.fullmatch(region):
+    """Return the partition of a region, which may be newer than the installed botocore; None if it is not a region."""
+    if not re.fullmatch(r"[a-z0-9-]+", region):
         return None
     return next((each for each in PARTITIONS if re.fullmatch(each.region_pattern, region)), None)
 
 
 def parse_endpoint(url: str) -> tuple[str | None, str | None]:
-    """Return the service and the region that the URL of an endpoint names; None twice if it is not one of AWS's own."""
+    """Return the service and the region of the URL of an AWS endpoint; None twice for any other URL."""
     match = _API_HOST.fullmatch(urlsplit(url).hostname or "")
     partition = partition_of(match["region"]) if match else None
     if match is None or partition is None or match["domain"] not in (partition.domain, partition.dual_stack_domain):
@@ -99,7 +98,7 @@ class Registry(NamedTuple):
 
     The forms of a host: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
 
-    :param host: the name that images have, with the port if there is one
+    :param host: the host as image names have it, with the port if there is one
     """
 
     host: str
@@ -110,72 +109,68 @@ class Registry(NamedTuple):
     dual_stack: bool
 
     @classmethod
-    def parse(cls, text: str, path: str = "registry", other_region: str | None = None) -> Registry:
-        """Read a registry's host; an ``https://`` before it and one ``/`` after it are forgiven, as is upper case.
+    def parse(cls, text: str, path: str = "registry", custom_region: str | None = None) -> Registry:
+        """Read a registry's host. Upper case, an ``https://`` before the host and one ``/`` after it are accepted.
 
-        :param path: where the text stands, for the message
-        :param other_region: None: only ECR's own names are read. Otherwise any name is, with or without a port, as a
-            proxy in front of ECR or an emulator has it; if it is not one of ECR's own, this is its region
+        :param path: the kwarg that holds the text, for the message
+        :param custom_region: the region of a host that is not ECR's own, such as a proxy in front of ECR or an
+            emulator, with or without a port; None: the host must be ECR's own
         :raises ConfigurationError: the text is not the host of a registry
         """
         host = _bare_host(text, path)
         name, colon, port = host.partition(":")
-        other = _OTHER_NAME.format(host=host)
-        if other_region is not None:
-            if not _REGISTRY_HOST.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
-                fix = "write host or host:port, with a dot or a port, so that Docker takes it for a registry"
-                raise ConfigurationError(path, f"is {host!r}, which is not the host of a registry", fix)
-            if name not in _PUBLIC_HOSTS and not (_OWN_NAME.match(name) and name.endswith(_OWN_DOMAINS)):
-                _existing_partition(other_region, path)
-                return cls(host, "ecr", None, other_region, fips=False, dual_stack=False)
+        custom_fix = _CUSTOM_HOST_FIX.format(host=host)
+        if custom_region is not None:
+            if not _DOCKER_REGISTRY.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
+                fix = "Write host or host:port, with a dot or a port, so that Docker takes it for a registry."
+                raise ConfigurationError(path, f'is "{host}", which is not the host of a registry', fix)
+            if name not in _PUBLIC_HOSTS and not (_ECR_PREFIX.match(name) and name.endswith(_AWS_DOMAINS)):
+                return cls(host, "ecr", None, custom_region, fips=False, dual_stack=False)
         elif colon:
-            fix = f"leave it off: Docker would look the login up under another name; {other}"
+            fix = f"Remove the port, under which Docker would not find the login. {custom_fix}"
             raise ConfigurationError(path, "has a port after the host", fix)
         if name in _PUBLIC_HOSTS:
             return cls(host, "ecr-public", None, PUBLIC_REGION, fips=False, dual_stack=_PUBLIC_HOSTS[name])
         match = _PRIVATE_HOST.fullmatch(name)
         if match is None:
-            problem = f"is {name!r}, which is not the host of an ECR registry"
-            raise ConfigurationError(path, problem, f"{_EXAMPLE}; {other}")
+            problem = f'is "{name}", which is not the host of an ECR registry'
+            raise ConfigurationError(path, problem, f"{_HOST_FIX} {custom_fix}")
         account_id, region, domain = match["account_id"], match["region"], match["domain"]
-        partition = _existing_partition(region, path, f"{_EXAMPLE}; {other}")
+        partition = _partition_or_raise(region, path, f"{_HOST_FIX} {custom_fix}")
         dual_stack_domain = partition.dual_stack_registry_domain
         forms = {(".", partition.domain), ("-", dual_stack_domain)}
-        if partition.name == "aws-cn":  # China's dual-stack hosts are written in both ways
+        if partition.name == "aws-cn":  # China has two forms of dual-stack hosts
             forms.add((".", dual_stack_domain))
         if (match["separator"], domain) not in forms:
-            problem = f"is {name!r}, which is not the name of a registry in {region}"
-            fix = f"its host is {cls.of_account(account_id, region).host}; {other}"
+            problem = f'is "{name}", which is not the host of a registry in {region}'
+            fix = f"Write {cls.of_account(account_id, region).host}. {custom_fix}"
             raise ConfigurationError(path, problem, fix)
         return cls(host, "ecr", account_id, region, match["fips"] is not None, domain == dual_stack_domain)
 
     @classmethod
     def find(cls, text: str) -> Registry | None:
-        """Return the registry that has one of ECR's own names; None for any other text."""
+        """Return the registry that has one of ECR's own hosts; None for any other text."""
         with suppress(ConfigurationError):
             return cls.parse(text)
         return None
 
     @classmethod
     def of_account(cls, account_id: str, region: str) -> Registry:
-        """Return the default private registry of an account, of twelve digits, under its IPv4 name."""
-        return cls.parse(f"{account_id}.dkr.ecr.{region}.{_existing_partition(region, 'registry').domain}")
+        """Return the default private registry of an account, under its IPv4 host."""
+        return cls.parse(f"{account_id}.dkr.ecr.{region}.{_partition_or_raise(region, 'registry', _HOST_FIX).domain}")
 
 
-def _existing_partition(region: str, path: str, fix: str = _EXAMPLE) -> Partition:
+def _partition_or_raise(region: str, path: str, fix: str) -> Partition:
     partition = partition_of(region)
     if partition is None:
-        raise ConfigurationError(path, f"names the region {region!r}, which AWS does not have", fix)
+        raise ConfigurationError(path, f'has the region "{region}", which is not an AWS region', fix)
     return partition
 
 
 def _bare_host(text: str, path: str) -> str:
-    """Return a host, with its port if it has one, in lower case and without what is forgiven.
-
-    A character that no host name has is refused before the case is folded: the Kelvin sign folds to ``k``.
-    """
+    """Return a host in lower case, with its port if it has one, and without a scheme or a slash."""
     host = re.sub(r"\Ahttps://|/\Z", "", text, flags=re.IGNORECASE)
-    if _HOST_CHARACTERS.fullmatch(host):
+    if _HOST_CHARACTERS.fullmatch(host):  # before lower(), which turns the Kelvin sign into k
         return host.lower()
-    problem, fix = next(explanation for pattern, *explanation in _HOST_FAULTS if re.search(pattern, host))
+    problem, fix = next(explanation for pattern, *explanation in _HOST_PROBLEMS if re.search(pattern, host))
     raise ConfigurationError(path, problem, fix)

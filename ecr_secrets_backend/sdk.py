@@ -1,4 +1,4 @@
-"""The AWS libraries in this process: imported at the first request, and silent while a token is requested."""
+"""The AWS libraries: imported at the first request, and without log lines while a token is requested."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from http.client import HTTPConnection
 from importlib import import_module
 from typing import Any, Final
 
-#: Held while boto3 is imported and OpenSSL starts, and while a process forks. A child that is forked in the middle of
-#: either finds half of a module, or a lock of OpenSSL that nothing releases.
-_importing: Final = threading.Lock()
-os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
+#: Held during an import of boto3, while OpenSSL starts, and during a fork. A child that is forked in the middle of
+#: either would have half of a module, or a lock of OpenSSL that nothing releases.
+_import_lock: Final = threading.Lock()
+os.register_at_fork(
+    before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release
+)
 
 
 def import_sdk(*names: str) -> None:
-    """Import boto3 and more modules, and what Python's sockets import at their first use."""
-    with _importing:
+    """Import boto3, the named modules, and the parts that Python's sockets import at their first use."""
+    with _import_lock:
         for name in ("boto3.session", "encodings.idna", *names):
             import_module(name)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         ssl.RAND_bytes(1)
 
 
-#: Loggers that write what AWS was sent or has answered, tokens included: at DEBUG as text, and at WARNING in the local
-#: variables of a traceback.
+#: These loggers write requests and responses, tokens included: at DEBUG as text, and at WARNING in the local variables
+#: of a traceback.
 _LOGGERS: Final = ("boto3", "botocore", "urllib3")
 _is_requesting: Final = ContextVar("ecr_secrets_backend_is_requesting", default=False)
 
 
 @contextmanager
 def suppress_sdk_logs() -> Iterator[None]:
-    """Keep every line of the AWS libraries out of every log, whatever its level, within this context.
+    """Within this context, keep the lines of the AWS libraries out of all logs, at every level.
 
-    A filter on each logger does so, and not a level, because other threads and greenlets may want their lines. The
-    filter stays: logging does not support removing one while another thread's line passes it.
+    A filter does so, and not a level, because other threads and greenlets may want their lines. The filter is never
+    removed: logging cannot remove a filter safely while another thread logs.
     """
     from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 
@@ -60,7 +62,7 @@ def _is_wanted(_record: logging.LogRecord) -> bool:
 
 
 class _DebugLevel:
-    """The level at which a connection of botocore prints its traffic, looked up at each use."""
+    """The ``debuglevel`` of botocore's connections, which print their traffic if it is above 0."""
 
     def __get__(self, connection: object, owner: type) -> int:
         return 0 if _is_requesting.get() else HTTPConnection.debuglevel

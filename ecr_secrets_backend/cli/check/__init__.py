@@ -198,8 +198,7 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
     except CheckFailed as error:
         results = [error.result]
     except ConfigurationError as error:
-        fix = f"{error.fix[:1].upper()}{error.fix[1:]}."
-        results = [StepResult(f"{error.path} {error.problem}", "failed", "configuration-wrong", fix)]
+        results = [StepResult(f"{error.path} {error.problem}", "failed", "configuration-wrong", error.fix)]
     except CommandError as error:
         code = "not-configured" if name == "configuration" else "docker-config-wrong"
         results = [StepResult(error.problem, "failed", code, error.fix)]

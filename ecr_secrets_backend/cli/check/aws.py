@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from ecr_secrets_backend.aws import AwsSession, request
+from ecr_secrets_backend.aws import AwsSession, call_aws
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.configuration import Configuration
@@ -41,7 +41,7 @@ def identify(identity: AwsIdentity, connection: AwsConnection | None = None) -> 
     :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
     :raises TokenError: there are no credentials, or the role cannot be assumed
     """
-    outcome = request(identity, connection, _identify)
+    outcome = call_aws(identity, connection, _identify)
     if isinstance(outcome, TokenError):  # raised here, where no local variable holds what AWS sent
         raise outcome
     return outcome
@@ -65,7 +65,7 @@ def get_login(configured: Configuration, mapped: MappedConnection) -> tuple[Logi
         login = configured.login(mapped)
     except ConnectionUnavailableError as error:
         failure = error.failure
-        reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}; region: {failure.region})"
+        reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}, region: {failure.region})"
         raise CheckFailed("no-token", reason, failure.fix) from None
     token, now = login.token, time.time()
     source = "requested now" if token.received_at >= started_at else "from the cache"
