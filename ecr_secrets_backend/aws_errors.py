@@ -22,12 +22,13 @@ class CredentialsError(Exception):
 
     :param cause: the exception of botocore, of a source of credentials, or of the timeout
     :param sources: the sources of credentials that were tried
-    :param explanation: the reason, and how to fix it; None: those of the cause
+    :param fix: how to fix it; None: as the cause is fixed
     """
 
     cause: Exception
     sources: tuple[CredentialSource, ...]
-    explanation: tuple[str, str | None] | None = None
+    reason: str
+    fix: str | None
 
 
 CREDENTIALS_FIX: Final = (
@@ -63,7 +64,7 @@ _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
     " (com.amazonaws.<region>.ecr.api) and STS."
 )
-_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy on the way. AWS is called again after a pause."
+_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy in between. AWS is called again after a pause."
 #: Messages about these sources may quote the output of a program, or the answer of an agent.
 _SECRET_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
@@ -74,8 +75,7 @@ def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
 
     if isinstance(error, CredentialsError):
         failure = describe(identity, error.cause)
-        reason, fix = error.explanation or (failure.reason, None)
-        return replace(failure, reason=reason, fix=fix or failure.fix)
+        return replace(failure, reason=error.reason, fix=error.fix or failure.fix)
     code, default = type(error).__name__, "Correct the AWS settings of this process."
     if isinstance(error, UnusableAnswerError):
         code = "UnusableAnswer"

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,7 +19,7 @@ from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.errors import CredentialSource, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from botocore.session import Session
 
@@ -68,13 +67,10 @@ def load(
     """
     search = _Search(session)
     try:
-        keys = within(
-            SECONDS,
-            lambda: search.load_from_airflow(load_from_airflow) if load_from_airflow else search.load_from_chain(),
-        )
+        keys = within(SECONDS, lambda: search.load(load_from_airflow))
     except TimeoutError as error:  # raised by within(): the timeout of a source has become a CredentialsError
         last = [CredentialSource("AWS's files", "not read in time", "Look for what hangs."), *search.sources][-1]
-        raise CredentialsError(error, search.sources, (f"{last.source}: {last.message}", last.fix)) from None
+        raise CredentialsError(error, search.sources, f"{last.source}: {last.message}", last.fix) from None
     if keys:
         return keys, search.sources
     reason, fix = "no source has credentials", CREDENTIALS_FIX
@@ -82,7 +78,7 @@ def load(
     if first is not None:
         reason = f"{reason}; {first.source}: {first.message}"
         fix = f"{first.fix} Otherwise {fix[0].lower()}{fix[1:]}"
-    raise CredentialsError(exceptions.NoCredentialsError(), search.sources, (reason, fix))
+    raise CredentialsError(exceptions.NoCredentialsError(), search.sources, reason, fix)
 
 
 def refuse_mfa(session: Session) -> None:
@@ -140,43 +136,43 @@ class _Search:
             for method, (message, fix) in reasons
         )
 
-    def load_from_chain(self) -> ReadOnlyCredentials | None:
-        """Return the credentials of the first of botocore's sources that has any."""
-        for provider in self._session.get_component("credential_provider").providers:
-            method, load = provider.METHOD, provider.load
-            if method == ProcessProvider.METHOD:  # botocore's own does not report the exit code
+    def load(self, load_from_airflow: Callable[[], Credentials | None] | None) -> ReadOnlyCredentials | None:
+        """Return the credentials of Airflow's amazon provider, or of the first of botocore's sources that has any."""
+        providers = self._session.get_component("credential_provider").providers
+        if load_from_airflow is not None:
+            keys = self._load(_AIRFLOW, load_from_airflow)
+            if not keys:  # the provider has searched botocore's sources
+                self._reasons = {provider.METHOD: self._explain_absence(provider.METHOD) for provider in providers}
+            return keys
+        for provider in providers:
+            load = provider.load
+            if provider.METHOD == ProcessProvider.METHOD:  # botocore's own does not report the exit code
                 profile_name = _profiles(self._session)[0].name
                 load = ProcessProvider(profile_name, lambda: self._session.full_config, self._start_program).load
-            with self._recording(method):
-                if method == "assume-role":
-                    refuse_mfa(self._session)
-                keys = _keys_of(load())
-            self._reasons[method] = ("has credentials", None) if keys else self._explain_absence(method)
-            if keys:
+            if keys := self._load(provider.METHOD, load):
                 return keys
+            self._reasons[provider.METHOD] = self._explain_absence(provider.METHOD)
         return None
 
-    def load_from_airflow(self, load: Callable[[], Credentials | None]) -> ReadOnlyCredentials | None:
-        """Return the credentials of Airflow's amazon provider, which searches botocore's sources if it has no keys."""
-        with self._recording(_AIRFLOW), suppress(exceptions.NoCredentialsError):
-            credentials = load()
-            if credentials and (keys := _keys_of(credentials)):
-                self._reasons = {credentials.method: ("has credentials", None)}
-                return keys
-        providers = self._session.get_component("credential_provider").providers
-        self._reasons = {provider.METHOD: self._explain_absence(provider.METHOD) for provider in providers}
-        return None
-
-    @contextmanager
-    def _recording(self, method: str) -> Iterator[None]:
-        """Record a source that fails within this context, or hangs in it."""
-        self._reasons[method] = self._explain_hang(method)  # replaced when the source returns
+    def _load(self, method: str, load: Callable[[], Credentials | None]) -> ReadOnlyCredentials | None:
+        """Return the credentials of one source, or None; record a source that fails, hangs, or has credentials."""
+        self._reasons[method] = self._explain_hang(method)  # until the source returns
         self._started_at = time.monotonic()
         try:
-            yield
+            if method == "assume-role":
+                refuse_mfa(self._session)
+            credentials = load()
+            keys = credentials.get_frozen_credentials() if credentials else None
+        except exceptions.NoCredentialsError:  # raised by Airflow's amazon provider
+            return None
         except Exception as error:  # noqa: BLE001 - a source may raise any exception
             self._reasons[method] = reason = self._explain_error(method, error)
-            raise CredentialsError(error, self.sources, reason) from None
+            raise CredentialsError(error, self.sources, *reason) from None
+        if not (credentials and keys and keys.access_key):
+            return None
+        del self._reasons[method]
+        self._reasons[credentials.method if method == _AIRFLOW else method] = ("has credentials", None)
+        return keys
 
     def _start_program(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own
         self._program = subprocess.Popen(*arguments, **options)  # noqa: S603 - the profile's credential_process
@@ -240,8 +236,7 @@ class _Search:
 
     def _explain_instance_metadata(self) -> Reason:
         if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-            fix = "Unset AWS_EC2_METADATA_DISABLED to use the role of this host."
-            return "disabled by AWS_EC2_METADATA_DISABLED", fix
+            return "disabled by AWS_EC2_METADATA_DISABLED", "Unset AWS_EC2_METADATA_DISABLED to use this host's role."
         is_ipv6 = utils.resolve_imds_endpoint_mode(self._session) == "ipv6"
         default = utils.METADATA_BASE_URL_IPv6 if is_ipv6 else utils.METADATA_BASE_URL
         url = urlsplit(self._session.get_config_variable("ec2_metadata_service_endpoint") or default)
@@ -250,21 +245,13 @@ class _Search:
             return reason, f"Add {url.hostname} to NO_PROXY."
         timeout = self._session.get_config_variable("metadata_service_timeout")
         if time.monotonic() - self._started_at >= timeout:
-            fix = (
-                "In a container on EC2, set HttpPutResponseHopLimit of the instance to 2,"
-                " or attach a role to the pod or task."
-            )
+            fix = "In a container on EC2, set HttpPutResponseHopLimit of the instance to 2, or use a role for the task."
             return f"no answer from {url.hostname} within {timeout} s, hop limit?", fix
         try:  # botocore got its refusal or answer in less than the timeout, so this does not wait for it either
             socket.create_connection((url.hostname, url.port or 80), timeout).close()
         except OSError as error:
             return f"{url.hostname} cannot be reached: {error.strerror or error}", None
         return f"{url.hostname} answers, but has no credentials", "Attach a role to this instance."
-
-
-def _keys_of(credentials: Credentials | None) -> ReadOnlyCredentials | None:
-    keys = credentials.get_frozen_credentials() if credentials else None
-    return keys if keys and keys.access_key else None
 
 
 def _failed_source(method: str, error: Exception, profile: _Profile) -> str:

@@ -170,7 +170,7 @@ def _partition_or_raise(region: str, path: str, fix: str) -> Partition:
 def _bare_host(text: str, path: str) -> str:
     """Return a host in lower case, with its port if it has one, and without a scheme or a slash."""
     host = re.sub(r"\Ahttps://|/\Z", "", text, flags=re.IGNORECASE)
-    if _HOST_CHARACTERS.fullmatch(host):  # before lower(), which turns the Kelvin sign into k
+    if _HOST_CHARACTERS.fullmatch(host):  # before lower(), which makes a k of the Kelvin sign
         return host.lower()
     problem, fix = next(explanation for pattern, *explanation in _HOST_PROBLEMS if re.search(pattern, host))
     raise ConfigurationError(path, problem, fix)

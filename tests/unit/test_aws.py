@@ -1,15 +1,17 @@
-"""Real boto3 against the stand-in: what a mint asks, what it makes of the answer, and how it fails."""
+"""Real boto3 against the stand-in for AWS: the requests, the token that comes of an answer, and the failures."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.models.connection import Connection
 
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend.aws import request_token
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
-SAME_SERVICE = "api."  # older releases of botocore ask the FIPS endpoint without it
 
 
 def failure_of(identity: AwsIdentity = IDENTITY) -> TokenFailure:
@@ -39,28 +40,20 @@ def failure_of(identity: AwsIdentity = IDENTITY) -> TokenFailure:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """An HTTPS proxy that connects to nowhere; yields the hosts that it was asked for."""
+    """An HTTPS proxy that connects to nothing; yields the hosts that it was asked for."""
     with Proxy.running() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         yield proxy.asked
 
 
-def test_a_token_is_what_aws_says(aws: AwsStandIn) -> None:
-    """User name, password, registry and life."""
-    token = request_token(IDENTITY)
+@pytest.mark.parametrize(("service", "registry"), [("ecr", US_HOST), ("ecr-public", None)])
+def test_a_token_has_the_values_of_the_answer(aws: AwsStandIn, service: Service, registry: str | None) -> None:
+    """ECR Public, whose answer has another shape, names no registry."""
+    token = request_token(replace(IDENTITY, service=service))
 
-    assert aws.authorise(token.username, token.password, region="us-east-1").valid
-    assert token.username == "AWS"
-    assert token.registry == "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    assert aws.authorise(token.username, token.password, service=service).valid
+    assert (token.username, token.registry) == ("AWS", registry)
     assert token.lifetime == pytest.approx(43_200, abs=2)
-
-
-def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
-    """Its answer has another shape."""
-    token = request_token(replace(IDENTITY, service="ecr-public"))
-
-    assert aws.authorise(token.username, token.password, service="ecr-public").valid
-    assert token.registry is None
 
 
 @pytest.mark.parametrize(
@@ -78,35 +71,29 @@ def test_a_token_of_ecr_public_names_no_registry(aws: AwsStandIn) -> None:
         "https://000000000000.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
     ],
 )
-def test_a_host_that_is_no_registry_of_that_region_is_not_taken_from_an_answer(
-    aws: AwsStandIn, endpoint: str | None
-) -> None:
-    """An emulator's token serves the registry that is configured, and no other."""
+def test_only_a_registry_of_that_region_is_taken_from_an_answer(aws: AwsStandIn, endpoint: str | None) -> None:
+    """The token of an emulator is sent to the registry that is configured, and to no other."""
     aws.script(private_answer(proxyEndpoint=endpoint))
 
     assert request_token(IDENTITY).registry is None
 
 
 @pytest.mark.parametrize("service", ["ecr", "ecr-public"])
-def test_a_lifetime_beyond_twelve_hours_is_not_believed(aws: AwsStandIn, service: Service) -> None:
-    """But for what the clocks of AWS and of this host may differ."""
+def test_a_lifetime_is_at_most_twelve_hours(aws: AwsStandIn, service: Service) -> None:
+    """The clocks of AWS and of this host may differ by five minutes."""
     aws.set(token_lifetime=30 * 24 * 3600)
 
     assert request_token(replace(IDENTITY, service=service)).lifetime == 12 * 3600 + 300
 
 
-def test_aws_sees_who_asks(aws: AwsStandIn) -> None:
-    """The user agent names this package and its version."""
+def test_the_user_agent_names_this_package(aws: AwsStandIn) -> None:
     request_token(IDENTITY)
 
     (call,) = aws.calls()
     assert f" {aws_module.USER_AGENT}" in call.user_agent
 
 
-def test_the_region_comes_from_the_configuration_where_it_is_not_named(
-    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As boto3 finds it."""
+def test_the_default_region_is_that_of_boto3(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
     request_token(replace(IDENTITY, region=None))
 
@@ -124,8 +111,8 @@ def test_a_role_is_assumed_with_all_its_arguments(aws: AwsStandIn) -> None:
     assert token.registry == "210987654321.dkr.ecr.us-east-1.amazonaws.com"
 
 
-def test_cloudtrail_can_tell_the_session_of_an_assumed_role(aws: AwsStandIn) -> None:
-    """It is named for this package, unless configured otherwise."""
+def test_the_session_of_a_role_is_named_for_this_package(aws: AwsStandIn) -> None:
+    """CloudTrail shows the name."""
     request_token(replace(IDENTITY, role_arn=ROLE))
 
     (call,) = aws.calls(operation="AssumeRole")
@@ -133,57 +120,46 @@ def test_cloudtrail_can_tell_the_session_of_an_assumed_role(aws: AwsStandIn) -> 
 
 
 @pytest.mark.parametrize(
-    ("service", "use_fips", "use_dual_stack", "host"),
+    ("service", "use_fips", "use_dual_stack", "variable", "host"),
     [
-        ("ecr", False, False, "ecr.us-east-1.amazonaws.com"),
-        ("ecr", True, False, "ecr-fips.us-east-1.amazonaws.com"),
-        ("ecr", False, True, "ecr.us-east-1.api.aws"),
-        ("ecr", True, True, "ecr-fips.us-east-1.api.aws"),
-        ("ecr-public", False, True, "ecr-public.us-east-1.api.aws"),
+        ("ecr", False, False, None, "ecr.us-east-1.amazonaws.com"),
+        ("ecr", True, False, None, "ecr-fips.us-east-1.amazonaws.com"),
+        ("ecr", False, True, None, "ecr.us-east-1.api.aws"),
+        ("ecr", True, True, None, "ecr-fips.us-east-1.api.aws"),
+        ("ecr-public", False, True, None, "ecr-public.us-east-1.api.aws"),
+        ("ecr", False, False, "AWS_USE_FIPS_ENDPOINT", "ecr-fips.us-east-1.amazonaws.com"),
     ],
 )
-def test_the_endpoint_follows_the_registry(
-    monkeypatch: pytest.MonkeyPatch, proxy: list[str], service: Service, use_fips: bool, use_dual_stack: bool, host: str
+@pytest.mark.usefixtures("aws")
+def test_the_registry_and_the_environment_choose_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: list[str],
+    service: Service,
+    use_fips: bool,
+    use_dual_stack: bool,
+    variable: str | None,
+    host: str,
 ) -> None:
-    """FIPS and dual stack lead to AWS's endpoints for them."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    if variable:
+        monkeypatch.setenv(variable, "true")
 
     failure_of(AwsIdentity(service, "us-east-1", use_fips=use_fips, use_dual_stack=use_dual_stack))
 
-    assert {target.removeprefix(SAME_SERVICE) for target in proxy} == {f"{host}:443"}
+    # Older releases of botocore use the FIPS endpoint without "api.".
+    assert {target.removeprefix("api.") for target in proxy} == {f"{host}:443"}
 
 
-def test_the_environments_flags_of_endpoints_stay_in_force(
-    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, proxy: list[str]
-) -> None:
-    """A host that is to use FIPS endpoints only, does so for a plain registry as well."""
+def test_a_configured_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a variable or ``endpoint_url`` sets it."""
+    request_token(replace(IDENTITY, use_fips=True, use_dual_stack=True))
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+    request_token(replace(IDENTITY, use_fips=True, use_dual_stack=True, endpoint_url=aws.url))
 
-    failure_of()
-
-    assert {target.removeprefix(SAME_SERVICE) for target in proxy} == {"ecr-fips.us-east-1.amazonaws.com:443"}
-    assert aws.calls() == []
+    assert len(aws.calls()) == 2
 
 
-def test_an_explicit_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn) -> None:
-    """Where the environment names an endpoint, it is asked, whatever the registry's host says."""
-    assert request_token(replace(IDENTITY, use_fips=True, use_dual_stack=True)).is_servable(time.time())
-    assert len(aws.calls()) == 1
-
-
-def test_the_endpoint_may_be_configured(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By ``endpoint_url``."""
-    monkeypatch.delenv("AWS_ENDPOINT_URL")
-
-    request_token(replace(IDENTITY, endpoint_url=aws.url))
-
-    assert len(aws.calls()) == 1
-
-
-def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
-    """Once: boto3's standard retries."""
+def test_a_throttled_call_is_retried(aws: AwsStandIn) -> None:
     aws.script(Error("ThrottlingException", times=1))
 
     assert request_token(IDENTITY).is_servable(time.time())
@@ -191,8 +167,7 @@ def test_a_throttled_call_is_tried_again(aws: AwsStandIn) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failure_of_aws_becomes_ours(aws: AwsStandIn, name: str) -> None:
-    """It has AWS's code, the region, the identity and a remedy, in one line."""
+def test_a_failure_has_the_code_of_aws_the_region_the_identity_and_a_fix(aws: AwsStandIn, name: str) -> None:
     fault, code, fix = FAULTS[name]
     aws.script(fault)
 
@@ -203,29 +178,33 @@ def test_a_failure_of_aws_becomes_ours(aws: AwsStandIn, name: str) -> None:
     assert len(str(failure).splitlines()) == 1
 
 
-def test_a_role_that_may_not_be_assumed_is_named(aws: AwsStandIn) -> None:
-    """With the action that is missing."""
-    aws.script(Error("AccessDenied", "not authorized to perform: sts:AssumeRole", status=403, operation="AssumeRole"))
+@pytest.mark.parametrize(
+    ("operation", "identity", "permissions"),
+    [
+        ("AssumeRole", replace(IDENTITY, role_arn=ROLE), [f"sts:AssumeRole on {ROLE}"]),
+        ("GetAuthorizationToken", IDENTITY, ["ecr:GetAuthorizationToken"]),
+        (
+            "GetAuthorizationToken",
+            replace(IDENTITY, service="ecr-public"),
+            ["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"],
+        ),
+    ],
+)
+def test_a_denial_names_the_permissions_that_are_missing(
+    aws: AwsStandIn, operation: str, identity: AwsIdentity, permissions: list[str]
+) -> None:
+    aws.script(Error("AccessDenied", "not authorized", status=403, operation=operation))
 
-    failure = failure_of(replace(IDENTITY, role_arn=ROLE))
+    failure = failure_of(identity)
 
     assert failure.code == "AccessDenied"
-    assert f"sts:AssumeRole on {ROLE}" in failure.fix
-
-
-def test_ecr_public_needs_two_permissions(aws: AwsStandIn) -> None:
-    """Both are named."""
-    aws.script(Error("AccessDeniedException"))
-
-    fix = failure_of(replace(IDENTITY, service="ecr-public")).fix
-
-    assert "ecr-public:GetAuthorizationToken" in fix
-    assert "sts:GetServiceBearerToken" in fix
+    assert all(f" {permission} " in failure.fix for permission in permissions)
 
 
 @pytest.mark.parametrize("identity", [IDENTITY, replace(IDENTITY, role_arn=ROLE)])
-def test_missing_credentials_are_told(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, identity: AwsIdentity) -> None:
-    """With what could give them."""
+def test_missing_credentials_are_reported_without_a_call(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, identity: AwsIdentity
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
@@ -236,58 +215,59 @@ def test_missing_credentials_are_told(aws: AwsStandIn, monkeypatch: pytest.Monke
     assert aws.calls() == []
 
 
-@pytest.mark.usefixtures("aws")
-def test_an_unknown_profile_is_told() -> None:
-    """By its name."""
-    failure = failure_of(replace(IDENTITY, profile_name="no-such-profile"))
-
-    assert failure.code == "ProfileNotFound"
-    assert "no-such-profile" in failure.reason
-
-
-@pytest.mark.usefixtures("aws")
-def test_a_missing_region_is_told() -> None:
-    """With the setting that gives it."""
-    failure = failure_of(replace(IDENTITY, region=None))
-
-    assert (failure.code, failure.region) == ("NoRegionError", "none")
-    assert "region_name" in failure.fix
-
-
 @pytest.mark.parametrize(
-    ("url", "code"),
+    ("fields", "code", "reason", "fix"),
     [
-        ("http://127.0.0.1:9", "EndpointConnectionError"),
-        ("http://no-such-name.invalid", "EndpointConnectionError"),
+        ({"profile_name": "no-such-profile"}, "ProfileNotFound", "no-such-profile", "Set profile_name"),
+        ({"region": None}, "NoRegionError", "region", "Set region_name"),
+        (
+            {"endpoint_url": "http://127.0.0.1:9"},
+            "EndpointConnectionError",
+            "http://127.0.0.1:9",
+            "Let this host reach",
+        ),
+        ({"endpoint_url": "http://no.invalid"}, "EndpointConnectionError", "http://no.invalid", "Let this host reach"),
+        ({"role_arn": ROLE, "assume_role_kwargs": '{"Tags": 1}'}, "ParamValidationError", "Tags", "assume_role_kwargs"),
     ],
 )
-def test_an_endpoint_that_cannot_be_reached_is_named(aws: AwsStandIn, url: str, code: str) -> None:
-    """Refused, or not found."""
-    failure = failure_of(replace(IDENTITY, endpoint_url=url))
+def test_a_wrong_setting_is_named_with_its_fix(
+    aws: AwsStandIn, fields: dict[str, str], code: str, reason: str, fix: str
+) -> None:
+    failure = failure_of(replace(IDENTITY, **fields))  # type: ignore[arg-type]
 
-    assert failure.code == code
-    assert url in failure.reason
+    assert (failure.code, failure.region) == (code, fields.get("region", "us-east-1") or "none")
+    assert reason in failure.reason
+    assert fix in failure.fix
     assert aws.calls() == []
 
 
-def test_a_failing_tls_is_told(aws: AwsStandIn) -> None:
-    """With the setting that names the CA."""
+def test_a_missing_amazon_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only aws_conn_id needs it."""
+    monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
+    with pytest.raises(TokenError, match=r"aws_conn_id needs Airflow's amazon provider.* pip install") as caught:
+        request_token(replace(IDENTITY, aws_conn_id="aws_ecr"), Connection())
+
+    assert caught.value.failure.code == "ModuleNotFoundError"
+
+
+def test_a_failed_tls_handshake_names_the_setting_for_the_ca(aws: AwsStandIn) -> None:
     failure = failure_of(replace(IDENTITY, endpoint_url=aws.url.replace("http:", "https:")))
 
     assert failure.code == "SSLError"
     assert "verify" in failure.fix
 
 
-def test_a_secret_that_aws_repeats_is_cut(aws: AwsStandIn) -> None:
-    """AWS's longest message quotes, from its second line on, what was signed."""
+def test_a_secret_in_a_message_of_aws_is_not_shown(aws: AwsStandIn) -> None:
+    """From its second line on, AWS's longest message quotes the signed request."""
     message = "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:s3cret"
     aws.script(Error("SignatureDoesNotMatch", message))
 
     assert failure_of().reason == "The signature does not match"
 
 
-def test_other_threads_keep_their_lines(aws: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
-    """Only the minting thread's talk with AWS is hushed."""
+def test_only_the_lines_of_the_requesting_thread_are_suppressed(
+    aws: AwsStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
     aws.script(Delay(0.5))
     caplog.set_level(logging.DEBUG)
     renewal = threading.Thread(target=request_token, args=(IDENTITY,))

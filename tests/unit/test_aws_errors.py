@@ -7,10 +7,11 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     ProfileNotFound,
 )
 
-from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe, words_of
+from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe, message_of
 from ecr_secrets_backend.identity import AwsIdentity
 
 IDENTITY = AwsIdentity("ecr", "eu-west-2")
@@ -23,7 +24,7 @@ def client_error(code: str, message: str = "not allowed") -> ClientError:
 
 @pytest.mark.parametrize("code", ["Foo\n2026-11-27 CRITICAL forged", "\x1b[2J", "A" * 200_000])
 def test_a_code_of_aws_is_one_bounded_printable_line(code: str) -> None:
-    """It is written into logs, and to the terminal."""
+    """Logs and terminals show it."""
     failure = describe(IDENTITY, client_error(code))
 
     assert failure.code.isprintable()
@@ -40,46 +41,51 @@ def test_a_code_of_aws_is_one_bounded_printable_line(code: str) -> None:
         HTTPClientError(error=SECRET),
         CredentialRetrievalError(provider="custom-process", error_msg=SECRET),
         CredentialRetrievalError(provider="container-role", error_msg=SECRET),
+        ParamValidationError(report=f"Invalid type for parameter Tags, value: {SECRET}"),
         KeyError(SECRET),
         ValueError(SECRET),
         EOFError(SECRET),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_may_hold_a_secret_is_not_repeated(error: Exception) -> None:
-    """Neither by a failed request nor by a source of credentials that failed."""
+def test_a_message_that_may_hold_a_secret_is_not_shown(error: Exception) -> None:
     assert SECRET not in str(describe(IDENTITY, error))
-    assert SECRET not in str(describe(IDENTITY, CredentialsError(error, ())))
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (client_error("AccessDenied", "User: a is not authorized."), "User: a is not authorized"),
         (ProfileNotFound(profile="dev"), "The config profile (dev) could not be found"),
         (OSError(13, "Permission denied", "/a/file"), "[Errno 13] Permission denied: '/a/file'"),
         (UnusableAnswerError("the answer holds no token"), "the answer holds no token"),
         (CredentialRetrievalError(provider="sso", error_msg="x"), "Error when retrieving credentials from sso: x"),
+        (
+            ParamValidationError(report="parameter Tags, parameter in Tags[0]"),
+            "boto3 rejects the argument Tags, Tags[0]",
+        ),
+        (ParamValidationError(report=""), "boto3 rejects the argument of a call"),
     ],
 )
-def test_other_words_are_repeated(error: Exception, words: str) -> None:
-    """In one line, without a full stop."""
-    assert words_of(error) == words
+def test_any_other_message_is_shown_without_its_full_stop(error: Exception, message: str) -> None:
+    assert message_of(error) == message
 
 
-def test_what_a_source_said_takes_the_place_of_its_exceptions_words() -> None:
-    """The code is that of the exception, and the fix, if the source has none."""
-    error = CredentialsError(NoCredentialsError(), (), ("no source has credentials", None))
-    failure = describe(IDENTITY, error)
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NoCredentialsError(), "NoCredentialsError"),
+        (KeyError("AccessKeyId"), "KeyError"),
+        (TimeoutError(), "TimedOut"),
+        (RuntimeError("Credentials were refreshed, but are still expired."), "ExpiredCredentials"),
+    ],
+)
+def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exception, code: str) -> None:
+    """The fix is the cause's, too, if the source of credentials has none."""
+    failure = describe(IDENTITY, CredentialsError(error, (), "no source has credentials", None))
 
-    assert (failure.code, failure.reason) == ("NoCredentialsError", "no source has credentials")
-    assert failure.fix == describe(IDENTITY, NoCredentialsError()).fix
-
-
-def test_credentials_that_cannot_be_loaded_are_no_answer_of_aws() -> None:
-    """Whatever was raised: an answer is what came over the wire."""
-    assert describe(IDENTITY, CredentialsError(KeyError("AccessKeyId"), ())).code == "KeyError"
-    assert describe(IDENTITY, CredentialsError(TimeoutError(), ())).code == "TimedOut"
+    assert (failure.code, failure.reason) == (code, "no source has credentials")
+    assert failure.fix == describe(IDENTITY, error).fix
 
 
 @pytest.mark.parametrize(
@@ -91,8 +97,7 @@ def test_credentials_that_cannot_be_loaded_are_no_answer_of_aws() -> None:
         ("api.ecr.eu-west-2.amazonaws.com", False),
     ],
 )
-def test_an_endpoint_for_fips_may_not_exist(host: str, is_fips: bool) -> None:
-    """In any of botocore's forms."""
+def test_an_unreachable_fips_endpoint_may_not_exist(host: str, is_fips: bool) -> None:
     failure = describe(IDENTITY, EndpointConnectionError(endpoint_url=f"https://{host}/"))
 
     assert ("ECR may have no FIPS endpoint in eu-west-2" in failure.fix) is is_fips

@@ -1,39 +1,50 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 
-from ecr_secrets_backend.bounded import within
+from ecr_secrets_backend.bounded import start_thread, within
 
 
-def test_what_is_done_in_time_is_returned() -> None:
-    """As it is."""
+def test_a_result_in_time_is_returned() -> None:
     assert within(5, lambda: "done") == "done"
 
 
-def test_what_fails_in_time_is_raised() -> None:
-    """As it is."""
-    with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 / 0)
-
-
-def test_a_timeout_of_its_own_is_told_in_its_own_words() -> None:
-    """It did not hang."""
+@pytest.mark.parametrize("error", [ZeroDivisionError("zero"), TimeoutError("the socket's")])
+def test_an_exception_in_time_is_raised_as_it_was(error: Exception) -> None:
+    """A timeout of the work is not mistaken for the timeout of the wait."""
 
     def fail() -> None:
-        raise TimeoutError("the socket's")
+        raise error
 
-    with pytest.raises(TimeoutError, match="the socket's"):
+    with pytest.raises(type(error), match=str(error)):
         within(5, fail)
 
 
 @pytest.mark.timeout(10)
-def test_what_hangs_is_not_waited_for() -> None:
-    """It is left to itself."""
+def test_work_that_hangs_raises_a_timeout() -> None:
     done = threading.Event()
     try:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="no answer within 0 s"):
             within(0.01, lambda: done.wait(30))
     finally:
         done.set()
+
+
+def test_a_process_that_can_start_no_thread_does_the_work_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert within(5, lambda: "done") == "done"
+
+
+def test_a_cancelled_future_starts_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    future: Future[None] = Future()
+    future.cancel()
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)
+
+    start_thread(pytest.fail, future)

@@ -19,7 +19,7 @@ IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(AwsIdentity)])
-def test_whatever_decides_whose_token_it_is_changes_the_key(name: str) -> None:
+def test_each_field_of_an_identity_changes_the_key(name: str) -> None:
     """Two identities never share a token."""
     change: dict[str, Any] = {name: "other"}
     assert replace(IDENTITY, **change).key != IDENTITY.key
@@ -28,56 +28,30 @@ def test_whatever_decides_whose_token_it_is_changes_the_key(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_PROFILE",
-        "AWS_DEFAULT_PROFILE",
-        "AWS_ROLE_ARN",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-        "AWS_SHARED_CREDENTIALS_FILE",
-        "AWS_CONFIG_FILE",
-        "AWS_CREDENTIAL_FILE",
-        "BOTO_CONFIG",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_ECR",
-        "AWS_ENDPOINT_URL_ECR_PUBLIC",
-        "AWS_ENDPOINT_URL_STS",
-        "AWS_USE_FIPS_ENDPOINT",
-        "AWS_USE_DUALSTACK_ENDPOINT",
-        "AWS_A_VARIABLE_OF_TOMORROW",
-        "HOME",
-        "HTTP_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "no_proxy",
-        "AWS_CA_BUNDLE",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+        *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+        *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CREDENTIAL_FILE", "BOTO_CONFIG", "HOME"),
+        *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_ECR", "AWS_ENDPOINT_URL_ECR_PUBLIC", "AWS_ENDPOINT_URL_STS"),
+        *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_A_VARIABLE_OF_TOMORROW"),
+        *("HTTP_PROXY", "https_proxy", "ALL_PROXY", "no_proxy"),
+        *("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     ],
 )
-def test_processes_that_differ_in_a_variable_that_boto3_reads_are_two_identities(name: str) -> None:
-    """Neither is served the other's token, nor the other's failure."""
+def test_processes_that_differ_in_a_variable_of_boto3_share_no_token(name: str) -> None:
     keys = {IDENTITY.in_environment(variables).key for variables in ({}, {name: "a"}, {name: "b"})}
 
     assert len(keys) == 3
 
 
-def test_variables_that_boto3_does_not_read_change_nothing() -> None:
-    """Tasks that differ in them share a token; so do processes that have the same variables in another order."""
+def test_processes_that_differ_in_other_variables_share_a_token() -> None:
+    """The order of the variables does not matter."""
     variables = {"AWS_PROFILE": "a", "HOME": "/home/a"}
     others = {"PATH": "b", "JAVA_HOME": "b", "AIRFLOW_CTX_TASK_ID": "b", "HTTP_PROXY_PORT": "1"}
+    reordered = {**others, **dict(reversed(variables.items()))}
 
-    assert IDENTITY.in_environment({**others, **dict(reversed(variables.items()))}) == IDENTITY.in_environment(
-        variables
-    )
+    assert IDENTITY.in_environment(reordered) == IDENTITY.in_environment(variables)
 
 
 FILES = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG", "AWS_CREDENTIAL_FILE"]
@@ -102,10 +76,10 @@ def touch(file: Path, text: str) -> None:
 
 @pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
 @pytest.mark.parametrize("change", [rewrite, replace_file, touch])
-def test_a_file_that_was_written_again_is_another_identity(
+def test_a_file_that_is_written_again_makes_another_identity(
     tmp_path: Path, variable: str, change: Callable[[Path, str], None]
 ) -> None:
-    """Keys have one length, and a tool may set the time of a copy: neither hides the new keys."""
+    """Also if the new keys have the same length, and if a tool sets the time of its copy."""
     file = tmp_path / "file"
     variables = {variable: str(file)}
     keys = [IDENTITY.in_environment(variables).key]
@@ -118,8 +92,10 @@ def test_a_file_that_was_written_again_is_another_identity(
 
 
 @pytest.mark.parametrize("name", [".aws/credentials", ".aws/config", ".boto"])
-def test_the_files_in_the_home_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """boto3 reads them where no variable names others."""
+def test_the_files_in_the_home_folder_are_part_of_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """boto3 reads them if no variable names others."""
     monkeypatch.setenv("HOME", str(tmp_path))
     without = IDENTITY.in_environment({})
     (tmp_path / ".aws").mkdir()
@@ -135,8 +111,8 @@ def test_the_files_in_the_home_folder_count(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_what_is_no_file_blocks_nobody(tmp_path: Path, variable: str, kind: str) -> None:
-    """A lookup waits neither for the writer of a pipe nor for the end of a device, and leaves nothing open."""
+def test_a_path_that_is_not_a_file_blocks_no_lookup(tmp_path: Path, variable: str, kind: str) -> None:
+    """No descriptor stays open."""
     path = Path("/dev/zero") if kind == "device" else tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
@@ -149,8 +125,7 @@ def test_what_is_no_file_blocks_nobody(tmp_path: Path, variable: str, kind: str)
 
 
 @pytest.mark.parametrize("variable", TOKEN_FILES)
-def test_what_was_written_to_a_pipe_is_left_for_boto3(tmp_path: Path, variable: str) -> None:
-    """A token that a lookup took out of the pipe would be missing where it is needed."""
+def test_a_token_in_a_named_pipe_is_left_for_boto3(tmp_path: Path, variable: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -176,7 +151,7 @@ def test_what_was_written_to_a_pipe_is_left_for_boto3(tmp_path: Path, variable: 
 def test_the_service_account_of_a_pod_is_part_of_the_identity(
     tmp_path: Path, variable: str, change: dict[str, object], is_same: bool, padding: str
 ) -> None:
-    """Not the rest of its token, which is replaced every hour."""
+    """The rest of its token is not: it is replaced every hour."""
     file = tmp_path / "token"
     claims = {"iss": "https://cluster-1.example", "sub": "system:serviceaccount:team:one", "exp": 1, "jti": padding}
 
@@ -196,8 +171,7 @@ NESTED = base64.urlsafe_b64encode(b"[" * 30_000).decode()
     ["", "text", "a.b.c", "a.e30.c", "a.W10.c", "a.bnVsbA.c", "\xe9.e30.c", f"a.{NESTED}.c", "a." * 50_000],
     ids=lambda token: str(len(token)),
 )
-def test_a_pods_token_of_another_kind_counts_as_a_file(tmp_path: Path, token: str) -> None:
-    """By its times and size, since only Kubernetes' own names a service account."""
+def test_the_times_of_a_token_without_a_service_account_are_part_of_the_identity(tmp_path: Path, token: str) -> None:
     file = tmp_path / "token"
     variables = {"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file)}
     missing = IDENTITY.in_environment(variables)
@@ -211,7 +185,7 @@ def test_a_pods_token_of_another_kind_counts_as_a_file(tmp_path: Path, token: st
 
 @dataclass
 class Connection:
-    """What an Airflow connection has."""
+    """The fields of an Airflow connection that hold credentials."""
 
     login: str | None = None
     password: str | None = None
@@ -228,15 +202,16 @@ class Connection:
         (Connection("a"), Connection(None, "a"), False),
     ],
 )
-def test_an_airflow_connection_counts_as_a_whole(before: Connection | None, after: Connection, is_same: bool) -> None:
-    """Its secrets too: keys that were replaced are another identity."""
+def test_a_change_of_the_airflow_connection_makes_another_identity(
+    before: Connection | None, after: Connection, is_same: bool
+) -> None:
     keys = {IDENTITY.in_environment({}, connection).key for connection in (before, after)}
 
     assert (len(keys) == 1) is is_same
 
 
-def test_the_environment_gives_the_region_where_none_is_configured() -> None:
-    """A connection whose region is configured and one that takes the environment's share a token."""
+def test_a_configured_region_and_the_same_default_region_share_a_token() -> None:
+    """A configured region wins over the environment's."""
     variables = {"AWS_DEFAULT_REGION": "us-east-1"}
 
     assert replace(IDENTITY, region=None).in_environment(variables) == IDENTITY.in_environment(variables)
@@ -244,7 +219,7 @@ def test_the_environment_gives_the_region_where_none_is_configured() -> None:
 
 
 def test_the_key_reveals_no_credentials() -> None:
-    """A key is the name of a file."""
+    """The key is the name of a file."""
     variables = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret"}
     identity = IDENTITY.in_environment(variables, Connection(password="a-secret"))
 
@@ -266,6 +241,5 @@ def test_the_key_reveals_no_credentials() -> None:
         (replace(IDENTITY, aws_conn_id="aws_ecr"), "Airflow connection aws_ecr"),
     ],
 )
-def test_it_says_who_it_is_as_far_as_is_known(identity: AwsIdentity, text: str) -> None:
-    """Messages name the identity without asking AWS."""
+def test_a_message_names_the_source_of_the_credentials(identity: AwsIdentity, text: str) -> None:
     assert str(identity) == text
