@@ -10,6 +10,7 @@ from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.registry import PARTITIONS, Partition, Registry, parse_endpoint, partition_of
 
 A = "123456789012"
+HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
 
 
 @pytest.mark.parametrize(
@@ -31,14 +32,14 @@ A = "123456789012"
         (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", False, False),
     ],
 )
-def test_every_form_of_a_private_host_is_understood(host: str, region: str, fips: bool, dual_stack: bool) -> None:
-    """A host tells account, region, FIPS and dual stack."""
+def test_a_private_host_has_an_account_and_a_region(host: str, region: str, fips: bool, dual_stack: bool) -> None:
+    """In each form of each partition, with FIPS and dual stack."""
     assert Registry.parse(host) == Registry(host, "ecr", A, region, fips=fips, dual_stack=dual_stack)
 
 
 @pytest.mark.parametrize(("host", "dual_stack"), [("public.ecr.aws", False), ("ecr-public.aws.com", True)])
-def test_ecr_public_mints_in_one_region(host: str, dual_stack: bool) -> None:
-    """ECR Public has no account, and its API answers in us-east-1."""
+def test_ecr_public_has_no_account_and_one_region(host: str, dual_stack: bool) -> None:
+    """Its API is in us-east-1."""
     assert Registry.parse(host) == Registry(host, "ecr-public", None, "us-east-1", fips=False, dual_stack=dual_stack)
 
 
@@ -51,86 +52,59 @@ def test_ecr_public_mints_in_one_region(host: str, dual_stack: bool) -> None:
         f"{A}.DKR.ecr.US-EAST-1.AmazonAWS.com",
     ],
 )
-def test_what_a_user_copies_from_elsewhere_is_forgiven(text: str) -> None:
-    """The bare host in lower case comes out, which is what Docker looks a login up by."""
+def test_a_scheme_a_slash_and_upper_case_are_accepted(text: str) -> None:
+    """Docker finds a login under the bare host in lower case."""
     assert Registry.parse(text).host == f"{A}.dkr.ecr.us-east-1.amazonaws.com"
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "",
-        "https://",
-        "docker.io",
-        "registry.gitlab.com",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com.evil.example",
-        f"evil.example.{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"evil.example/{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com.",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com//",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com/app",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com:443",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com\n",
-        f" {A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com\x00",
-        f"AWS:secret@{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"http://{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"https://https://{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A}3.dkr.ecr.us-east-1.amazonaws.com",
-        "١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A}.d\u212ar.ecr.us-east-1.amazonaws.com",  # the Kelvin sign, whose lower case is k
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn",
-        f"{A}.dkr.ecr.cn-north-1.amazonaws.com",
-        f"{A}.dkr.ecr.us-gov-west-1.amazonaws.eu",
-        f"{A}.dkr.ecr.us-iso-east-1.sc2s.sgov.gov",
-        f"{A}.dkr.ecr.eu-west-1.on.aws",
-        f"{A}.dkr.ecr.us-gov-east-1.on.aws",
-        f"{A}.dkr-ecr.eu-west-1.amazonaws.com",
-        f"{A}.dkr-ecr.eu-west-1.api.aws",
-        f"{A}.dkr.ecr.moon-base-1.amazonaws.com",
-        f"{A}.dkr.ecr..amazonaws.com",
-        f"{A}.dkr.ecr-gov.us-east-1.amazonaws.com",
-        f"{A}.dkrxecr.us-east-1.amazonaws.com",
-        "public.ecr.aws.evil.example",
-        "xpublic.ecr.aws",
+        ("", "is empty. Write a host such as "),
+        ("https://", "is empty"),
+        ("https:///", "is empty"),
+        (f"http://{HOST}", "has a scheme that is not https"),
+        (f"https://https://{HOST}", "has a scheme that is not https"),
+        (f"AWS:secret@{HOST}", "has a user name before the host"),
+        (f"{HOST}//", "has a path after the host"),
+        (f"{HOST}/app:latest", "has a path after the host. Write the host only."),
+        (f"evil.example/{HOST}", "has a path after the host"),
+        (f"{HOST}:443", "has a port after the host. Remove the port"),
+        (f"{HOST}\n", "has white space in it"),
+        (f" {HOST}", "has white space in it"),
+        (f"{HOST}\x00", "has a character that is not allowed"),
+        ("١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com", "has a character that is not allowed"),
+        (f"{A}.d\u212ar.ecr.us-east-1.amazonaws.com", "has a character that is not allowed"),  # the Kelvin sign
+        ("docker.io", 'is "docker.io", which is not the host of an ECR registry'),
+        ("registry.gitlab.com", "is not the host of an ECR registry"),
+        (f"evil.example.{HOST}", "is not the host of an ECR registry"),
+        (f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
+        (f"{A}3.dkr.ecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
+        (f"{A}.dkr.ecr..amazonaws.com", "is not the host of an ECR registry"),
+        (f"{A}.dkr.ecr-gov.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
+        (f"{A}.dkrxecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
+        ("public.ecr.aws.evil.example", "is not the host of an ECR registry"),
+        ("xpublic.ecr.aws", "is not the host of an ECR registry"),
+        (f"{A}.dkr.ecr.moon-base-1.amazonaws.com", 'has the region "moon-base-1", which is not an AWS region'),
+        (f"{HOST}.evil.example", f"Write {HOST}."),
+        (f"{HOST}.", f"Write {HOST}."),
+        (f"{HOST}.cn", f"Write {HOST}."),
+        (f"{A}.dkr.ecr.cn-north-1.amazonaws.com", f"Write {A}.dkr.ecr.cn-north-1.amazonaws.com.cn."),
+        (f"{A}.dkr.ecr.us-gov-west-1.amazonaws.eu", "is not the host of a registry in us-gov-west-1"),
+        (f"{A}.dkr.ecr.us-iso-east-1.sc2s.sgov.gov", "is not the host of a registry in us-iso-east-1"),
+        (f"{A}.dkr.ecr.eu-west-1.on.aws", "is not the host of a registry in eu-west-1"),
+        (f"{A}.dkr.ecr.us-gov-east-1.on.aws", "is not the host of a registry in us-gov-east-1"),
+        (f"{A}.dkr-ecr.eu-west-1.amazonaws.com", "is not the host of a registry in eu-west-1"),
+        (f"{A}.dkr-ecr.eu-west-1.api.aws", "is not the host of a registry in eu-west-1"),
     ],
 )
-def test_what_is_not_the_host_of_a_registry_is_refused(text: str) -> None:
-    """Look-alikes, pairs of region and domain that do not belong together, ports, paths, users and odd characters."""
+def test_a_text_that_is_not_a_host_of_ecr_is_refused_with_the_reason(text: str, message: str) -> None:
+    """The message does not repeat a password before the host."""
     with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
-    assert caught.value.problem
-    assert caught.value.fix
 
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "is empty"),
-        ("https:///", "is empty"),
-        (f"http://{A}.dkr.ecr.us-east-1.amazonaws.com", "a scheme that is not https"),
-        (f"AWS:secret@{A}.dkr.ecr.us-east-1.amazonaws.com", "a user name before the host"),
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com/app:latest", "a path after the host; leave the repository"),
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com:443", "a port after the host; leave it off"),
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com\n", "white space"),
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com\x00", "a character that no host name has"),
-        ("docker.io", "'docker.io', which is not the host of an ECR registry"),
-        (f"{A}.dkr.ecr.moon-base-1.amazonaws.com", "the region 'moon-base-1'"),
-    ],
-)
-def test_a_refusal_names_what_is_wrong(text: str, problem: str) -> None:
-    """And, where a user name stands before the host, does not repeat what may be a password."""
-    with pytest.raises(ConfigurationError, match=problem) as caught:
-        Registry.parse(text)
-
+    assert message in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_a_domain_of_another_partition_is_answered_with_the_right_host() -> None:
-    """The message holds the host that was meant."""
-    with pytest.raises(ConfigurationError, match=rf"its host is {A}\.dkr\.ecr\.cn-north-1\.amazonaws\.com\.cn"):
-        Registry.parse(f"{A}.dkr.ecr.cn-north-1.amazonaws.com")
 
 
 @pytest.mark.parametrize(
@@ -142,24 +116,22 @@ def test_a_domain_of_another_partition_is_answered_with_the_right_host() -> None
     ],
 )
 def test_a_host_is_built_from_account_and_region(region: str, host: str) -> None:
-    """The domain is the one of the region's partition."""
+    """The domain is that of the region's partition."""
     assert Registry.of_account(A, region).host == host
 
 
-def test_a_region_that_aws_does_not_have_builds_no_host() -> None:
-    """The refusal names the region."""
-    with pytest.raises(ConfigurationError, match=r"moon-base-1.* write a host such as "):
+def test_no_host_is_built_for_an_unknown_region() -> None:
+    with pytest.raises(ConfigurationError, match=r"moon-base-1.*\. Write a host such as "):
         Registry.of_account(A, "moon-base-1")
 
 
 @pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east", "us-east-1.evil", "", "us-ēast-1"])
-def test_a_region_is_matched_whole(region: str) -> None:
-    """Nothing may hide before or behind a region's name."""
+def test_a_region_is_matched_as_a_whole(region: str) -> None:
     assert partition_of(region) is None
 
 
 def test_partitions_are_those_of_botocore() -> None:
-    """When AWS opens a partition, or moves one, the table is to follow the installed botocore."""
+    """If AWS adds a partition, the table follows the installed botocore."""
     data = json.loads((Path(botocore.__file__).parent / "data" / "partitions.json").read_text())
 
     assert sorted(PARTITIONS) == sorted(
@@ -189,19 +161,19 @@ def test_partitions_are_those_of_botocore() -> None:
         ("vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com"),
     ],
 )
-def test_a_registry_may_have_any_name_if_its_region_is_known(text: str, host: str) -> None:
-    """A proxy in front of ECR, an emulator, a registry on a port; the name comes out as images have it."""
-    assert Registry.parse(text, other_region="eu-west-1") == Registry(
+def test_a_registry_with_a_configured_region_may_have_any_host(text: str, host: str) -> None:
+    """It may be a proxy in front of ECR, or an emulator, with or without a port."""
+    assert Registry.parse(text, custom_region="eu-west-1") == Registry(
         host, "ecr", None, "eu-west-1", fips=False, dual_stack=False
     )
 
 
 @pytest.mark.parametrize("port", ["", ":443", ":8443"])
-def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
-    """Also with a port, where a tunnel leads to it."""
+def test_a_host_of_ecr_keeps_its_own_region(port: str) -> None:
+    """Also with a port, which a tunnel to the registry may have."""
     host = f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com"
 
-    assert Registry.parse(host + port, other_region="eu-west-1") == Registry.parse(host)._replace(host=host + port)
+    assert Registry.parse(host + port, custom_region="eu-west-1") == Registry.parse(host)._replace(host=host + port)
 
 
 @pytest.mark.parametrize(
@@ -228,15 +200,15 @@ def test_one_of_ecrs_own_names_says_its_region_itself(port: str) -> None:
         f"{A}.dkr.ecr.eu-west-1.on.aws",
     ],
 )
-def test_what_is_no_registry_to_docker_is_refused_under_any_name(text: str) -> None:
-    """So is what resembles one of ECR's own names under AWS's own domains."""
+def test_a_host_that_docker_does_not_accept_is_refused_with_any_region(text: str) -> None:
+    """So is a mistyped host of ECR in one of AWS's domains."""
     with pytest.raises(ConfigurationError):
-        Registry.parse(text, other_region="us-east-1")
+        Registry.parse(text, custom_region="us-east-1")
 
 
 @pytest.mark.parametrize("text", ["ecr.example.com", "localhost:5000", f"{A}.dkr.ecr.us-east-1.example.com"])
-def test_a_refusal_says_how_another_name_is_written(text: str) -> None:
-    """A user who has a proxy or an emulator copies it from there."""
+def test_a_refusal_shows_how_to_configure_a_proxy_or_an_emulator(text: str) -> None:
+    """The user copies it from the message."""
     with pytest.raises(ConfigurationError) as caught:
         Registry.parse(text)
 
@@ -258,7 +230,7 @@ def test_a_refusal_says_how_another_name_is_written(text: str) -> None:
     ],
 )
 def test_an_endpoint_of_aws_names_its_service_and_region(host: str, service: str, region: str) -> None:
-    """In each of the forms that AWS gives it."""
+    """In each of AWS's forms."""
     assert parse_endpoint(f"https://{host}:443/") == (service, region)
 
 
@@ -277,5 +249,5 @@ def test_an_endpoint_of_aws_names_its_service_and_region(host: str, service: str
     ],
 )
 def test_any_other_endpoint_names_neither(url: str) -> None:
-    """An emulator, a proxy, a load balancer: it may serve any region."""
+    """An emulator, a proxy or a load balancer may serve any region."""
     assert parse_endpoint(url) == (None, None)
