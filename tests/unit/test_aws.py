@@ -48,7 +48,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(("service", "registry"), [("ecr", US_HOST), ("ecr-public", None)])
 def test_a_token_has_the_values_of_the_answer(aws: AwsStandIn, service: Service, registry: str | None) -> None:
-    """ECR Public, whose answer has another shape, names no registry."""
+    """The answer of ECR Public has another shape and names no registry."""
     token = request_token(replace(IDENTITY, service=service))
 
     assert aws.authorise(token.username, token.password, service=service).valid
