@@ -1,4 +1,4 @@
-"""Input for the property tests: what is valid, what nearly is, and what is anything at all."""
+"""Input for the property tests: valid input, nearly valid input, and any input."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from tests.unit.builders import NOW, build_entry, build_token
 Values = st.SearchStrategy[Any]  # of any JSON type
 
 
-# Anything at all
-
+# Any input
 
 ANY_TEXT = (
     st.text()
-    | st.text(st.characters(categories=["Cs", "Cc", "Zs", "Nd"]))  # a JSON string may hold lone surrogates as well
+    | st.text(st.characters(categories=["Cs", "Cc", "Zs", "Nd"]))  # a JSON string may hold lone surrogates, too
     | st.sampled_from(["[", '{"a":', "a", "1", "-", "a.", " "]).map(lambda text: text * 20_000)
 )
 ANY_NUMBER = st.floats() | st.integers() | st.sampled_from([10**22, 10**308, -(10**308), 10**400])
@@ -34,7 +33,7 @@ ANY_JSON: Values = st.recursive(
 )
 
 
-# What nearly is valid
+# Nearly valid input
 
 _NAMES = st.sampled_from(sorted({*SETTINGS, *CONNECTION_SETTINGS, *ASSUME_ROLE_ARGUMENTS, *FALLBACK_SETTINGS}))
 _SLIPS = st.sampled_from(["", ".", "-", "/", ":", "@", " ", "\n", "\x00", "1", "A", "\u0661", "\u212a", "\ud800"])
@@ -42,7 +41,7 @@ _SLIPS = st.sampled_from(["", ".", "-", "/", ":", "@", " ", "\n", "\x00", "1", "
 
 @st.composite
 def slips(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
-    """Cut something out of a text, and put something in."""
+    """Replace up to three characters of a text."""
     text = draw(texts)
     begin = draw(st.integers(0, len(text)))
     end = draw(st.integers(begin, min(begin + 3, len(text))))
@@ -51,30 +50,30 @@ def slips(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
 
 @st.composite
 def near_misses(draw: st.DrawFn, values: Values) -> Any:
-    """Change one place in a JSON value, or several, near its root or deep within."""
+    """Change one to three places in a JSON value, at any depth."""
     value = draw(values)
     for _ in range(draw(st.integers(1, 3))):
-        value = _missed(draw, value)
+        value = _changed(draw, value)
     return value
 
 
-def _missed(draw: st.DrawFn, value: Any) -> Any:
+def _changed(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, dict) and value:
         key = draw(st.sampled_from(sorted(value)))
         rest = {name: item for name, item in value.items() if name != key}
-        match draw(st.sampled_from(["within", "within", "within", "without it", "misnamed", "something more", "text"])):
-            case "within":
-                return {**value, key: _missed(draw, value[key])}
-            case "without it":
+        match draw(st.sampled_from(["change", "change", "change", "remove", "rename", "add", "text"])):
+            case "change":
+                return {**value, key: _changed(draw, value[key])}
+            case "remove":
                 return rest
-            case "misnamed":
+            case "rename":
                 return {**rest, draw(slips(st.just(key))): value[key]}
-            case "something more":
+            case "add":
                 return {**value, draw(_NAMES): draw(ANY_JSON)}
             case _:
                 return json.dumps(value)
     if isinstance(value, list) and value and draw(st.booleans()):
-        return [_missed(draw, value[0]), *value[1:]]
+        return [_changed(draw, value[0]), *value[1:]]
     if isinstance(value, str) and draw(st.booleans()):
         return draw(slips(st.just(value)))
     return draw(ANY_JSON)
@@ -93,10 +92,9 @@ def regions(draw: st.DrawFn, partition: Partition | None = None) -> str:
 
 @st.composite
 def hosts(draw: st.DrawFn) -> str:
-    """Every form of every partition, and ECR Public's."""
+    """Build a host in each form of each partition, or of ECR Public."""
     partition = draw(st.sampled_from(PARTITIONS))
-    dual_stack_domain = "on." + partition.dual_stack_domain.removeprefix("api.")
-    separator, domain = draw(st.sampled_from([(".", partition.domain), ("-", dual_stack_domain)]))
+    separator, domain = draw(st.sampled_from([(".", partition.domain), ("-", partition.dual_stack_registry_domain)]))
     fips = draw(st.sampled_from(["", "-fips"]))
     private = f"{draw(ACCOUNTS)}.dkr{separator}ecr{fips}.{draw(regions(partition))}.{domain}"
     return draw(st.sampled_from([private] * 8 + ["public.ecr.aws", "ecr-public.aws.com"]))
@@ -140,13 +138,15 @@ def _with_one_source(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 _EXTRA = _OBJECTS | _OBJECTS.map(json.dumps)
-_SHAPES = (
+_CONNECTION_OBJECTS = (
     _objects({"registry": hosts()}, extra=_EXTRA)
     | _objects({"account_id": ACCOUNTS, "region_name": regions()}, extra=_EXTRA)
     | _objects(region_name=regions(), extra=_EXTRA)
 )
 _CONN_IDS = st.sampled_from(["docker_default", "a.b", "team/docker:eu", "#1"])
-_CONNECTIONS = st.dictionaries(_CONN_IDS, hosts() | _SHAPES | _SHAPES.map(json.dumps), min_size=1, max_size=3)
+_CONNECTIONS = st.dictionaries(
+    _CONN_IDS, hosts() | _CONNECTION_OBJECTS | _CONNECTION_OBJECTS.map(json.dumps), min_size=1, max_size=3
+)
 _FALLBACKS = st.lists(
     st.fixed_dictionaries(
         {"backend": st.sampled_from(["airflow.secrets.metastore.MetastoreBackend", "a.B", "_a._b._C9"])},
@@ -165,9 +165,9 @@ CONFIGURATIONS = _objects(
 )
 
 
-# What is kept
+# Cache entries
 
-FINITE = st.floats(-1e300, 1e300)  # so that a difference of two is finite as well
+FINITE = st.floats(-1e300, 1e300)  # the difference of two is finite, too
 FAILURES = st.builds(TokenFailure)
 LIKELY_TOKENS = st.builds(
     lambda lifetime, password: build_token(lifetime=lifetime, password=password),
@@ -202,7 +202,7 @@ ODD_ENTRIES = st.builds(
     st.text() | _ODD_TEXTS,
     st.text() | _ODD_TEXTS,
     st.none() | st.builds(EcrToken, _ODD_TEXTS, st.text(), _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES),
-    st.none() | FAILURES,  # a failure makes any text one line; near_misses has those that are no text
+    st.none() | FAILURES,  # a failure makes any text one line
     st.integers(0, 10**6) | _ODD_TIMES,
     st.booleans() | _ODD_TEXTS,
     FINITE | _ODD_TIMES,

@@ -1,4 +1,4 @@
-"""How the sources of credentials are asked, and why one has none: botocore's own, with AWS's ends on loopback."""
+"""The search through botocore's sources of credentials, and why each has none; AWS's services are on loopback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import botocore.session
 import pytest
 from airflow.models.connection import Connection
 from botocore.credentials import Credentials
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import NoCredentialsError, PartialCredentialsError, UnauthorizedSSOTokenError
 
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend import credentials
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("bare")
 
 
 def build_session(*sources: tuple[str, Callable[[], Any]], profile: str | None = None, **profiles: Any) -> Any:
-    """Build what of a session of botocore is used: its chain, and its configuration."""
+    """Build the parts of a botocore session that the search uses: the sources, and the configuration."""
     providers = [SimpleNamespace(METHOD=method, load=load) for method, load in sources]
     return SimpleNamespace(
         get_component=lambda _: SimpleNamespace(providers=providers),
@@ -60,100 +61,100 @@ def absent() -> None:
     pass
 
 
-def test_the_first_source_that_has_credentials_gives_them() -> None:
-    """Those behind it are not asked."""
-    session = build_session(("env", absent), ("new", lambda: Credentials("an-id", "a-secret")), ("sso", pytest.fail))
-    keys, sources = load(session)
+def raising(error: Exception) -> Callable[[], NoReturn]:
+    def load() -> NoReturn:
+        raise error
 
-    assert (keys.access_key, sources[-1].source) == ("an-id", "new")
-    assert [source.message for source in sources] == ["no AWS_ACCESS_KEY_ID", "has credentials"]
+    return load
 
 
-def test_a_source_that_botocore_gets_one_day_is_listed_by_its_name() -> None:
-    """It is asked like any other."""
+def has_keys() -> Credentials:
+    return Credentials("an-id", "a-secret")
+
+
+def search_error(session: Any, load_from_airflow: Callable[[], Any] | None = None) -> CredentialsError:
     with pytest.raises(CredentialsError) as caught:
-        load(build_session(("telepathy", absent)))
-
-    (source,) = caught.value.sources
-    assert (source.source, source.message) == ("telepathy", "no credentials")
+        load(session, load_from_airflow)
+    return caught.value
 
 
-def test_each_source_is_asked_once() -> None:
-    """What it says is kept for the list: some take seconds."""
-    asked: list[str] = []
-    session = build_session(("sso", lambda: asked.append("sso")), ("env", lambda: asked.append("env")))
-    with pytest.raises(CredentialsError):
-        load(session)
+def test_the_first_source_with_credentials_is_used() -> None:
+    """Credentials without a key do not count. The sources after it are not tried."""
+    no_key = ("telepathy", lambda: Credentials("", ""))
+    keys, sources = load(build_session(("env", absent), no_key, ("new", has_keys), ("sso", pytest.fail)))
 
-    assert asked == ["sso", "env"]
-
-
-def test_credentials_without_a_key_are_none() -> None:
-    """The next source is asked."""
-    session = build_session(("env", lambda: Credentials("", "")), ("new", lambda: Credentials("an-id", "a-secret")))
-
-    _, sources = load(session)
-
-    assert sources[-1].source == "new"
+    assert keys.access_key == "an-id"
+    assert [(source.source, source.message) for source in sources] == [
+        ("environment", "no AWS_ACCESS_KEY_ID"),
+        ("telepathy", "no credentials"),  # a source that a later botocore may have
+        ("new", "has credentials"),
+    ]
 
 
-def test_a_source_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the last of the list, behind those that answered."""
+def test_each_source_is_tried_once() -> None:
+    """Some take seconds."""
+    tried: list[str] = []
+    search_error(build_session(("sso", lambda: tried.append("sso")), ("env", lambda: tried.append("env"))))
+
+    assert tried == ["sso", "env"]
+
+
+@pytest.mark.parametrize("is_airflow", [False, True])
+def test_a_source_that_hangs_is_named_in_time(monkeypatch: pytest.MonkeyPatch, is_airflow: bool) -> None:
+    """It is the last of the list."""
     monkeypatch.setattr(credentials, "SECONDS", 0.05)
     may_end = threading.Event()
-    with pytest.raises(CredentialsError) as caught:
-        load(build_session(("env", absent), ("new", may_end.wait)))
+    error = search_error(build_session(("env", absent), ("new", may_end.wait)), may_end.wait if is_airflow else None)
     may_end.set()
 
-    assert isinstance(caught.value.cause, TimeoutError)
-    assert [source.source for source in caught.value.sources] == ["environment", "new"]
-    assert "no answer within 0 s" in caught.value.sources[-1].message
+    assert isinstance(error.cause, TimeoutError)
+    assert [source.source for source in error.sources] == (
+        ["Airflow connection"] if is_airflow else ["environment", "new"]
+    )
+    assert error.reason == f"{error.sources[-1].source}: no answer within 0 s"
 
 
-def test_a_request_has_time_left_when_a_source_is_given_up() -> None:
-    """The whole of it has 20 s."""
-    assert credentials.SECONDS < 20
+def test_a_timeout_of_a_source_is_not_mistaken_for_ours() -> None:
+    error = search_error(build_session(("new", raising(TimeoutError("in 3 s")))))
+
+    assert (error.reason, error.sources[-1].message) == ("in 3 s", "in 3 s")
 
 
-def test_a_timeout_of_a_source_is_its_own() -> None:
-    """And not taken for ours."""
+@pytest.mark.parametrize("load_from_airflow", [absent, raising(NoCredentialsError())])
+def test_the_sources_of_botocore_are_listed_if_the_amazon_provider_has_none(load_from_airflow: Any) -> None:
+    """The amazon provider has searched them."""
+    error = search_error(build_session(("env", pytest.fail)), load_from_airflow)
 
-    def time_out() -> None:
-        raise TimeoutError("in 3 s")
-
-    with pytest.raises(CredentialsError) as caught:
-        load(build_session(("new", time_out)))
-
-    assert caught.value.sources[-1].message == "in 3 s"
+    assert [source.message for source in error.sources] == ["no AWS_ACCESS_KEY_ID"]
 
 
-def test_what_fails_in_a_way_of_its_own_is_explained_alike() -> None:
-    """As Airflow's amazon provider, whose session is not asked for its chain."""
+def test_an_expired_sso_login_is_reported_with_the_command_that_renews_it() -> None:
+    error = search_error(build_session(("sso", raising(UnauthorizedSSOTokenError())), profile="dev"))
 
-    def fail() -> NoReturn:
-        raise NoCredentialsError
-
-    with pytest.raises(CredentialsError) as caught:
-        load(build_session(("env", pytest.fail)), fail)
-
-    assert [source.message for source in caught.value.sources] == ["no AWS_ACCESS_KEY_ID"]
+    assert error.reason == "the SSO login of profile dev has expired"
+    assert str(error.fix).startswith("Run aws sso login --profile dev as this user.")
 
 
-def test_an_airflow_connection_that_hangs_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not taken for a file that cannot be read."""
-    monkeypatch.setattr(credentials, "SECONDS", 0.05)
-    may_end = threading.Event()
+def test_a_wrong_profile_is_named_with_its_file() -> None:
+    wrong = PartialCredentialsError(provider="config-file", cred_var="aws_secret_access_key")
 
-    def hang() -> NoReturn:
-        may_end.wait()
-        raise NoCredentialsError
+    assert search_error(build_session(("config-file", raising(wrong)))).fix == "Correct profile default in config."
 
-    with pytest.raises(CredentialsError) as caught:
-        load(build_session(), hang)
-    may_end.set()
 
-    assert caught.value.explanation is not None
-    assert caught.value.explanation[0] == "Airflow connection: no answer within 0 s"
+def test_a_file_that_this_user_cannot_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root can read every file
+
+    (source,) = search_error(build_session(("config-file", absent))).sources
+    assert source.message == f"config is not readable by this user (uid {os.geteuid()})"
+
+
+def test_a_wrong_url_of_a_container_is_shown() -> None:
+    error = search_error(build_session(("container-role", raising(ValueError("Unsupported host 'x'")))))
+
+    assert error.reason == "Unsupported host 'x'"
+    assert str(error.fix).startswith("Correct AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
 @pytest.mark.parametrize(
@@ -185,20 +186,15 @@ def test_an_airflow_connection_that_hangs_is_reported_in_time(monkeypatch: pytes
         ({}, False),
     ],
 )
-def test_only_a_code_that_botocore_would_ask_for_is_refused(profiles: dict[str, Any], requires_code: bool) -> None:
-    """That of a role that is assumed, of the profile or of one behind it."""
-    session = build_session(**profiles)
-
-    if requires_code:
-        with pytest.raises(MfaRequiredError):
-            refuse_mfa(session)
-    else:
-        refuse_mfa(session)
+def test_a_role_with_mfa_is_refused_only_if_botocore_assumes_it(profiles: dict[str, Any], requires_code: bool) -> None:
+    """The role may be that of the profile, or of one in the chain of its source_profile."""
+    with pytest.raises(MfaRequiredError) if requires_code else nullcontext():
+        refuse_mfa(build_session(**profiles))
 
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., None]:
-    """Write AWS's configuration file, a profile for each argument."""
+    """Write AWS's configuration file, with a profile for each argument."""
     return lambda **profiles: write(
         str(tmp_path / "config"), **{f"profile {name}": options for name, options in profiles.items()}
     )
@@ -226,15 +222,17 @@ def message_of(error: TokenError, source: str) -> str:
 
 
 class TestList:
-    """What ``check`` lists."""
+    """The sources that ``check`` lists."""
 
-    def test_every_source_of_botocore_is_listed_in_its_order(self) -> None:
-        """With what it says, none of it empty."""
+    def test_each_source_of_botocore_is_listed_in_its_order_under_a_name_in_words(self) -> None:
         chain = botocore.session.Session().get_component("credential_provider").providers
-        error = error_of()
+        sources = error_of().sources
+        messages = {each.source: each.message for each in sources}
 
-        assert len(error.sources) == len(chain)
-        messages = {each.source: each.message for each in error.sources}
+        assert len(messages) == len(sources) == len(chain)
+        assert all(
+            " " in name or name in {"environment", "SSO", "container", "credential_process"} for name in messages
+        )
         assert messages["environment"] == "no AWS_ACCESS_KEY_ID"
         assert messages["role of a profile"] == f"profile default: not in {os.environ['AWS_CONFIG_FILE']}"
         assert messages["web identity (IRSA)"] == "no AWS_WEB_IDENTITY_TOKEN_FILE"
@@ -243,35 +241,25 @@ class TestList:
         assert list(messages)[-1] == "instance metadata"
         assert all(messages.values())
 
-    def test_each_source_has_a_name_in_words(self) -> None:
-        """None is called by botocore's name alone, whichever botocore is installed."""
-        chain = botocore.session.Session().get_component("credential_provider").providers
-        names = [each.source for each in error_of().sources]
-
-        assert all(" " in name or name in {"environment", "SSO", "container", "credential_process"} for name in names)
-        assert len(set(names)) == len(chain)
-
-    def test_a_profile_that_lacks_an_option_is_told_from_one_that_is_not_there(self, configure: Any) -> None:
-        """By the option's name."""
+    def test_an_option_that_a_profile_lacks_is_named(self, configure: Any) -> None:
         configure(dev={"region": "us-east-1"})
 
         assert message_of(error_of("dev"), "SSO") == "profile dev: no sso_account_id"
 
     def test_the_list_ends_at_the_source_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As botocore does: it asks no other."""
+        """Like botocore's own search."""
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
         (source,) = error_of().sources
 
         assert "missing: AWS_SECRET_ACCESS_KEY" in source.message
 
-    def test_the_source_that_has_credentials_is_the_last(self, configure: Any) -> None:
-        """The list says why those before it were not used."""
+    def test_the_list_ends_at_the_source_with_credentials(self, configure: Any) -> None:
+        """It shows why those before were not used."""
         configure(dev=KEYS)
-        found = identify(replace(IDENTITY, profile_name="dev"))
+        sources = identify(replace(IDENTITY, profile_name="dev")).sources
 
-        assert found.sources[-1].source == "config file"
-        assert found.sources[-1].message == "has credentials"
-        assert found.sources[0].message == "profile dev: no role_arn"
+        assert (sources[0].message, sources[-1].message) == ("profile dev: no role_arn", "has credentials")
+        assert sources[-1].source == "config file"
 
 
 class TestInstanceMetadata:
@@ -283,42 +271,43 @@ class TestInstanceMetadata:
             yield endpoint
 
     def test_no_answer_suggests_the_hop_limit(self, endpoint: CredentialEndpoint) -> None:
-        """Of a container on an instance whose answers travel one hop; it is not waited for twice."""
+        """A container may be one hop further than the answers go. The search does not wait for it twice."""
         endpoint.is_silent = True
         started_at = time.monotonic()
         failure = failure_of()
 
         assert failure.code == "NoCredentialsError"
         assert failure.reason.endswith("instance metadata: no answer from 127.0.0.1 within 1 s, hop limit?")
-        assert "set HttpPutResponseHopLimit of the instance to 2, or give the container a role" in failure.fix
+        assert "set HttpPutResponseHopLimit of the instance to 2, or use a role for the task" in failure.fix
         assert "AWS_PROFILE" in failure.fix
         assert time.monotonic() - started_at < 2.9  # botocore asks twice, for 1 s each
 
-    def test_an_instance_without_a_role_needs_one(self, endpoint: CredentialEndpoint) -> None:
-        """It answers, so it is no question of the network."""
+    def test_an_instance_without_a_role_is_reported(self, endpoint: CredentialEndpoint) -> None:
         endpoint.has_role = False
         failure = failure_of()
 
         assert "127.0.0.1 answers, but has no credentials" in failure.reason
         assert "Attach a role to this instance" in failure.fix
 
-    def test_an_address_that_refuses_is_not_one_without_a_role(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nothing listens there: this is no instance, or it has no network."""
+    def test_an_address_that_refuses_the_connection_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This is not an instance, or it has no network."""
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
 
         assert message_of(error_of(), "instance metadata") == "127.0.0.1 cannot be reached: Connection refused"
 
-    def test_a_variable_that_disables_it_is_named(self) -> None:
-        """As in the environment of these tests."""
+    def test_the_variable_that_disables_it_is_named(self, configure: Any) -> None:
+        """Also if a profile uses it as its credential_source."""
+        configure(dev={"role_arn": ROLE, "credential_source": "Ec2InstanceMetadata"})
         failure = failure_of()
 
         assert "disabled by AWS_EC2_METADATA_DISABLED" in failure.reason
         assert "Unset AWS_EC2_METADATA_DISABLED" in failure.fix
+        assert "disabled by AWS_EC2_METADATA_DISABLED" in failure_of("dev").reason
 
     @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])
-    def test_a_proxy_in_its_way_is_named(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-        """With the address that NO_PROXY lacks; the requests for it did go to the proxy."""
+    def test_a_proxy_that_gets_its_requests_is_named(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        """With the address that NO_PROXY lacks."""
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         with Proxy.running() as proxy:
@@ -330,20 +319,15 @@ class TestInstanceMetadata:
         assert "because 169.254.169.254 is not in NO_PROXY" in failure.reason
         assert "Add 169.254.169.254 to NO_PROXY" in failure.fix
 
-    def test_a_proxy_that_cannot_be_reached_is_named_alike(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An exception of its own is raised by botocore; the proxy's password is not shown."""
+    def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}@127.0.0.1:9")
         error = error_of()
 
         assert "Add 169.254.169.254 to NO_PROXY" in error.failure.fix
         assert SECRET not in f"{error} {error.sources}"
-
-    def test_a_profile_may_name_it_as_its_source(self, configure: Any) -> None:
-        """The explanation is the same as without a profile."""
-        configure(dev={"role_arn": ROLE, "credential_source": "Ec2InstanceMetadata"})
-
-        assert "disabled by AWS_EC2_METADATA_DISABLED" in failure_of("dev").reason
 
 
 class TestContainer:
@@ -356,11 +340,9 @@ class TestContainer:
             monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
             yield endpoint
 
-    def test_an_agent_that_refuses_is_named(
-        self, endpoint: CredentialEndpoint, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """With the status, and without a word of its answer."""
-        del endpoint
+    @pytest.mark.usefixtures("endpoint")
+    def test_an_agent_that_refuses_is_reported_with_the_http_status(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its answer is not shown."""
         monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
         failure = failure_of()
 
@@ -368,23 +350,23 @@ class TestContainer:
         assert failure.reason == "127.0.0.1 answers 401"
         assert "an EKS Pod Identity association" in failure.fix
 
-    def test_keys_that_are_not_in_an_answer_are_no_answer_of_aws(self, endpoint: CredentialEndpoint) -> None:
-        """A KeyError is raised by botocore."""
+    def test_an_answer_without_keys_is_reported(self, endpoint: CredentialEndpoint) -> None:
+        """For it, botocore raises a KeyError."""
         endpoint.has_role = False
         failure = failure_of()
 
-        assert failure.code == "KeyError"
-        assert failure.reason == "127.0.0.1 gives no credentials"
+        assert (failure.code, failure.reason) == ("KeyError", "127.0.0.1 answers without credentials")
 
-    def test_a_token_that_is_not_there_is_named(self, endpoint: CredentialEndpoint, tmp_path: Path) -> None:
-        """By its path."""
-        del endpoint
+    @pytest.mark.usefixtures("endpoint")
+    def test_a_missing_token_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "pod").unlink()
 
         assert failure_of().reason == f"{tmp_path}/pod: No such file or directory"
 
-    def test_a_proxy_is_not_asked_for_it(self, endpoint: CredentialEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whatever the variables say: boto3 sends these requests directly, and so a proxy is never the cause."""
+    def test_a_proxy_gets_no_request_for_it(
+        self, endpoint: CredentialEndpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """boto3 sends these requests directly, so a proxy is never the cause."""
         with Proxy.running() as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
 
@@ -399,12 +381,12 @@ class TestContainer:
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials", "169.254.170.23"),
         ],
     )
-    def test_no_answer_names_the_address_and_clears_the_proxy(
+    def test_no_answer_names_the_address_and_excludes_the_proxy(
         self, monkeypatch: pytest.MonkeyPatch, variable: str, uri: str, address: str
     ) -> None:
         """On ECS and on EKS."""
 
-        def connect(*_: object) -> None:  # whatever answers to that address where the tests run
+        def connect(*_: object) -> None:  # the host of the tests may have a route to that address
             raise OSError(errno.EHOSTUNREACH, "No route to host")
 
         monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
@@ -424,16 +406,14 @@ class TestWebIdentity:
         monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
 
-    def test_a_token_that_is_missing_is_named(self, tmp_path: Path) -> None:
-        """By its path, with what mounts it."""
+    def test_a_missing_token_is_named_with_its_mount(self, tmp_path: Path) -> None:
         failure = failure_of()
 
         assert f"cannot read the token {tmp_path}/token: No such file or directory" in failure.reason
         for part in ("eks.amazonaws.com/role-arn", "service account", "mount", "fsGroup"):
             assert part in failure.fix
 
-    def test_a_profile_may_name_the_token(self, configure: Any, tmp_path: Path) -> None:
-        """Also behind another profile."""
+    def test_the_token_of_a_source_profile_is_named(self, configure: Any, tmp_path: Path) -> None:
         token = str(tmp_path / "another")
         configure(
             hub={"role_arn": ROLE, "source_profile": "pod"},
@@ -442,8 +422,7 @@ class TestWebIdentity:
 
         assert f"cannot read the token {token}" in failure_of("hub").reason
 
-    def test_a_role_that_is_not_named_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In botocore's words."""
+    def test_a_missing_role_is_reported_with_the_message_of_botocore(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AWS_ROLE_ARN")
 
         assert "has no role ARN configured" in failure_of().reason
@@ -458,8 +437,10 @@ class TestMfa:
     REASON = "profile mfa requires an MFA code, which no task can enter"
 
     @pytest.mark.parametrize("profile", ["mfa", "dev"])
-    def test_a_lookup_says_so_and_does_not_ask(self, aws: AwsStandIn, configure: Any, profile: str) -> None:
-        """Also where the code is required behind ``source_profile``."""
+    def test_a_lookup_reports_the_code_and_does_not_read_it(
+        self, aws: AwsStandIn, configure: Any, profile: str
+    ) -> None:
+        """Also if a source_profile requires it."""
         configure(**self.PROFILES)
         failure = failure_of(profile)
 
@@ -467,14 +448,14 @@ class TestMfa:
         assert failure.fix == "Use a role or temporary keys."
         assert aws.calls() == []
 
-    def test_a_profile_whose_keys_are_used_needs_no_code(self, configure: Any) -> None:
-        """Behind another profile, botocore uses its keys and not its role."""
+    def test_a_source_profile_with_keys_needs_no_code(self, configure: Any) -> None:
+        """Its keys are used, and not its role."""
         configure(**{**self.PROFILES, "mfa": {**self.PROFILES["mfa"], **KEYS}})
 
         assert "arn:aws:" in identify(replace(IDENTITY, profile_name="dev")).message
 
     def test_keys_of_the_environment_need_no_code(self, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """They come before the role of a profile that a variable names."""
+        """They come before the role of a profile."""
         configure(**self.PROFILES)
         monkeypatch.setenv("AWS_PROFILE", "mfa")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
@@ -490,7 +471,7 @@ class TestProgram:
 
     @pytest.fixture
     def program(self, tmp_path: Path) -> Callable[[str], str]:
-        """Write a program of the shell, and give its path."""
+        """Write a shell script, and return its path."""
 
         def write(text: str) -> str:
             path = tmp_path / "keys"
@@ -514,10 +495,10 @@ class TestProgram:
         ids=["JSON to stderr", "set -x", "a key is missing", "a list", "no JSON", "another version", "no text"],
     )
     @pytest.mark.parametrize("profile", ["dev", "hub"])
-    def test_a_program_that_fails_is_named_and_not_quoted(
+    def test_a_program_that_fails_is_named_without_its_output(
         self, configure: Any, program: Any, text: str, problem: str, profile: str
     ) -> None:
-        """Also behind a role. Its arguments may be secret, too."""
+        """Also in a source_profile. Its arguments may be secret, too."""
         path = program(text)
         configure(
             dev={"credential_process": f"{path} --password {SECRET}"}, hub={"role_arn": ROLE, "source_profile": "dev"}
@@ -525,7 +506,7 @@ class TestProgram:
         error = error_of(profile)
 
         if profile == "hub" and error.failure.code == "CredentialRetrievalError":
-            problem = "failed"  # botocore starts it itself, and does not report the exit code
+            problem = "failed"  # botocore starts it, and does not report the exit code
         assert error.failure.reason == f"{path} {problem}"
         assert "Run the credential_process of profile dev as this user" in error.failure.fix
         assert SECRET not in f"{error} {error.sources}"
@@ -535,7 +516,7 @@ class TestProgram:
     def test_a_program_that_cannot_be_started_is_named(
         self, configure: Any, program: Any, mode: int | None, problem: str, profile: str
     ) -> None:
-        """It is not installed here, or not for this user."""
+        """It is not installed on this host, or not for this user."""
         path = program("")
         if mode is None:
             Path(path).unlink()
@@ -549,7 +530,7 @@ class TestProgram:
     def test_a_program_that_does_not_end_is_named_in_time(
         self, configure: Any, monkeypatch: pytest.MonkeyPatch, profile: str
     ) -> None:
-        """Before the whole request is given up, whose message could not name it."""
+        """The timeout of the whole request could not name it."""
         configure(dev={"credential_process": "sleep 3"}, hub={"role_arn": ROLE, "source_profile": "dev"})
         monkeypatch.setattr(credentials, "SECONDS", 1.0)
         error = error_of(profile)
@@ -561,14 +542,14 @@ class TestProgram:
 
 
 class TestFips:
-    """A region in which ECR has no FIPS endpoint: no name server knows its name."""
+    """A region without a FIPS endpoint of ECR: it has no DNS record."""
 
     @pytest.fixture(autouse=True)
     def _no_names(self, bare: AwsStandIn) -> Iterator[None]:
         def getaddrinfo(*_: object, **__: object) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-        del bare  # it is reset when names are known again
+        del bare  # ends after this fixture, because its reset needs DNS
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("AWS_ENDPOINT_URL")
             patch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
@@ -577,40 +558,37 @@ class TestFips:
             patch.setattr(aws_module, "ATTEMPTS", 1)
             yield
 
-    @pytest.mark.parametrize("asker", ["the host of the registry", "AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"])
-    def test_what_asks_for_it_is_named(self, configure: Any, monkeypatch: pytest.MonkeyPatch, asker: str) -> None:
-        """A host, a variable, or a profile."""
+    @pytest.mark.parametrize("setting", ["the host of the registry", "AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"])
+    def test_the_setting_that_asks_for_it_is_named(
+        self, configure: Any, monkeypatch: pytest.MonkeyPatch, setting: str
+    ) -> None:
         profile = None
-        if asker.isupper():
-            monkeypatch.setenv(asker, "true")
-        elif asker == "use_fips_endpoint":
-            configure(dev={**KEYS, asker: "true"})
+        if setting.isupper():
+            monkeypatch.setenv(setting, "true")
+        elif setting == "use_fips_endpoint":
+            configure(dev={**KEYS, setting: "true"})
             profile = "dev"
-        failure = failure_of(profile, region="eu-west-2", use_fips=asker.startswith("the host"))
+        failure = failure_of(profile, region="eu-west-2", use_fips=setting.startswith("the host"))
 
         assert failure.code == "EndpointConnectionError"
-        assert f"ECR may have no FIPS endpoint in eu-west-2, and {asker}" in failure.fix
+        assert f"ECR may have no FIPS endpoint in eu-west-2, and {setting}" in failure.fix
         assert "let this host reach that endpoint" in failure.fix
 
-    def test_sts_is_not_taken_for_ecr(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is asked first where a role is assumed."""
+    def test_sts_is_named_if_it_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To assume a role is the first call."""
         monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
 
         assert "STS may have no FIPS endpoint" in failure_of(region="eu-west-2", role_arn=ROLE).fix
 
-    def test_another_endpoint_is_not_taken_for_one(self) -> None:
-        """That cannot be reached either."""
+    def test_another_unreachable_endpoint_is_not_mistaken_for_it(self) -> None:
         assert "FIPS" not in failure_of(region="eu-west-2").fix
 
 
 @pytest.mark.parametrize("error", [EOFError(SECRET), KeyError(SECRET), ValueError(SECRET), RuntimeError("broken")])
-def test_what_a_source_raises_is_no_answer_of_aws(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """An answer is what came over the wire."""
-
-    def load(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("botocore.credentials.BotoProvider.load", load)
+def test_an_exception_of_a_source_is_not_reported_as_an_answer_of_aws(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("botocore.credentials.BotoProvider.load", lambda _: raising(error)())
     failure = failure_of()
 
     assert failure.code == type(error).__name__
@@ -618,38 +596,41 @@ def test_what_a_source_raises_is_no_answer_of_aws(monkeypatch: pytest.MonkeyPatc
     assert SECRET not in str(failure)
 
 
+@pytest.mark.usefixtures("aws")
+def test_the_keys_of_an_airflow_connection_are_the_only_source() -> None:
+    """The sources of botocore are not searched."""
+    keys: Any = Connection(conn_id="aws_ecr", conn_type="aws", login="AKIAIOSFODNN7EXAMPLE", password="a-secret")
+    (source,) = identify(replace(IDENTITY, aws_conn_id="aws_ecr"), keys).sources
+
+    assert source.message == "has credentials"
+
+
 class TestAirflowConnection:
-    """The amazon provider asks botocore's chain where the connection has no keys."""
+    """An Airflow connection without keys, for which the amazon provider searches botocore's sources."""
 
-    @pytest.fixture
-    def connection(self, configure: Any) -> Callable[..., Any]:
-        def build(**extra: object) -> Any:
-            return Connection(conn_id="aws_ecr", conn_type="aws", extra=json.dumps(extra))
-
+    @pytest.fixture(params=[{}, {"role_arn": ROLE}], ids=["no role", "role"])
+    def failure(self, configure: Any, request: pytest.FixtureRequest) -> Callable[..., TokenError]:
+        """Fail to load credentials with a connection of the given extra, which assumes a role or not."""
         configure(**TestMfa.PROFILES, program={"credential_process": "false"})
-        return build
 
-    def failure(self, connection: Any) -> TokenError:
-        with pytest.raises(TokenError) as caught:
-            identify(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
-        return caught.value
+        def fail(**extra: object) -> TokenError:
+            connection: Any = Connection(
+                conn_id="aws_ecr", conn_type="aws", extra=json.dumps({**extra, **request.param})
+            )
+            with pytest.raises(TokenError) as caught:
+                identify(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
+            return caught.value
 
-    @pytest.mark.parametrize("role", [{}, {"role_arn": ROLE}])
-    def test_it_does_not_ask_for_a_code_either(self, connection: Any, role: dict[str, str]) -> None:
-        """Whether the connection assumes a role or not."""
-        assert self.failure(connection(profile_name="mfa", **role)).failure.reason == TestMfa.REASON
+        return fail
 
-    @pytest.mark.parametrize("role", [{}, {"role_arn": ROLE}])
-    def test_the_sources_of_botocore_are_listed_where_it_has_none(self, connection: Any, role: dict[str, str]) -> None:
-        """As without a connection."""
-        error = self.failure(connection(**role))
+    def test_its_profile_may_not_require_a_code(self, failure: Callable[..., TokenError]) -> None:
+        assert failure(profile_name="mfa").failure.reason == TestMfa.REASON
+
+    def test_the_sources_of_botocore_are_listed(self, failure: Callable[..., TokenError]) -> None:
+        error = failure()
 
         assert "disabled by AWS_EC2_METADATA_DISABLED" in error.failure.reason
         assert message_of(error, "environment") == "no AWS_ACCESS_KEY_ID"
 
-    @pytest.mark.parametrize("role", [{}, {"role_arn": ROLE}])
-    def test_a_program_that_fails_is_named(self, connection: Any, role: dict[str, str]) -> None:
-        """That of the connection's profile."""
-        error = self.failure(connection(profile_name="program", **role))
-
-        assert error.failure.reason == "false failed"
+    def test_the_program_of_its_profile_is_named(self, failure: Callable[..., TokenError]) -> None:
+        assert failure(profile_name="program").failure.reason == "false failed"

@@ -1,4 +1,4 @@
-"""What holds for any input; ``make fuzz`` tries far more of it."""
+"""Properties that are true for any input. ``make fuzz`` tries many more inputs."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Value = TypeVar("Value")
-Refusal = TypeVar("Refusal", bound=Exception)
+Expected = TypeVar("Expected", bound=Exception)
 
 
-def outcome(refusal: type[Refusal], read: Callable[..., Value], *given: object) -> Value | Refusal:
-    """Tell what came of it: the value, or the refusal; any other exception is a fault."""
+def result_of(expected: type[Expected], read: Callable[..., Value], *given: object) -> Value | Expected:
+    """Return the value or the expected exception. Any other exception fails the test."""
     try:
         return read(*given)
-    except refusal as error:
+    except expected as error:
         return error
 
 
 @given(CONFIGURATIONS)
-def test_every_valid_configuration_is_read(kwargs: dict[str, Any]) -> None:
-    """Whatever is combined; and in the near misses below one thing is wrong, not all."""
+def test_each_valid_configuration_is_accepted(kwargs: dict[str, Any]) -> None:
+    """In each combination of kwargs."""
     Settings.parse(kwargs)
 
 
 @given(st.dictionaries(ANY_TEXT, ANY_JSON) | near_misses(CONFIGURATIONS).filter(lambda value: isinstance(value, dict)))
 def test_any_json_is_a_configuration_or_is_refused(kwargs: dict[str, Any]) -> None:
-    """By our exception, in one line that begins with the path of what was given, or of what is missing."""
-    parsed = outcome(ConfigurationError, Settings.parse, kwargs)
+    """The message is one line that begins with the path of a kwarg that is wrong or missing."""
+    parsed = result_of(ConfigurationError, Settings.parse, kwargs)
 
     if isinstance(parsed, ConfigurationError):
         assert str(parsed).isprintable()
@@ -76,15 +76,15 @@ HOSTS = hosts()
 
 
 @given(HOSTS)
-def test_every_valid_host_is_read(host: str) -> None:
-    """Of every form and partition, as it stands."""
+def test_each_valid_host_is_accepted(host: str) -> None:
+    """In each form of each partition."""
     assert Registry.parse(host).host == host
 
 
 @given(ANY_TEXT | HOSTS | slips(HOSTS) | slips(slips(HOSTS)))
 def test_any_text_is_a_host_or_is_refused(text: str) -> None:
-    """What comes out was in the text, and reads and builds as the same registry again."""
-    registry = outcome(ConfigurationError, Registry.parse, text)
+    """The host is a part of the text, and is read and built as the same registry again."""
+    registry = result_of(ConfigurationError, Registry.parse, text)
 
     if isinstance(registry, ConfigurationError):
         assert str(registry).isprintable()
@@ -97,8 +97,8 @@ def test_any_text_is_a_host_or_is_refused(text: str) -> None:
 
 @given(ACCOUNTS | ANY_TEXT | slips(ACCOUNTS), regions() | ANY_TEXT | slips(regions()))
 def test_any_account_and_region_are_a_registry_or_are_refused(account_id: str, region: str) -> None:
-    """The registry is the account's, in that region, and its host tells both."""
-    registry = outcome(ConfigurationError, Registry.of_account, account_id, region)
+    """The host of the registry has that account and region."""
+    registry = result_of(ConfigurationError, Registry.of_account, account_id, region)
 
     if isinstance(registry, ConfigurationError):
         assert str(registry).isprintable()
@@ -108,8 +108,7 @@ def test_any_account_and_region_are_a_registry_or_are_refused(account_id: str, r
 
 
 @given(ENTRIES)
-def test_every_entry_reads_as_it_was_written(entry: Entry) -> None:
-    """Whatever its texts and times."""
+def test_each_entry_is_read_as_it_was_written(entry: Entry) -> None:
     assert Entry.from_json(entry.to_json()) == entry
 
 
@@ -125,8 +124,8 @@ FILES = (
 
 
 @given(FILES)
-def test_any_bytes_are_a_sound_entry_or_none(text: bytes) -> None:
-    """An entry that is read can be written and read again, and it and its token can be asked and served."""
+def test_any_bytes_are_a_usable_entry_or_none(text: bytes) -> None:
+    """An entry can be written and read again, and its methods and its token can be used."""
     entry = Entry.from_json(text)
 
     if entry is not None:
@@ -153,11 +152,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> HostStore:
 
 @pytest.mark.usefixtures("frozen")
 @given(FILES | st.builds(Entry.to_json, LIKELY_ENTRIES))
-def test_any_bytes_in_the_caches_file_are_served_or_healed(store: HostStore, content: bytes) -> None:
-    """A token that has not expired comes of any file, or the failure that it tells; and then the file is sound."""
-    with suppress(OSError):  # what a reader would not accept is not written
+def test_any_bytes_in_a_file_of_the_cache_are_served_or_replaced(store: HostStore, content: bytes) -> None:
+    """A lookup returns a token that has not expired, or the failure in the file. Then the file is valid."""
+    with suppress(OSError):  # the store refuses to write a file that is too long to be read
         store.write(f"{IDENTITY.key}.json", content, NOW)
-    served = outcome(TokenError, TokenCache(store, 3600, Memory()).get, IDENTITY, build_token)
+    served = result_of(TokenError, TokenCache(store, 3600, Memory()).get, IDENTITY, build_token)
 
     assert isinstance(served, TokenError) or served.token.expires_at > NOW
     assert Entry.from_json(store.read(f"{IDENTITY.key}.json") or b"") is not None
@@ -171,14 +170,16 @@ REFRESH = st.floats(min_value=0, allow_infinity=False)
 def test_a_fresh_token_is_servable_and_a_servable_one_has_not_expired(
     token: EcrToken, now: float, refresh_before: float
 ) -> None:
-    """Whatever AWS, a clock or a file of the cache tells."""
+    """For any times from AWS, a clock or a file of the cache."""
     assert token.is_servable(now) or not token.is_fresh(now, refresh_before)
     assert now < token.expires_at or not token.is_servable(now)
 
 
 @given(TOKENS | LIKELY_TOKENS, st.tuples(st.floats(), st.floats()) | st.tuples(LIKELY_TIMES, LIKELY_TIMES), REFRESH)
-def test_a_token_does_not_recover(token: EcrToken, times: tuple[float, float], refresh_before: float) -> None:
-    """From the moment it was received, what was due does not become fresh, nor servable what was too old."""
+def test_a_token_that_is_due_or_too_old_stays_so(
+    token: EcrToken, times: tuple[float, float], refresh_before: float
+) -> None:
+    """From the moment when it was received."""
     early, late = sorted(times)
 
     if token.received_at <= early:
@@ -188,5 +189,5 @@ def test_a_token_does_not_recover(token: EcrToken, times: tuple[float, float], r
 
 @given(LIKELY_TOKENS, REFRESH)
 def test_a_token_is_fresh_for_half_of_its_lifetime(token: EcrToken, refresh_before: float) -> None:
-    """Whatever refresh_before and jitter: else each lookup would call AWS."""
+    """With any refresh_before and jitter. Otherwise each lookup would call AWS."""
     assert token.lifetime < 1 or token.is_fresh(token.received_at + 0.49 * token.lifetime, refresh_before)
