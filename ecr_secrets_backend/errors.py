@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 #: The public names. The other exceptions do not leave the package.
 __all__ = ["ConfigurationError", "ConnectionUnavailableError", "EcrSecretsBackendError", "TokenFailure"]
@@ -60,8 +60,7 @@ class TokenFailure:
 
     def to_json(self) -> dict[str, str]:
         """Return the fields under the names that the commands and the page in Airflow's UI use."""
-        fields = {"identity": self.identity, "region": self.region, "code": self.code, "reason": self.reason}
-        return {**fields, "remedy": self.fix}
+        return {"remedy" if name == "fix" else name: text for name, text in asdict(self).items()}
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason} (identity: {self.identity}, region: {self.region}). {self.fix}"
@@ -69,11 +68,7 @@ class TokenFailure:
 
 @dataclass(frozen=True)
 class CredentialSource:
-    """A source of AWS credentials, and whether it has any.
-
-    :param message: "has credentials", or why it has none
-    :param fix: how to fix that; None: the source need not have any here
-    """
+    """A source of AWS credentials; "has credentials", or why not; and the fix, if it should have some here."""
 
     source: str
     message: str

@@ -136,7 +136,10 @@ class Registry(NamedTuple):
             problem = f'is "{name}", which is not the host of an ECR registry'
             raise ConfigurationError(path, problem, f"{_HOST_FIX} {custom_fix}")
         account_id, region, domain = match["account_id"], match["region"], match["domain"]
-        partition = _partition_or_raise(region, path, f"{_HOST_FIX} {custom_fix}")
+        partition = partition_of(region)
+        if partition is None:
+            problem = f'has the region "{region}", which is not an AWS region'
+            raise ConfigurationError(path, problem, f"{_HOST_FIX} {custom_fix}")
         dual_stack_domain = partition.dual_stack_registry_domain
         forms = {(".", partition.domain), ("-", dual_stack_domain)}
         if partition.name == "aws-cn":  # China has two forms of dual-stack hosts
@@ -157,14 +160,8 @@ class Registry(NamedTuple):
     @classmethod
     def of_account(cls, account_id: str, region: str) -> Registry:
         """Return the default private registry of an account, under its IPv4 host."""
-        return cls.parse(f"{account_id}.dkr.ecr.{region}.{_partition_or_raise(region, 'registry', _HOST_FIX).domain}")
-
-
-def _partition_or_raise(region: str, path: str, fix: str) -> Partition:
-    partition = partition_of(region)
-    if partition is None:
-        raise ConfigurationError(path, f'has the region "{region}", which is not an AWS region', fix)
-    return partition
+        domain = (partition_of(region) or PARTITIONS[0]).domain
+        return cls.parse(f"{account_id}.dkr.ecr.{region}.{domain}")
 
 
 def _bare_host(text: str, path: str) -> str:

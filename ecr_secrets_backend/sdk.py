@@ -15,15 +15,13 @@ from typing import Any, Final
 
 #: Held during an import of boto3, while OpenSSL starts, and during a fork. A child that is forked in the middle of
 #: either would have half of a module, or a lock of OpenSSL that nothing releases.
-_import_lock: Final = threading.Lock()
-os.register_at_fork(
-    before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release
-)
+_lock: Final = threading.Lock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def import_sdk(*names: str) -> None:
     """Import boto3, the named modules, and the parts that Python's sockets import at their first use."""
-    with _import_lock:
+    with _lock:
         for name in ("boto3.session", "encodings.idna", *names):
             import_module(name)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

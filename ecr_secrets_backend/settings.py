@@ -39,8 +39,7 @@ class FallbackBackend:
     """Another secrets backend, for what is not mapped.
 
     :param path: its kwarg, such as ``fallback_backends[0]``
-    :param backend: the dotted name of its class
-    :param kwargs: the arguments of its class; they may hold secrets, such as Vault's token
+    :param kwargs: the arguments of its class, which may hold secrets
     """
 
     path: str

@@ -103,7 +103,7 @@ def test_any_account_and_region_are_a_registry_or_are_refused(account_id: str, r
     if isinstance(registry, ConfigurationError):
         assert str(registry).isprintable()
     else:
-        assert (registry.account_id, registry.region) == (account_id, region)
+        assert (registry.account_id, registry.region) == (account_id, region.lower())
         assert Registry.parse(registry.host) == registry
 
 
