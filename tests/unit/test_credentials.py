@@ -40,8 +40,8 @@ IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
 KEYS = {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "a-secret"}
 SECRET = "an-undisclosed-session-token"
-ROLE_OPTIONS = {"role_arn": "a-role"}
-KEY_OPTIONS = {"aws_access_key_id": "an-id", "aws_secret_access_key": "a-secret"}
+CHAINED = {"role_arn": ROLE, "source_profile": "b"}
+MFA = {"role_arn": ROLE, "mfa_serial": "arn:aws:iam::123456789012:mfa/a"}
 
 
 pytestmark = pytest.mark.usefixtures("bare")
@@ -160,29 +160,14 @@ def test_a_wrong_url_of_a_container_is_shown() -> None:
 @pytest.mark.parametrize(
     ("profiles", "requires_code"),
     [
-        ({"default": {**ROLE_OPTIONS, "source_profile": "base", "mfa_serial": "a"}, "base": KEY_OPTIONS}, True),
-        (
-            {
-                "default": {**ROLE_OPTIONS, "source_profile": "b"},
-                "b": {**ROLE_OPTIONS, "source_profile": "c", "mfa_serial": "a"},
-            },
-            True,
-        ),
-        ({"default": {**ROLE_OPTIONS, "source_profile": "default", "mfa_serial": "a", **KEY_OPTIONS}}, True),
-        (
-            {
-                "default": {**ROLE_OPTIONS, "source_profile": "b"},
-                "b": {**ROLE_OPTIONS, **KEY_OPTIONS, "mfa_serial": "a"},
-            },
-            False,
-        ),
-        ({"default": {**ROLE_OPTIONS, "web_identity_token_file": "a", "mfa_serial": "a"}}, False),
-        ({"default": {**KEY_OPTIONS, "mfa_serial": "a"}}, False),
-        (
-            {"default": {**ROLE_OPTIONS, "source_profile": "b"}, "b": {**ROLE_OPTIONS, "source_profile": "default"}},
-            False,
-        ),
-        ({"other": {**ROLE_OPTIONS, "source_profile": "other", "mfa_serial": "a"}}, False),
+        ({"default": {**MFA, "source_profile": "b"}, "b": KEYS}, True),
+        ({"default": CHAINED, "b": {**MFA, "source_profile": "c"}}, True),
+        ({"default": {**MFA, **KEYS, "source_profile": "default"}}, True),
+        ({"default": CHAINED, "b": {**MFA, **KEYS}}, False),
+        ({"default": {**MFA, "web_identity_token_file": "a"}}, False),
+        ({"default": {**KEYS, "mfa_serial": "a"}}, False),
+        ({"default": CHAINED, "b": {"role_arn": ROLE, "source_profile": "default"}}, False),
+        ({"other": {**MFA, "source_profile": "other"}}, False),
         ({}, False),
     ],
 )
@@ -262,13 +247,19 @@ class TestList:
         assert sources[-1].source == "config file"
 
 
+@pytest.fixture
+def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """What provides credentials to an instance, or to a pod with a token in the file ``pod``."""
+    (tmp_path / "pod").write_text(pod_token("airflow:worker"))
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with CredentialEndpoint.running(request.cls.KIND, tmp_path / "pod") as endpoint:
+        for name, value in endpoint.environment().items():
+            monkeypatch.setenv(name, value)
+        yield endpoint
+
+
 class TestInstanceMetadata:
-    @pytest.fixture
-    def endpoint(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CredentialEndpoint]:
-        with CredentialEndpoint.running("ec2", tmp_path / "pod") as endpoint:
-            for name, value in endpoint.environment().items():
-                monkeypatch.setenv(name, value)
-            yield endpoint
+    KIND = "ec2"
 
     def test_no_answer_suggests_the_hop_limit(self, endpoint: CredentialEndpoint) -> None:
         """A container may be one hop further than the answers go. The search does not wait for it twice."""
@@ -331,14 +322,7 @@ class TestInstanceMetadata:
 
 
 class TestContainer:
-    @pytest.fixture
-    def endpoint(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CredentialEndpoint]:
-        (tmp_path / "pod").write_text(pod_token("airflow:worker"))
-        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
-            for name, value in endpoint.environment().items():
-                monkeypatch.setenv(name, value)
-            monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
-            yield endpoint
+    KIND = "eks"
 
     @pytest.mark.usefixtures("endpoint")
     def test_an_agent_that_refuses_is_reported_with_the_http_status(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +414,7 @@ class TestWebIdentity:
 
 class TestMfa:
     PROFILES: ClassVar = {
-        "mfa": {"role_arn": ROLE, "source_profile": "base", "mfa_serial": "arn:aws:iam::123456789012:mfa/a"},
+        "mfa": {**MFA, "source_profile": "base"},
         "base": KEYS,
         "dev": {"role_arn": ROLE, "source_profile": "mfa"},
     }

@@ -36,6 +36,7 @@ def parse_one(value: object, **common: object) -> MappedConnection:
         (json.dumps({"registry": HOST}), {}, HOST, "us-east-1"),
         (f'\n  {{"registry": "{HOST}"}}\n', {}, HOST, "us-east-1"),
         ("public.ecr.aws", {}, "public.ecr.aws", "us-east-1"),
+        ("public.ecr.aws", {"region_name": "eu-west-1"}, "public.ecr.aws", "us-east-1"),
         (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", {}, f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
         (HOST, {"region_name": "eu-west-1"}, HOST, "us-east-1"),
         (
@@ -53,6 +54,7 @@ def test_a_connection_may_be_a_host_or_an_object_and_determines_the_region(
     mapped = parse_one(value, **common)
 
     assert (mapped.host, mapped.identity.region) == (host, region)
+    assert mapped.identity.service == ("ecr-public" if host == "public.ecr.aws" else "ecr")
 
 
 def test_structured_kwargs_may_be_json_text() -> None:
@@ -123,12 +125,6 @@ def test_a_connections_own_source_of_credentials_replaces_the_common_one(
     identity = parse_one({"registry": HOST, **own}, **common).identity
 
     assert (identity.profile_name, identity.aws_conn_id) == source
-
-
-def test_ecr_public_is_a_service_of_one_region() -> None:
-    identity = parse_one("public.ecr.aws", region_name="eu-west-1").identity
-
-    assert (identity.service, identity.region) == ("ecr-public", "us-east-1")
 
 
 def test_the_order_of_assume_role_kwargs_does_not_matter() -> None:
