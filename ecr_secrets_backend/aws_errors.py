@@ -31,9 +31,7 @@ class CredentialsError(Exception):
     fix: str | None
 
 
-CREDENTIALS_FIX: Final = (
-    "Provide credentials to this process: a role of its host, pod or task, AWS_PROFILE or profile_name."
-)
+CREDENTIALS_FIX: Final = "Provide credentials: a role of this host, pod or task, AWS_PROFILE or profile_name."
 #: The fix for each code. Codes are without the ending "Exception", which some of AWS's services add.
 _FIXES: Final[Mapping[tuple[str, ...], str]] = {
     ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"): CREDENTIALS_FIX,
@@ -55,9 +53,7 @@ _FIXES: Final[Mapping[tuple[str, ...], str]] = {
         "Run aws login as this user. A service needs another source than a login, such as a role."
     ),
     ("InvalidIdentityToken",): "Create the OIDC provider of the cluster in IAM, and trust it in the role.",
-    (
-        "ParamValidationError",
-    ): "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole does not accept that value.",
+    ("ParamValidationError",): "Correct assume_role_kwargs in backend_kwargs: STS AssumeRole rejects that value.",
     ("UnusableAnswer",): "Check which server answers in place of AWS: a proxy, or an endpoint_url that is not ECR's.",
 }
 _CONNECTION_FIX: Final = (

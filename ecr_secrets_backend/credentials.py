@@ -69,7 +69,8 @@ def load(
     try:
         keys = within(SECONDS, lambda: search.load(load_from_airflow))
     except TimeoutError as error:  # raised by within(): the timeout of a source has become a CredentialsError
-        last = [CredentialSource("AWS's files", "not read in time", "Look for what hangs."), *search.sources][-1]
+        files = CredentialSource("AWS's files", "not read in time", "Check the file system that they are in.")
+        last = [files, *search.sources][-1]
         raise CredentialsError(error, search.sources, f"{last.source}: {last.message}", last.fix) from None
     if keys:
         return keys, search.sources
@@ -182,7 +183,7 @@ class _Search:
         last = _profiles(self._session)[-1]
         if last.program and method in _MAY_START_PROGRAM:
             return f"{last.program} did not end within {SECONDS:.0f} s", _PROGRAM_FIX.format(last.name)
-        return f"no answer within {SECONDS:.0f} s", "Look for what hangs: the network, a name server or a proxy."
+        return f"no answer within {SECONDS:.0f} s", "Check the network, the name server and the proxy."
 
     def _explain_absence(self, method: str) -> Reason:
         """Return why a source has no credentials, which botocore does not report."""

@@ -68,7 +68,7 @@ class TokenFailure:
 
 @dataclass(frozen=True)
 class CredentialSource:
-    """A source of AWS credentials; "has credentials", or why not; and the fix, if it should have some here."""
+    """A source of AWS credentials: its name, its result, and the fix if it should have credentials here."""
 
     source: str
     message: str

@@ -266,7 +266,7 @@ def _to_json(path: str, value: object) -> str:
 
 def _type_of(value: object) -> str:
     """Return the JSON type of a value. The value itself is not shown: it may be a secret in the wrong place."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    names = {dict: "an object", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 

@@ -86,19 +86,3 @@ def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exce
 
     assert (failure.code, failure.reason) == (code, "no source has credentials")
     assert failure.fix == describe(IDENTITY, error).fix
-
-
-@pytest.mark.parametrize(
-    ("host", "is_fips"),
-    [
-        ("ecr-fips.eu-west-2.amazonaws.com", True),
-        ("api.ecr-fips.eu-west-2.amazonaws.com", True),
-        ("ecr-fips.eu-west-2.api.aws", True),
-        ("api.ecr.eu-west-2.amazonaws.com", False),
-    ],
-)
-def test_an_unreachable_fips_endpoint_may_not_exist(host: str, is_fips: bool) -> None:
-    failure = describe(IDENTITY, EndpointConnectionError(endpoint_url=f"https://{host}/"))
-
-    assert ("ECR may have no FIPS endpoint in eu-west-2" in failure.fix) is is_fips
-    assert "et this host reach that endpoint" in failure.fix
