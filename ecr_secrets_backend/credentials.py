@@ -248,7 +248,7 @@ class _Search:
         if time.monotonic() - self._started_at >= timeout:
             fix = "In a container on EC2, set HttpPutResponseHopLimit of the instance to 2, or use a role for the task."
             return f"no answer from {url.hostname} within {timeout} s, hop limit?", fix
-        try:  # botocore got its refusal or answer in less than the timeout, so this does not wait for it either
+        try:  # botocore had an answer or a refusal before the timeout, and so has this connection
             socket.create_connection((url.hostname, url.port or 80), timeout).close()
         except OSError as error:
             return f"{url.hostname} cannot be reached: {error.strerror or error}", None
