@@ -36,7 +36,7 @@ _is_requesting: Final = ContextVar("ecr_secrets_backend_is_requesting", default=
 
 @contextmanager
 def suppress_sdk_logs() -> Iterator[None]:
-    """Within this context, keep the lines of the AWS libraries out of all logs, at every level.
+    """Keep the lines of the AWS libraries out of all logs, at every level, within this context.
 
     A filter does so, and not a level, because other threads and greenlets may want their lines. The filter is never
     removed: logging cannot remove a filter safely while another thread logs.
