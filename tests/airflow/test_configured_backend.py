@@ -77,7 +77,7 @@ def test_an_invalid_kwarg_stops_airflow_with_its_path_and_fix(environment: dict[
     done = run("-m", "airflow", "version", environment=environment)
 
     assert done.returncode != 0
-    assert "connections.docker_eu.regoin_name is not supported; did you mean region_name?" in done.stderr
+    assert "connections.docker_eu.regoin_name is not supported. Did you mean region_name?" in done.stderr
 
 
 def test_kwargs_that_are_not_json_stop_airflow_with_the_reason(environment: dict[str, str]) -> None:
@@ -86,7 +86,7 @@ def test_kwargs_that_are_not_json_stop_airflow_with_the_reason(environment: dict
     done = run("-m", "airflow", "version", environment=environment)
 
     assert done.returncode != 0
-    assert "Airflow could not parse them as JSON" in done.stderr
+    assert "Airflow cannot parse them as JSON" in done.stderr
 
 
 def test_a_kwarg_can_have_its_own_variable(environment: dict[str, str], aws: AwsStandIn) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the whole Airflow
 ONE_CALL = ["GetAuthorizationToken"]
-CAUSE = "has no ECR token. AccessDeniedException: User: u is not authorized"
+CAUSE = "AccessDeniedException: User: u is not authorized"
 AT_ERROR = re.compile(r'"level":\s?"error"| ERROR - ')
 CONTINUES = "Airflow may now use an older connection with that ID"
 

@@ -81,6 +81,6 @@ def test_a_failed_request_fails_the_task_at_once(world: World, cloud: AwsStandIn
     shortest = BACK_OFF_SECONDS * (1 - BACK_OFF_JITTER_PART)
     assert all(later.time - call.time >= shortest for call, later in pairwise(calls))
     log = airflow.component_log("api-server")
-    assert log.count(f"Connection 'docker_refused' has no ECR token. AccessDeniedException: {CAUSE}") == 3
+    assert log.count(f"Cannot get an ECR token for connection 'docker_refused': AccessDeniedException: {CAUSE}") == 3
     assert "Traceback" not in log
     assert CAUSE in airflow.component_log("scheduler")  # its worker logs the answer at DEBUG
