@@ -1,4 +1,4 @@
-"""What the tests of commands are configured with, by a file or by Airflow's own configuration."""
+"""The backend's kwargs in the tests of commands, in a file or in Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 
 
 def build_kwargs(folder: Path) -> dict[str, Any]:
-    """Return the kwargs of a backend with two connections and a cache of its own."""
+    """Return kwargs with two connections and a cache of their own."""
     connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
     return {"connections": connections, "cache_dir": str(folder / "cache")}
 
 
 def write_kwargs(folder: Path, kwargs: dict[str, Any]) -> tuple[str, str]:
-    """Return the arguments by which a command reads the kwargs from a file."""
+    """Write kwargs to a file, and return the arguments with which a command reads it."""
     path = folder / "kwargs.json"
     path.write_text(json.dumps(kwargs))
     return "--backend-kwargs", str(path)
 
 
 def configure_airflow(monkeypatch: pytest.MonkeyPatch, home: Path, kwargs: dict[str, Any]) -> None:
-    """Configure the backend in Airflow, by environment variables."""
+    """Configure the backend in Airflow with environment variables."""
     monkeypatch.setenv("AIRFLOW_HOME", str(home))
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", BACKEND)

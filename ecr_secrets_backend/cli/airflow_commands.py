@@ -1,4 +1,4 @@
-"""``airflow ecr``: the same commands, in Airflow 3.2 and newer, where a provider may add commands."""
+"""``airflow ecr``: the same commands in Airflow's own program, from Airflow 3.2 on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ecr_secrets_backend.cli import COMMANDS, DESCRIPTION
-from ecr_secrets_backend.cli.command import GOOD, execute
-from ecr_secrets_backend.cli.output import standard_streams
+from ecr_secrets_backend.cli.command import execute
+from ecr_secrets_backend.cli.output import guard_standard_streams
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def get_cli_commands() -> list[Any]:
-    """Return the group of commands, as Airflow's parser takes it."""
+    """Return the group of commands for Airflow's parser."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     commands = [
@@ -26,19 +26,15 @@ def get_cli_commands() -> list[Any]:
             help=command.help,
             description=command.description,
             epilog=command.epilog.replace("ecr-secrets-backend", "airflow ecr"),
-            args=[
-                Arg(argument.flags, **argument.options)  # type: ignore[no-untyped-call, unused-ignore]
-                for argument in command.arguments
-            ],
+            args=[Arg(flags, **options) for flags, options in command.arguments],  # type: ignore[no-untyped-call, unused-ignore]
             func=partial(_run, command),
         )
         for command in COMMANDS
     ]
-    return [GroupCommand(name="ecr", help="Live logins for Amazon ECR", description=DESCRIPTION, subcommands=commands)]
+    return [GroupCommand(name="ecr", help="Check and use ECR logins", description=DESCRIPTION, subcommands=commands)]
 
 
 def _run(command: Command, options: argparse.Namespace) -> None:
-    with standard_streams():
+    with guard_standard_streams():
         exit_code = execute(command, options)
-    if exit_code != GOOD:
-        sys.exit(exit_code)
+    sys.exit(exit_code)

@@ -1,12 +1,12 @@
-"""``clear``: forget cached tokens, safely while other processes read."""
+"""``clear``: delete cached tokens, also while other processes read them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
-from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
-from ecr_secrets_backend.cli.survey import ENTRY_SUFFIX, Survey
+from ecr_secrets_backend.cli.cache_folder import ENTRY_SUFFIX, CacheFolder
+from ecr_secrets_backend.cli.command import FAILED, SUCCESS, Command, CommandError, argument
 from ecr_secrets_backend.private_files import PrivateFolder
 
 if TYPE_CHECKING:
@@ -16,27 +16,23 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Delete entries, but no locks: a lock that is deleted while it is held is no longer a lock."""
-    configured = configuration.read(options)
-    store = configured.store
-    if store is None:
-        output.text('cache = "process": there are no tokens on the host to forget.')
-        return GOOD
-    survey = Survey.of(store)
-    if survey.path is None:
-        output.text("There is no folder for the cache of this user, so there are no tokens on the host to forget.")
-        return GOOD
-    own = {f"{configured.key(each)}{ENTRY_SUFFIX}" for each in configured.settings.connections.values()}
-    found = {file.name for file in survey.files if file.name.endswith(ENTRY_SUFFIX)}
+    """Delete entries, but no lock: a process that holds a deleted lock excludes no other process."""
+    config = configuration.read(options)
+    folder = CacheFolder.inspect(config.store)
+    if folder.path is None:
+        output.text("There is no cache on this host.")
+        return SUCCESS
+    own = {f"{config.key(each)}{ENTRY_SUFFIX}" for each in config.settings.connections.values()}
+    found = {file.name for file in folder.files if file.name.endswith(ENTRY_SUFFIX)}
     try:
-        forgotten = sum(delete(survey.path, name) for name in sorted(found if options.all else found & own))
+        deleted = sum(delete(folder.path, name) for name in sorted(found if options.all else found & own))
     except OSError as error:
-        fix = f"Check the owner and the mode of {survey.path}."
-        raise CommandError(f"Cannot change the cache: {error.strerror}", fix, FAILED) from None
-    left = len(found) - forgotten
-    others = f"; {left} of other configurations or environments left, which --all forgets" if left else ""
-    output.text(f"Forgot {forgotten} token{'' if forgotten == 1 else 's'}{others}.")
-    return GOOD
+        fix = f"Check the owner and the mode of {folder.path}."
+        raise CommandError(f"Cannot delete tokens in {folder.path}: {error.strerror}", fix, FAILED) from None
+    left = len(found) - deleted
+    kept = f" Kept {left} of other configurations or environments; --all deletes them, too." if left else ""
+    output.text(f"Deleted {deleted} token{'' if deleted == 1 else 's'}.{kept}")
+    return SUCCESS
 
 
 def delete(path: str, name: str) -> bool:
@@ -47,14 +43,14 @@ def delete(path: str, name: str) -> bool:
 
 COMMAND: Final = Command(
     name="clear",
-    help="forget cached tokens, safely while other processes read",
-    description="Forget the cached tokens and failures of this configuration, so the next lookup requests a token.\n"
-    "A running process keeps the token in its memory until that is due for renewal.",
+    help="delete cached tokens, also while other processes read them",
+    description="Delete this configuration's cached tokens and failures, so that the next lookup requests a token.\n"
+    "A running process keeps the token in its memory until it is due for renewal.",
     epilog="""examples:
-  ecr-secrets-backend clear          # after you have fixed a permission or a role, for instance
+  ecr-secrets-backend clear          # for example, after you have fixed a permission or a role
   ecr-secrets-backend clear --all""",
     arguments=(
-        argument("--all", action="store_true", help="also those of other configurations and environments of this user"),
+        argument("--all", action="store_true", help="also those of this user's other configurations and environments"),
         *configuration.ARGUMENTS,
     ),
     run=run,

@@ -1,4 +1,4 @@
-"""What a command is, and how one runs: where it prints, and how it reports its failures."""
+"""Define a command and run it: print its result, and report a failure in one line."""
 
 from __future__ import annotations
 
@@ -10,124 +10,99 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ecr_secrets_backend.cli.output import Output, OutputError, report
+from ecr_secrets_backend.cli.output import Output, OutputError, print_error
 from ecr_secrets_backend.errors import ConfigurationError, EcrSecretsBackendError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-GOOD: Final = 0
+SUCCESS: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130  # as shells report SIGINT
-MOST_PLACES: Final = 8  # of a traceback: from a library's innermost function to ours
+MAX_FRAMES: Final = 8  # of a traceback: from a library's innermost function to ours
+
+#: Whether :func:`suppress_library_logs` does nothing. A server sets it in the context of a request, because logging and
+#: warnings belong to all threads of a process.
+keeps_library_logs: Final = ContextVar("ecr_secrets_backend_keeps_library_logs", default=False)
 
 
-@dataclass(frozen=True)
-class Argument:
-    """An argument of a command, as argparse takes it."""
-
-    flags: tuple[str, ...]
-    options: Mapping[str, Any]
+def argument(*flags: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:  # noqa: ANN401 - argparse's own
+    """Return the parameters of ``add_argument``."""
+    return flags, options
 
 
-def argument(*flags: str, **options: Any) -> Argument:  # noqa: ANN401 - argparse's own
-    """Return an argument, with the parameters of ``add_argument``."""
-    return Argument(flags, options)
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command, for this package's own parser and for Airflow's.
+class Command(NamedTuple):
+    """A command, for this package's parser and for Airflow's.
 
     :param epilog: examples
-    :param run: runs it, and returns the exit code
+    :param arguments: the flags and options of each, as ``add_argument`` takes them
+    :param run: runs the command and returns the exit code
     """
 
     name: str
     help: str
     description: str
     epilog: str
-    arguments: tuple[Argument, ...]
+    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
     run: Callable[[argparse.Namespace, Output], int]
 
 
+@dataclass(eq=False)
 class CommandError(EcrSecretsBackendError):
-    """A command that fails, or cannot begin.
+    """A command fails or cannot start."""
 
-    :param problem: what is wrong
-    :param fix: how to fix it
-    :param exit_code: of the process
-    """
-
-    def __init__(self, problem: str, fix: str, exit_code: int = WRONG_USAGE) -> None:
-        super().__init__(problem, fix, exit_code)
-        self.problem = problem
-        self.fix = fix
-        self.exit_code = exit_code
+    problem: str
+    fix: str
+    exit_code: int = WRONG_USAGE
 
     def __str__(self) -> str:
         return f"{self.problem}. {self.fix}"
 
 
 def execute(command: Command, options: argparse.Namespace) -> int:
-    """Run a command, and report its failure in one line on standard error.
+    """Run a command, report its failure in one line on standard error, and return the exit code.
 
-    Standard output is for the command's result alone. What other code prints there, such as Airflow at its import, goes
-    to standard error.
-
-    :return: the exit code
+    Standard output is for the command's result alone. What other code prints there, such as Airflow while it is
+    imported, goes to standard error.
     """
     output = Output(sys.stdout)
+    exit_code = FAILED
     try:
-        with redirect_stdout(sys.stderr), _logging():
+        with redirect_stdout(sys.stderr), _log_to_stderr():
             return command.run(options, output)
     except KeyboardInterrupt:
         return INTERRUPTED
     except OutputError as error:
-        if isinstance(error.cause, BrokenPipeError):  # the reader has read enough
+        if isinstance(error.cause, BrokenPipeError):  # the reader has closed the pipe
             return FAILED
-        problem, exit_code = str(error), FAILED
+        problem = str(error)
     except CommandError as error:
         problem, exit_code = str(error), error.exit_code
     except ConfigurationError as error:
         problem, exit_code = str(error), WRONG_USAGE
     except EcrSecretsBackendError as error:
-        problem, exit_code = str(error), FAILED
+        problem = str(error)
     except Exception as error:  # noqa: BLE001 - a bug: one line, as for any other failure
-        problem, exit_code = f"{describe_bug(error)}. Please report this line as a bug.", FAILED
-    report(f"ecr-secrets-backend {command.name}: {problem}\n")
+        problem = f"{describe_exception(error)}. Report this line as a bug."
+    print_error(f"ecr-secrets-backend {command.name}: {problem}\n")
     return exit_code
 
 
-def describe_bug(error: Exception) -> str:
-    """Return an exception's type and places, the innermost first: its words may quote a secret."""
+def describe_exception(error: Exception) -> str:
+    """Return an exception's type and the lines of its traceback, but not its message, which may quote a secret."""
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    places = [f"{Path(name).name}:{line}" for name, line in reversed(frames[-MOST_PLACES:])]
-    return f"Unexpected {type(error).__qualname__} (at {', '.join(places)})"
-
-
-#: Whether this is a server's process, in which other threads log as well.
-_is_server: Final = ContextVar("ecr_secrets_backend_is_server", default=False)
+    lines = [f"{Path(name).name}:{line}" for name, line in reversed(frames[-MAX_FRAMES:])]
+    return f"Unexpected {type(error).__qualname__} (at {', '.join(lines)})"
 
 
 @contextmanager
-def on_server() -> Iterator[None]:
-    """Leave logging and warnings, which are the whole process's, as they are within this context."""
-    token = _is_server.set(True)
-    try:
-        yield
-    finally:
-        _is_server.reset(token)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the logs and warnings of libraries: the command reports what matters."""
-    if _is_server.get():
+def suppress_library_logs() -> Iterator[None]:
+    """Suppress the logs and warnings of libraries in this context: the command reports what matters."""
+    if keeps_library_logs.get():
         yield
         return
     before = logging.root.manager.disable
@@ -141,8 +116,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _logging() -> Iterator[None]:
-    """Log the package's own lines to standard error, whatever Airflow's logging does."""
+def _log_to_stderr() -> Iterator[None]:
+    """Log the package's own lines to standard error, whatever Airflow's logging is configured to do."""
     logger = logging.getLogger("ecr_secrets_backend")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

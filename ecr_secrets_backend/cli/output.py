@@ -1,4 +1,4 @@
-"""What commands print, and where: for people by rich, for programs as JSON."""
+"""Standard output and standard error: text and tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import os
 import sys
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, TextIO
 
 from ecr_secrets_backend.errors import EcrSecretsBackendError
@@ -19,23 +19,19 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-#: Without a terminal, lines are not broken to fit one: in a log, people search for whole names.
+#: Lines are not wrapped without a terminal, so that a search in a log finds whole names.
 UNBOUNDED_COLUMNS: Final = 1000
 
-#: What is printed for a character that the encoding of a stream does not have. Any other is escaped.
-_IN_ASCII: Final = {"✓": "+", "✗": "x", "→": ">", "…": "..."}
-_ERRORS: Final = "ecr_secrets_backend"  # the name of that, among Python's handlers of encoding errors
+#: Replacements for characters that the encoding of a stream does not have. Others are escaped.
+_ASCII: Final = {"✓": "+", "✗": "x", "→": ">", "…": "..."}
+_ENCODING_ERRORS: Final = "ecr_secrets_backend"
 
 
+@dataclass(eq=False)
 class OutputError(EcrSecretsBackendError):
-    """Standard output does not take the command's result.
+    """The command's result cannot be written to standard output."""
 
-    :param cause: the error of the system
-    """
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(cause)
-        self.cause = cause
+    cause: OSError
 
     def __str__(self) -> str:
         return f"Cannot write to standard output: {self.cause.strerror}"
@@ -44,69 +40,61 @@ class OutputError(EcrSecretsBackendError):
 class Output:
     """Standard output, for the command's result alone.
 
-    Colours are left to rich: there are none if the stream is not a terminal, or with ``NO_COLOR``.
-
-    :param stream: standard output
+    rich decides on colours: it uses none if the stream is not a terminal, or with ``NO_COLOR``.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    @cached_property
-    def _console(self) -> Console:
-        return _console(self._stream)
-
     def text(self, text: str) -> None:
-        """Print a line as it is."""
-        with self._writing():
-            self._stream.write(f"{text}\n")
+        """Print a line."""
+        self._write(f"{text}\n")
 
     def json(self, value: object) -> None:
-        """Print a value for programs."""
+        """Print a JSON document."""
         self.text(json.dumps(value, indent=2))
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print for people."""
-        with self._writing():
-            with self._console.capture() as captured:
-                for renderable in renderables:
-                    self._console.print(renderable)
-            self._stream.write(captured.get())
+        """Print text and tables for people."""
+        console = _build_console(self._stream)
+        with console.capture() as captured:
+            for renderable in renderables:
+                console.print(renderable)
+        self._write(captured.get())
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _write(self, text: str) -> None:
         try:
-            yield
+            self._stream.write(text)
             self._stream.flush()
         except OSError as error:
-            _discard(self._stream)
+            _redirect_to_null(self._stream)
             raise OutputError(error) from None
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[None]:
-        """Show at a terminal what the command waits for; print nothing to a file or a program."""
+    def progress(self, message: str) -> Iterator[None]:
+        """Show on a terminal why the command waits. Print nothing to a file or a pipe."""
         if not sys.stderr.isatty():
             yield
             return
-        with _console(sys.stderr).status(what, spinner="line"):  # the one of ASCII
+        with _build_console(sys.stderr).status(message, spinner="line"):  # a spinner in ASCII
             yield
 
 
 @contextmanager
-def standard_streams() -> Iterator[None]:
-    """Let the standard streams be of any encoding, closed or full: what cannot be printed ends in no traceback.
+def guard_standard_streams() -> Iterator[None]:
+    """Accept standard streams of any encoding, closed or full, so that what cannot be printed causes no traceback.
 
-    :raises SystemExit: standard output did not take all that was printed
+    :raises SystemExit: standard output cannot be written
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their descriptors
         if getattr(sys, name) is None:  # it is closed
-            # Writing to this standard output fails, because it is opened for reading, as to a closed one.
+            # Standard output is opened for reading, so that writing fails as it does on a closed stream.
             flags = os.O_WRONLY if name == "stderr" else os.O_RDONLY
             setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
-    codecs.register_error(_ERRORS, _in_ascii)
+    codecs.register_error(_ENCODING_ERRORS, _replace_with_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ERRORS)
+            stream.reconfigure(errors=_ENCODING_ERRORS)
     stdout = sys.stdout
     try:
         try:
@@ -114,52 +102,51 @@ def standard_streams() -> Iterator[None]:
         finally:
             stdout.flush()  # Python flushes it later, and prints a traceback if that fails
     except OSError as error:
-        _discard(stdout)
+        _redirect_to_null(stdout)
         if not isinstance(error, BrokenPipeError):
-            report(f"ecr-secrets-backend: {OutputError(error)}\n")
+            print_error(f"ecr-secrets-backend: {OutputError(error)}\n")
         raise SystemExit(1) from None
     finally:
-        report("")
+        print_error("")
 
 
-def report(text: str) -> None:
-    """Print on standard error, or nowhere if that is full."""
+def print_error(text: str) -> None:
+    """Print on standard error. If that fails, print nothing."""
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        _discard(sys.stderr)
+        _redirect_to_null(sys.stderr)
 
 
-def _discard(stream: TextIO) -> None:
-    """Lead a stream nowhere, so that what it still holds does not fail when Python flushes it at the end."""
+def _redirect_to_null(stream: TextIO) -> None:
+    """Redirect a stream to the null device, so that Python's flush of its buffer at exit does not fail."""
     with suppress(OSError):  # the stream of a test has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+def _replace_with_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     characters = error.object[error.start : error.end]
-    escaped = (_IN_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode() for each in characters)
-    return "".join(escaped), error.end
+    replaced = (_ASCII.get(each) or each.encode("ascii", "backslashreplace").decode() for each in characters)
+    return "".join(replaced), error.end
 
 
-def _console(stream: TextIO) -> Console:
+def _build_console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(
-        file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else UNBOUNDED_COLUMNS
-    )
+    width = None if stream.isatty() else UNBOUNDED_COLUMNS
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def iso_time(seconds: float) -> str:
-    """Write a time for programs: ISO 8601, UTC, whole seconds."""
+    """Return a time in ISO 8601, in UTC and whole seconds."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def duration(seconds: float) -> str:
-    """Write a duration for people, in its two largest units."""
+    """Return a duration in its two largest units, such as ``11 h 59 min``."""
     minutes, rest = divmod(round(abs(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

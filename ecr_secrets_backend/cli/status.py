@@ -1,15 +1,14 @@
-"""``status``: show what the host's cache holds, and whether it is safe."""
+"""``status``: show the tokens in the host's cache, and whether the cache is private."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ecr_secrets_backend.cli import configuration
-from ecr_secrets_backend.cli.command import GOOD, Command, argument
+from ecr_secrets_backend.cli.cache_folder import CacheFolder
+from ecr_secrets_backend.cli.command import SUCCESS, Command, argument
 from ecr_secrets_backend.cli.output import duration, iso_time
-from ecr_secrets_backend.cli.survey import Survey, read_entries
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -26,110 +25,78 @@ if TYPE_CHECKING:
 State = Literal["fresh", "renewing", "expiring", "expired", "none"]
 
 STATES: Final = {
-    "fresh": "served at once",
-    "renewing": "served, and renewed by the next lookup",
-    "expiring": "expires too soon to be served",
-    "expired": "expired",
-    "none": "AWS returned none",
+    "fresh": "valid",
+    "renewing": "valid, and due for renewal: the next lookup renews it",
+    "expiring": "expires too soon to be used: the next lookup requests a new token",
+    "expired": "expired: the next lookup requests a new token",
+    "none": "no token: the last request failed",
 }
+_STYLES: Final = {"fresh": "green", "renewing": "yellow"}
 
 OUTPUT: Final = argument(
-    "--output", choices=("table", "json"), default="table", help="for people, or for programs (default: table)"
+    "--output",
+    choices=("table", "json"),
+    default="table",
+    help="a table for people, or JSON for programs (default: table)",
 )
-
-
-@dataclass(frozen=True)
-class CachedToken:
-    """An entry of the cache.
-
-    :param connections: the connections of this configuration that it serves, in this process's environment
-    """
-
-    entry: Entry
-    connections: tuple[str, ...]
-    registries: tuple[str, ...]
-    region: str | None
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
-    configured = configuration.read(options)
-    survey = Survey.of(configured.store) if configured.store else Survey()
-    tokens = [_document(cached, configured) for cached in find(configured, survey)]
+    config = configuration.read(options)
+    folder = CacheFolder.inspect(config.store)
+    tokens = list(_list_tokens(config, folder))
     cache = {
-        "kind": configured.settings.cache,
-        "folder": None if survey.mode is None else survey.path,
+        "kind": config.settings.cache,
+        "folder": None if folder.mode is None else folder.path,
         "user": os.geteuid(),
-        "problems": list(problems(survey)) if configured.store else [],
-        "files": len(survey.files),
-        "bytes": sum(file.size for file in survey.files),
+        "problems": list(_find_problems(folder)) if config.store else [],
+        "files": len(folder.files),
+        "bytes": sum(file.size for file in folder.files),
     }
     if options.output == "json":
         output.json({"cache": cache, "tokens": tokens})
     else:
-        output.show(*_rendered(cache, tokens, survey))
-    return GOOD
+        output.show(*_render(cache, tokens, folder.path))
+    return SUCCESS
 
 
-def find(configured: Configuration, survey: Survey) -> Iterator[CachedToken]:
-    """Read all valid entries of the cache."""
-    if configured.store is None:
-        return
-    mapped = [(configured.key(each), each) for each in configured.settings.connections.values()]
-    for entry in read_entries(configured.store, survey):
-        ours = [each for key, each in mapped if key == entry.key]
+def _list_tokens(config: Configuration, folder: CacheFolder) -> Iterator[dict[str, Any]]:
+    """Return each entry of the cache, with the connections that it serves in this process."""
+    mapped = [(config.key(each), each) for each in config.settings.connections.values()]
+    for entry in folder.entries(config.store):
+        served = [each for key, each in mapped if key == entry.key]
         default = entry.token.registry if entry.token else None
-        registries = {each.host or default for each in ours} if ours else {default}
-        yield CachedToken(
-            entry,
-            tuple(each.conn_id for each in ours),
-            tuple(sorted(filter(None, registries))),
-            _region(entry, default),
-        )
+        registries = {each.host or default for each in served} or {default}
+        yield {
+            "identity": entry.identity,
+            "region": _find_region(entry),
+            "connections": [each.conn_id for each in served],
+            "registries": sorted(filter(None, registries)),
+            **describe(entry, config.settings.refresh_before),
+        }
 
 
-def problems(survey: Survey) -> Iterator[str]:
-    """Report what differs from what the cache makes."""
-    yield from (f"{place}; not used" for place in survey.refused)
-    if survey.path is None:
-        yield "no folder can be used for the cache, so each process requests its own tokens"
-    if survey.mode is not None and survey.mode & 0o077:
-        yield f"{survey.path} is open to other users (mode {survey.mode:04o}); the next lookup closes it"
-    for file in survey.files:
-        if file.problem:
-            yield f"{file.name} {file.problem}; it is not read, and the next token replaces it"
-
-
-def _region(entry: Entry, registry: str | None) -> str | None:
-    if registry:
-        found = Registry.find(registry)
-        return found.region if found else None
+def _find_region(entry: Entry) -> str | None:
+    if entry.token and entry.token.registry:
+        registry = Registry.find(entry.token.registry)
+        return registry.region if registry else None
     return entry.failure.region if entry.failure else None
 
 
-def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State:
-    """Return what a lookup does with a token."""
-    if token is None:
-        return "none"
-    if token.is_fresh(now, refresh_before):
-        return "fresh"
-    if token.is_servable(now):
-        return "renewing"
-    return "expiring" if now < token.expires_at else "expired"
-
-
-def _document(cached: CachedToken, configured: Configuration) -> dict[str, Any]:
-    return {
-        "identity": cached.entry.identity,
-        "region": cached.region,
-        "connections": list(cached.connections),
-        "registries": list(cached.registries),
-        **describe(cached.entry, configured.settings.refresh_before),
-    }
+def _find_problems(folder: CacheFolder) -> Iterator[str]:
+    yield from (f"{place}; not used" for place in folder.refused)
+    if folder.path is None:
+        yield "no folder can be used for the cache, so each process requests its own tokens"
+    if folder.mode is not None and folder.mode & 0o077:
+        yield f"{folder.path} is open to other users (mode {folder.mode:04o}); the next lookup closes it"
+    for file in folder.files:
+        if file.problem:
+            yield f"{file.name} {file.problem}; lookups do not read it, and the next token replaces it"
 
 
 def describe(entry: Entry, refresh_before: float) -> dict[str, Any]:
-    """Return what programs get of an entry: its times, its state and its last failure, and no token."""
+    """Return the times, the state and the last failure of an entry as JSON, without the token."""
     token, failure, now = entry.token, entry.failure, entry.now()
     return {
         "minted_at": iso_time(token.received_at) if token else None,
@@ -141,57 +108,69 @@ def describe(entry: Entry, refresh_before: float) -> dict[str, Any]:
     }
 
 
-def _rendered(cache: dict[str, Any], tokens: list[dict[str, Any]], survey: Survey) -> Iterator[RenderableType]:
+def state_of(token: EcrToken | None, now: float, refresh_before: float) -> State:
+    """Return the state of a token, which decides what a lookup does with it."""
+    if token is None:
+        return "none"
+    if token.is_fresh(now, refresh_before):
+        return "fresh"
+    if token.is_servable(now):
+        return "renewing"
+    return "expiring" if now < token.expires_at else "expired"
+
+
+def _render(cache: dict[str, Any], tokens: list[dict[str, Any]], path: str | None) -> Iterator[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
     if cache["kind"] == "process":
-        yield Text('cache = "process": each process keeps its own tokens, and the host has none.')
+        yield Text('There is no cache on this host: with "cache": "process", each process has its own.')
         return
-    user = f"user {cache['user']}"
-    if survey.path is None:
-        yield Text(f"There is no cache of {user} on this host.")
-    elif survey.mode is None:
-        yield Text(f"There is no cache of {user} on this host yet: the first lookup makes it, in {survey.path}.")
+    if cache["folder"]:
+        privacy = "" if cache["problems"] else "; private to this user"
+        found = f"{path} ({cache['files']} files, {cache['bytes']:,} bytes{privacy})"
     else:
-        size = f"{cache['files']} files, {cache['bytes']:,} bytes"
-        safety = "" if cache["problems"] else "; private to this user"
-        yield Text(f"Cache of {user}: {cache['folder']} ({size}{safety})")
+        found = f"none yet; the next lookup makes {path}" if path else "none"
+    yield Text(f"Cache of user {cache['user']}: {found}")
     for problem in cache["problems"]:
         yield Text(f"! {problem}", style="yellow")
     if not tokens:
-        yield Text("It holds no token. Caches are per user: run this as the user that Airflow's tasks run as.")
+        yield Text(
+            "The cache has no token. Each user has a cache: run this command as the user that runs Airflow's tasks."
+        )
         return
     table = Table("Identity", "Region", "Connections", "Registries", "Received", "Expires", "Left", "State")
-    colours = {"fresh": "green", "renewing": "yellow"}
     for token in tokens:
         table.add_row(
             token["identity"],
             token["region"] or "",
-            "\n".join(token["connections"]) or "(none of this configuration)",
+            "\n".join(token["connections"]) or "(of another configuration)",
             "\n".join(token["registries"]),
             token["minted_at"],
             token["expires_at"],
             duration(token["seconds_left"]),
-            Text(token["state"], style=colours.get(token["state"], "red")),
+            Text(token["state"], style=_STYLES.get(token["state"], "red")),
         )
     yield table
     for token in tokens:
         if failure := token["failure"]:
-            pause = token["back_off_seconds"]
-            again = f"no process calls it for {pause} s" if pause else "the next lookup that needs it calls it again"
+            retry = (
+                f"in {token['back_off_seconds']} s at the earliest"
+                if token["back_off_seconds"]
+                else "at the next lookup"
+            )
             yield Text(
-                f"! {token['identity']}: AWS failed at {failure['at']}, and {again}."
-                f" {failure['code']}: {failure['reason']}. {failure['remedy']}",
+                f"! {token['identity']}: no token at {failure['at']}: {failure['code']}: {failure['reason']}."
+                f" {failure['remedy']} AWS is called again {retry}.",
                 style="red",
             )
 
 
 COMMAND: Final = Command(
     name="status",
-    help="show what the host's cache holds, never a token",
-    description="Show this user's cache on this host: the identity and times of each token, and what failed last.\n\n"
-    + "\n".join(f"  {state:<10}{meaning}" for state, meaning in STATES.items()),
+    help="show the tokens in the host's cache, without their passwords",
+    description="Show each token in this user's cache on this host: its identity, times, state and last failure.\n\n"
+    "states:\n" + "\n".join(f"  {state:<10}{meaning}" for state, meaning in STATES.items()),
     epilog="""examples:
   ecr-secrets-backend status
   ecr-secrets-backend status --output json | jq '.tokens[] | select(.state != "fresh")'""",

@@ -1,11 +1,11 @@
-"""``token``: a registry's password alone, for ``docker login --password-stdin``."""
+"""``token``: print a registry's password, for ``docker login --password-stdin``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.cli import configuration
-from ecr_secrets_backend.cli.command import GOOD, Command, argument
+from ecr_secrets_backend.cli.command import SUCCESS, Command, argument
 
 if TYPE_CHECKING:
     import argparse
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace, output: Output) -> int:
     """Print the password."""
-    configured = configuration.read(options)
-    mapped = configured.connection(options.conn_id)
+    config = configuration.read(options)
+    mapped = config.connection(options.conn_id)
     with output.progress("Waiting for the token"):
-        login = configured.login(mapped)
+        login = config.login(mapped)
     output.text(login.token.password)
-    return GOOD
+    return SUCCESS
 
 
 COMMAND: Final = Command(
     name="token",
-    help="print a connection's password, and nothing else",
-    description="Print the password of a mapped connection, from the cache while it holds a valid token.",
+    help="print a connection's password, for docker login --password-stdin",
+    description="Print the password of a mapped connection: from the cache while it has a valid token, else a new one.",
     epilog="""examples:
   ecr-secrets-backend token docker_default |
       docker login --username AWS --password-stdin 123456789012.dkr.ecr.us-east-1.amazonaws.com

@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads in every process, tasks included: it imports the page at its first request."""
+"""The plugin that Airflow loads in every process, tasks included. It imports the page at the first request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from airflow.plugins_manager import AirflowPlugin
     from starlette.types import Receive, Scope, Send
 else:
-    # Airflow takes the class of either module. One of them is loading this plugin; importing the other one takes longer
-    # than all the rest.
+    # Airflow accepts the class of either module. One of them loads this plugin, and importing the other one is slow.
     _loader = sys.modules.get("airflow.sdk.plugins_manager") or import_module("airflow.plugins_manager")
     AirflowPlugin = _loader.AirflowPlugin
 

@@ -17,7 +17,15 @@ from ecr_secrets_backend.cli.check.engine import Engine
 from ecr_secrets_backend.cli.check.image import Image, Pull, match_registry, read_image
 from ecr_secrets_backend.cli.check.registry import RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
-from ecr_secrets_backend.cli.command import FAILED, GOOD, WRONG_USAGE, Command, CommandError, argument, describe_bug
+from ecr_secrets_backend.cli.command import (
+    FAILED,
+    SUCCESS,
+    WRONG_USAGE,
+    Command,
+    CommandError,
+    argument,
+    describe_exception,
+)
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config.file import encoded
 from ecr_secrets_backend.cli.output import Output
@@ -121,7 +129,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     certificates = options.tls_ca_cert, options.tls_client_cert, options.tls_client_key
     findings = list(run_steps(options, Engine(options.docker_url, *certificates), output))
     failed = [finding for finding in findings if finding.result.state == "failed"]
-    exit_code = GOOD if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
+    exit_code = SUCCESS if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
     if options.output == "json":
         output.json({"ok": not failed, "findings": [finding.to_json() for finding in findings]})
     else:
@@ -207,7 +215,7 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
         results = [StepResult(f"no result within {STEP_SECONDS:.0f} s", "failed", "timed-out", fix)]
     except Exception as error:  # noqa: BLE001 - a finding, and no traceback: its words may hold what was sent
         fix = "Try again. If it lasts, report this line as a bug."
-        results = [StepResult(describe_bug(error), "failed", "unexpected-error", fix)]
+        results = [StepResult(describe_exception(error), "failed", "unexpected-error", fix)]
     seconds = round(time.monotonic() - started_at, 3)
     return [Finding(conn_id, name, result.without(secrets), seconds) for result in results]
 

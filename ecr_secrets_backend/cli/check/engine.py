@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
-from ecr_secrets_backend.cli.command import CommandError, quiet
+from ecr_secrets_backend.cli.command import CommandError, suppress_library_logs
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 from ecr_secrets_backend.logins import Login
 
@@ -126,7 +126,7 @@ class Engine:
                 return SimpleNamespace(**names, extra_dejson=extra_dejson)
 
         try:
-            with quiet():
+            with suppress_library_logs():
                 self._client = Hook(conn_id, self.url, tls=self._tls(), timeout=ENGINE_SECONDS).api_client
         except docker.errors.APIError as error:
             reason = str(error.explanation or error)
@@ -146,7 +146,7 @@ class Engine:
         import docker.auth
 
         try:
-            with quiet():
+            with suppress_library_logs():
                 header = docker.auth.get_config_header(self._client, login.host)
         except docker.errors.DockerException:
             _check_helper(login.host)
@@ -193,7 +193,7 @@ class Engine:
             raise self._explain(error) from None
         path = f"{client.base_url}/version"
         try:
-            with quiet(), client, client.get(path, stream=True, timeout=ENGINE_SECONDS) as answer:
+            with suppress_library_logs(), client, client.get(path, stream=True, timeout=ENGINE_SECONDS) as answer:
                 found = answer.raw.read(LARGEST_ANSWER_BYTES)
         except Exception as error:  # noqa: BLE001 - also those of paramiko
             raise self._explain(error) from None

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
-from ecr_secrets_backend.cli.command import quiet
+from ecr_secrets_backend.cli.command import suppress_library_logs
 from ecr_secrets_backend.registry import Registry
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RegistryClient:
         url, proxy = f"https://{self.host}{path}", _find_proxy(self.host)
         try:
             with (
-                quiet(),
+                suppress_library_logs(),
                 self._open_pool(proxy) as pool,
                 pool.request("GET", url, headers=headers, preload_content=False, **limits) as answer,
             ):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ecr_secrets_backend.cli import configuration
-from ecr_secrets_backend.cli.command import FAILED, GOOD, Command, CommandError, argument
+from ecr_secrets_backend.cli.command import FAILED, SUCCESS, Command, CommandError, argument
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config import file
 from ecr_secrets_backend.cli.output import Output, iso_time
@@ -148,13 +148,13 @@ def run(options: argparse.Namespace, output: Output) -> int:
             logger.error("%s", failure)
         if not failures:  # where some logins are applied, as to a secret, the others are lost
             output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
-        return FAILED if failures else GOOD
+        return FAILED if failures else SUCCESS
     folder = file.default_folder() if options.config is None else Path(options.config)
     writer = LoginWriter(configured, connections, folder, options.in_place)
     writer.write()  # also with --watch, a file that cannot be written at first is a wrong configuration
     if options.watch:
         _watch(writer)
-    return FAILED if writer.failures else GOOD
+    return FAILED if writer.failures else SUCCESS
 
 
 def _watch(writer: LoginWriter) -> None:
@@ -187,7 +187,7 @@ def _end_on_signals() -> None:
             pass
         _notify("STOPPING=1")
         file.WRITING.acquire(timeout=WRITE_TIMEOUT_SECONDS)
-        os._exit(GOOD)
+        os._exit(SUCCESS)
 
     threading.Thread(target=end, daemon=True).start()
 

@@ -24,7 +24,7 @@ DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u 
 
 
 class Printed(NamedTuple):
-    """What a command has printed."""
+    """The output of a command."""
 
     stdout: str
     stderr: str
@@ -36,14 +36,14 @@ class Run(Protocol):
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command as a new process would, but in this one: with a memory of its own."""
+    """Run a command in this process, with an empty memory like that of a new process."""
 
     def run(*arguments: str | Path, exit_code: int = 0, given: str = "") -> Printed:
         capsys.readouterr()
         with pytest.MonkeyPatch.context() as process:
             process.setattr(cache, "_memory", cache.Memory())
             process.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-            process.setattr(sys, "stdout", sys.stdout)  # which a command replaces at its end
+            process.setattr(sys, "stdout", sys.stdout)  # main() replaces it
             try:
                 ended: object = main([str(each) for each in arguments])
             except SystemExit as error:
@@ -70,7 +70,7 @@ def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
 def no_place(
     request: pytest.FixtureRequest, kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, str]:
-    """As ``file``, on a host where the cache can be nowhere."""
+    """As ``file``, on a host where no folder can be used for the cache."""
     request.getfixturevalue("no_default_place")
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(variable, os.devnull)
@@ -84,5 +84,5 @@ def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, mo
 
 
 def status(run: Run, *arguments: str) -> Any:
-    """Read what ``status`` prints for programs."""
+    """Return the JSON document of ``status``."""
     return json.loads(run("status", "--output", "json", *arguments).stdout)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 
 import pytest
 
@@ -9,8 +8,8 @@ from ecr_secrets_backend.cli import COMMANDS, airflow_commands
 from ecr_secrets_backend.cli.airflow_commands import get_cli_commands
 
 
-def test_airflow_gets_each_command() -> None:
-    """With its own name in the examples."""
+def test_airflow_has_each_command() -> None:
+    """The examples in its help start with ``airflow ecr``."""
     (group,) = get_cli_commands()
 
     assert [each.name for each in group.subcommands] == [command.name for command in COMMANDS]
@@ -18,12 +17,11 @@ def test_airflow_gets_each_command() -> None:
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
-def test_a_command_of_airflow_ends_as_ours_does(monkeypatch: pytest.MonkeyPatch, exit_code: int) -> None:
-    """A failure is the process's exit code."""
+def test_an_airflow_command_has_the_exit_code_of_ours(monkeypatch: pytest.MonkeyPatch, exit_code: int) -> None:
     monkeypatch.setattr(airflow_commands, "execute", lambda *_: exit_code)
     (group,) = get_cli_commands()
 
-    with pytest.raises(SystemExit) if exit_code else nullcontext() as ended:
+    with pytest.raises(SystemExit) as ended:
         group.subcommands[0].func(argparse.Namespace())
 
-    assert ended is None or ended.value.code == exit_code
+    assert ended.value.code == exit_code

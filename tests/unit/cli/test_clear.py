@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from ecr_secrets_backend.cli import clear
 from ecr_secrets_backend.cli.clear import delete
-from tests.unit.cli.conftest import DENIED, Run
+from tests.unit.cli.conftest import DENIED, Run, status
 from tests.unit.folders import NAME, write
 
 if TYPE_CHECKING:
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 
-def test_what_is_deleted_is_gone(store: HostStore, folder: Path) -> None:
-    """The caller learns whether there was anything."""
+def test_a_deleted_file_cannot_be_read(store: HostStore, folder: Path) -> None:
+    """``delete`` returns whether there was a file."""
     write(store, b"content")
 
     assert delete(str(folder), NAME)
@@ -24,30 +26,47 @@ def test_what_is_deleted_is_gone(store: HostStore, folder: Path) -> None:
     assert not delete(str(folder), NAME)
 
 
-def test_the_next_lookup_asks_aws(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """Tokens and failures are forgotten."""
+def test_the_next_lookup_requests_a_token(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """Tokens and failures are deleted."""
     first = run("token", "docker_default", *file).stdout
     aws.script(DENIED)
     run("token", "docker_eu", *file, exit_code=1)
     aws.settle()
 
-    assert "Forgot 2 tokens." in run("clear", *file).stdout
+    assert run("clear", *file).stdout == "Deleted 2 tokens.\n"
     assert run("token", "docker_default", *file).stdout != first
     assert run("token", "docker_eu", *file).stdout
 
 
-def test_no_place_at_all(run: Run, no_place: tuple[str, str]) -> None:
-    """There is nothing to delete, which is no failure."""
-    for arguments in ((), ("--all",)):
-        assert "no tokens on the host" in run("clear", *arguments, *no_place).stdout
+def test_without_a_cache_there_is_nothing_to_delete(run: Run, no_place: tuple[str, str]) -> None:
+    """No folder can be used, or each process has its own cache."""
+    in_process = '{"connections": {"docker_default": "public.ecr.aws"}, "cache": "process"}'
+    for arguments in (no_place, ("--all", *no_place), ("--backend-kwargs", "-")):
+        assert run("clear", *arguments, given=in_process).stdout == "There is no cache on this host.\n"
 
 
-def test_tokens_of_other_environments_stay_without_all(
+def test_tokens_of_other_environments_are_kept_without_all(
     run: Run, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token of another environment does not belong to this configuration."""
+    """A process with other AWS variables has another identity."""
     run("token", "docker_default", *file)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
 
-    assert "1 of other configurations" in run("clear", *file).stdout
-    assert "Forgot 1 token." in run("clear", "--all", *file).stdout
+    assert "Deleted 0 tokens. Kept 1 of other configurations or environments" in run("clear", *file).stdout
+    assert run("clear", "--all", *file).stdout == "Deleted 1 token.\n"
+
+
+def test_a_file_that_cannot_be_deleted_is_a_failure(
+    run: Run, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the folder and the fix."""
+    run("token", "docker_default", *file)
+    folder = status(run, *file)["cache"]["folder"]
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError(1, os.strerror(1))
+
+    monkeypatch.setattr(clear, "delete", refuse)
+    done = run("clear", *file, exit_code=1)
+
+    assert f"Cannot delete tokens in {folder}: Operation not permitted. Check the owner and the mode" in done.stderr

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import os
 import re
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.cli.command import Command, CommandError, execute, on_server, quiet
+from ecr_secrets_backend.cli.command import Command, CommandError, execute, keeps_library_logs, suppress_library_logs
+from ecr_secrets_backend.cli.output import OutputError
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError
 from tests.unit.builders import build_failure
 
@@ -33,38 +37,33 @@ def raising(error: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("error", "exit_code", "message"),
     [
-        (CommandError("It is wrong", "Fix it."), 2, "It is wrong. Fix it."),
-        (CommandError("It has failed", "Try again.", 1), 1, "It has failed. Try again."),
-        (ConfigurationError("a.b", "is wrong", "write c"), 2, "a.b is wrong; write c"),
-        (ConnectionUnavailableError("docker_default", build_failure()), 1, "Connection 'docker_default' has no"),
+        (CommandError("It is wrong", "Fix it."), 2, "It is wrong. Fix it.\n"),
+        (CommandError("It has failed", "Try again.", 1), 1, "It has failed. Try again.\n"),
+        (ConfigurationError("a.b", "is wrong", "write c"), 2, "a.b is wrong; write c\n"),
+        (ConnectionUnavailableError("docker_default", build_failure()), 1, ".*'docker_default' .*: not allowed .*\n"),
+        (OutputError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), 1, "Cannot write to .*: No space left .*\n"),
+        (OutputError(BrokenPipeError()), 1, ""),
+        (KeyboardInterrupt(), 130, ""),
+        # Not the message of the exception, which may quote a token.
+        (
+            KeyError("ey.token\nof two lines"),
+            1,
+            r"Unexpected KeyError \(at test_command\.py:\d+, .*\)\. Report .* bug\.\n",
+        ),
     ],
 )
-def test_a_failure_is_one_line_and_an_exit_code(
-    error: Exception, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
+def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
+    error: BaseException, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error."""
+    """A closed pipe and an interrupt need no line."""
     assert do(raising(error)) == exit_code
     output, errors = capsys.readouterr()
     assert output == ""
-    assert errors.startswith(f"ecr-secrets-backend do: {message}")
-    assert errors.count("\n") == 1
+    assert re.fullmatch(message and f"ecr-secrets-backend do: {message}", errors)
 
 
-def test_a_bug_is_one_line_that_can_be_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has the exception's type and places, and not its words, which may quote a token."""
-
-    def run(_: object, __: Output) -> int:
-        raise KeyError("ey.token\nof two lines")
-
-    assert do(run) == 1
-    output, errors = capsys.readouterr()
-    assert output == ""
-    line = r"ecr-secrets-backend do: Unexpected KeyError \(at test_command\.py:\d+, command\.py:\d+\)\. .* bug\.\n"
-    assert re.fullmatch(line, errors)
-
-
-def test_a_deep_bug_is_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A recursion without an end has a thousand places."""
+def test_the_line_of_a_deep_traceback_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """An endless recursion has a thousand frames."""
 
     def run(options: argparse.Namespace, output: Output) -> int:
         return run(options, output)
@@ -73,16 +72,10 @@ def test_a_deep_bug_is_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().err) < 400
 
 
-def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    """The exit code is the one that shells report."""
-    assert do(raising(KeyboardInterrupt())) == 130
-    assert capsys.readouterr() == ("", "")
-
-
 def test_standard_output_is_for_the_result_alone(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Other code may print or log; and Airflow's own logging, which may print there, does not get our lines."""
+    """Other output and our log lines go to standard error, and the logging of the process is restored."""
 
     def run(_: object, output: Output) -> int:
         sys.stdout.write("noise\n")
@@ -90,32 +83,29 @@ def test_standard_output_is_for_the_result_alone(
         output.text("result")
         return 0
 
+    logger = logging.getLogger("ecr_secrets_backend")
+    before = (list(logger.handlers), logger.level, logger.propagate)
     assert do(run) == 0
     output, errors = capsys.readouterr()
     assert output == "result\n"
     assert "noise" in errors
     assert "WARNING a warning" in errors
     assert caplog.records == []
-
-
-def test_logging_is_left_as_it_was() -> None:
-    """Airflow may run more than a command in this process."""
-    logger = logging.getLogger("ecr_secrets_backend")
-    before = (list(logger.handlers), logger.level, logger.propagate)
-    do(lambda *_: 0)
-
     assert (list(logger.handlers), logger.level, logger.propagate) == before
 
 
-def test_a_server_s_logging_is_left_alone() -> None:
-    """Other requests log at the same time; so it is in the thread in which a step of ``check`` runs."""
+def test_library_logs_are_suppressed_but_not_in_a_server() -> None:
+    """Other requests of a server log at the same time. A step of ``check`` runs in a thread of its own."""
 
-    def run_quietly() -> int:
-        with quiet():
+    def log_level_in_step() -> int:
+        with suppress_library_logs():
             return logging.root.manager.disable
 
+    def serve() -> int:
+        keeps_library_logs.set(True)
+        return within(5, log_level_in_step)
+
     before = logging.root.manager.disable
-    with on_server():
-        assert within(5, run_quietly) == before
-    assert within(5, run_quietly) == logging.CRITICAL
+    assert copy_context().run(serve) == before
+    assert within(5, log_level_in_step) == logging.CRITICAL
     assert logging.root.manager.disable == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
 from tests.command_settings import US_HOST
+from tests.unit.cli.conftest import status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,24 +20,24 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
     from tests.unit.cli.conftest import Run
 
+OTHER_BACKEND = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+
 
 @pytest.mark.parametrize("name", ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"])
 def test_a_process_that_a_task_has_started_can_import_airflow(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Airflow 3 leaves a database URL there that SQLAlchemy cannot read; any other stays."""
+    """SQLAlchemy cannot parse the URL that Airflow 3 sets there. Any other URL is kept."""
     monkeypatch.delitem(sys.modules, "airflow")
-    monkeypatch.setenv(name, "airflow-db-not-allowed:///")
-    configuration._allow_import_in_task_child()
-    assert os.environ[name] == "sqlite://"
-    monkeypatch.setenv(name, "postgresql://db")
-    configuration._allow_import_in_task_child()
-    assert os.environ[name] == "postgresql://db"
+    for url, expected in (("airflow-db-not-allowed:///", "sqlite://"), ("postgresql://db", "postgresql://db")):
+        monkeypatch.setenv(name, url)
+        configuration._allow_import_in_task_child()
+        assert os.environ[name] == expected
 
 
 @pytest.mark.usefixtures("airflow")
-def test_those_credentials_may_stand_in_a_fallback_backend(
+def test_an_aws_connection_may_be_in_a_fallback_backend(
     run: Run, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also if only workers have the backend, so that Airflow's own commands do not find them."""
+    """Also if only workers have the backend, so that Airflow's own commands do not find the connection."""
     (tmp_path / "connections.json").write_text(json.dumps({"aws_team": f"aws://{'AKIA' + 'V' * 16}:s3cret@/"}))
     local_files = {
         "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
@@ -52,24 +54,18 @@ def test_those_credentials_may_stand_in_a_fallback_backend(
     assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
 
 
-def test_kwargs_may_come_from_standard_input(run: Run, kwargs: dict[str, Any]) -> None:
-    """If a dash stands for the file."""
-    assert run("token", "docker_eu", "--backend-kwargs", "-", given=json.dumps(kwargs)).stdout
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "is not a JSON object"),
+        ("{", "standard input is not JSON"),
+        ("[]", "standard input is not a JSON object"),
         ("{}", "backend_kwargs are missing"),
         ('{"connections": {"docker_default": "example.com"}}', "is not the host of an ECR registry"),
         ('{"conections": {}}', "did you mean connections?"),
-        ('{"connections": {"docker_other": "public.ecr.aws"}}', "'docker_default' is not mapped"),
+        ('{"connections": {"docker_other": "public.ecr.aws"}}', "'docker_default' is not mapped in standard input"),
     ],
 )
-def test_wrong_kwargs(run: Run, text: str, message: str) -> None:
-    """Each by its own sentence."""
+def test_wrong_kwargs_are_explained_in_one_line(run: Run, text: str, message: str) -> None:
     done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=2, given=text)
 
     (line,) = done.stderr.splitlines()
@@ -77,71 +73,101 @@ def test_wrong_kwargs(run: Run, text: str, message: str) -> None:
     assert message in line
 
 
-def test_a_file_that_is_not_there(run: Run) -> None:
-    """By its name."""
-    done = run("token", "docker_default", "--backend-kwargs", "/nowhere/kwargs.json", exit_code=2)
-
-    assert "/nowhere/kwargs.json cannot be read: No such file or directory" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--backend-kwargs", "/nowhere/kwargs.json"),
+            "/nowhere/kwargs.json cannot be read: No such file or directory",
+        ),
+        (("--backend-kwargs", "-", "--section", "secrets"), "--section and --backend-kwargs exclude each other"),
+    ],
+)
+def test_a_wrong_source_is_explained(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    assert message in run("status", *arguments, exit_code=2).stderr
 
 
 @pytest.mark.usefixtures("airflow")
-def test_an_airflow_without_the_backend(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to set."""
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        (None, "Airflow in this process does not use this backend: [secrets] backend is not set (in "),
+        (OTHER_BACKEND, f"[secrets] backend is {OTHER_BACKEND} (in "),
+        ("ecr_secret_backend.EcrSecretsBackend", "Airflow's configuration cannot be read: "),
+    ],
+)
+def test_an_airflow_without_the_backend(
+    run: Run, monkeypatch: pytest.MonkeyPatch, backend: str | None, message: str
+) -> None:
+    """The message names the value, the file and the fix."""
+    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
     monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
-    done = run("token", "docker_default", exit_code=2)
+    if backend:
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
+    line = run("token", "docker_default", exit_code=2).stderr.splitlines()[-1]
 
-    assert "In the Airflow of this process, no secrets backend is set in [secrets]" in done.stderr
-    assert BACKEND in done.stderr
+    assert message in line
+    assert "use --backend-kwargs FILE." in line
 
 
 @pytest.mark.usefixtures("airflow")
-def test_the_section_of_workers_wins(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
-    """As it does in a task; an option chooses the other."""
-    connections = {"docker_worker": US_HOST}
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", BACKEND)
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps({**kwargs, "connections": connections}))
-
+def test_workers_are_read_before_secrets(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+    """As in a task. An option selects the other section."""
     if not HAS_WORKERS_BACKEND:
-        assert run("token", "docker_default").stdout
         assert "is not set" in run("token", "docker_default", "--section", "workers", exit_code=2).stderr
         return
+
+    def set_workers(backend: str, **changed: object) -> None:
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", backend)
+        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps({**kwargs, **changed}))
+
+    assert "[workers] secrets_backend is not set" in run("status", "--section", "workers", exit_code=2).stderr
+    set_workers(BACKEND, connections={"docker_worker": US_HOST})
     assert run("token", "docker_worker").stdout
     assert "docker_worker" in run("token", "docker_default", exit_code=2).stderr
     assert run("token", "docker_default", "--section", "secrets").stdout
+    set_workers(BACKEND, connections={"docker_worker": {"regoin_name": "eu-west-1"}})
+    wrong = run("status", exit_code=2).stderr
+    assert "[workers] secrets_backend_kwargs: connections.docker_worker.regoin_name is not supported" in wrong
+    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", "{}")
+    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", OTHER_BACKEND)
+    *_, line = run("status", exit_code=2).stderr.splitlines()
+    assert f"[workers] secrets_backend is {OTHER_BACKEND}" in line
+    assert f"but [secrets] backend is {BACKEND}. Use --section secrets" in line
 
 
 @pytest.mark.usefixtures("airflow")
-def test_a_backend_of_workers_alone(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
-    """Each command finds it as a worker does; if it is asked for the servers', it says that they have none."""
+@pytest.mark.skipif(not HAS_WORKERS_BACKEND, reason="this Airflow has one backend for all processes")
+def test_only_workers_may_have_the_backend(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
     monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
     monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
     monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", BACKEND)
     monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps(kwargs))
 
-    if not HAS_WORKERS_BACKEND:
-        assert "no secrets backend is set" in run("token", "docker_default", exit_code=2).stderr
-        return
     assert run("token", "docker_default").stdout
-    assert json.loads(run("status", "--output", "json").stdout)["tokens"][0]["connections"] == ["docker_default"]
+    assert status(run)["tokens"][0]["connections"] == ["docker_default"]
     *_, line = run("status", "--section", "secrets", exit_code=2).stderr.splitlines()
-    assert "no secrets backend is set in [secrets]" in line
-    assert f"[workers] secrets_backend is {BACKEND}, so only tasks have it" in line
+    assert "[secrets] backend is not set" in line
+    assert f"but [workers] secrets_backend is {BACKEND}. Use --section workers" in line
 
 
 @pytest.mark.usefixtures("airflow")
-def test_kwargs_may_be_given_by_a_command_and_one_by_one(
+def test_kwargs_may_be_in_other_options_of_airflow(
     run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path
 ) -> None:
-    """As Airflow reads them."""
-    (tmp_path / "by-command.json").write_text(json.dumps({"connections": kwargs["connections"]}))
+    """A program prints them, and each may have an environment variable."""
+    (tmp_path / "printed.json").write_text(json.dumps({"connections": kwargs["connections"]}))
     monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS_CMD", f"cat {tmp_path}/by-command.json")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS_CMD", f"cat {tmp_path}/printed.json")
     monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARG__CACHE_DIR", str(tmp_path / "elsewhere"))
 
     assert run("token", "docker_default").stdout
     assert (tmp_path / "elsewhere").exists() is HAS_KWARG_VARIABLES
 
 
-def test_both_sources_at_once(run: Run, file: tuple[str, str]) -> None:
-    """Only one can be meant."""
-    assert "Leave one of them off" in run("status", "--section", "secrets", *file, exit_code=2).stderr
+def test_the_shell_completes_connection_ids(file: tuple[str, str]) -> None:
+    """With a wrong configuration it completes nothing."""
+    options = argparse.Namespace(section=None, backend_kwargs=file[1])
+    assert configuration.complete_conn_id("docker_d", options) == ["docker_default"]
+    options.backend_kwargs = "/nowhere"
+    assert configuration.complete_conn_id("docker_d", options) == []

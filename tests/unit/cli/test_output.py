@@ -2,11 +2,28 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 
-from ecr_secrets_backend.cli.output import Output, duration, iso_time
+from ecr_secrets_backend.cli.output import (
+    Output,
+    OutputError,
+    duration,
+    guard_standard_streams,
+    iso_time,
+    print_error,
+)
+
+FULL = Path("/dev/full")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -21,25 +38,23 @@ from ecr_secrets_backend.cli.output import Output, duration, iso_time
         (90_000, "1 d 1 h"),
     ],
 )
-def test_a_duration_is_printed_in_its_two_largest_units(seconds: float, text: str) -> None:
-    """Rounded to seconds first, so that there are never sixty of them."""
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    """Seconds are rounded first, so that there are never sixty of them."""
     assert duration(seconds) == text
 
 
-def test_a_time_is_printed_in_utc() -> None:
-    """Whole seconds, with the offset."""
+def test_a_time_is_in_utc_and_whole_seconds() -> None:
     assert iso_time(1_800_000_000.9) == "2027-01-15T08:00:00+00:00"
 
 
-def test_programs_get_json() -> None:
-    """And nothing else."""
+def test_json_is_one_document() -> None:
     stream = io.StringIO()
     Output(stream).json({"a": [1]})
 
     assert json.loads(stream.getvalue()) == {"a": [1]}
 
 
-def test_a_name_is_never_broken_without_a_terminal() -> None:
+def test_a_name_is_not_wrapped_without_a_terminal() -> None:
     """A search in a log finds it."""
     stream = io.StringIO()
     table = Table("name")
@@ -49,9 +64,62 @@ def test_a_name_is_never_broken_without_a_terminal() -> None:
     assert "long " * 60 in stream.getvalue()
 
 
-def test_progress_is_for_people_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """A file or a program gets nothing of it."""
-    with Output(io.StringIO()).progress("waiting"):
+@pytest.mark.parametrize(("stderr", "is_shown"), [(io.StringIO, False), (Terminal, True)])
+def test_progress_is_shown_on_a_terminal_alone(
+    stderr: type[io.StringIO], is_shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = stderr()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Output(io.StringIO()).progress("Waiting for AWS"):
         pass
 
-    assert capsys.readouterr() == ("", "")
+    assert ("Waiting for AWS" in stream.getvalue()) is is_shown
+
+
+def test_a_full_standard_output_is_an_error() -> None:
+    """Closing the stream afterwards raises nothing."""
+    with FULL.open("w") as full, pytest.raises(OutputError, match="No space left on device"):
+        Output(full).text("result")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_full_stream_ends_the_process(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A closed pipe needs no line on standard error."""
+    with pytest.raises(SystemExit), guard_standard_streams():
+        raise error
+    assert capsys.readouterr().err == (
+        ""
+        if isinstance(error, BrokenPipeError)
+        else f"ecr-secrets-backend: Cannot write to standard output: {error.strerror}\n"
+    )
+    with FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        print_error("lost")
+
+
+def test_a_closed_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a command prints nothing there, it succeeds. Standard error may be closed, too."""
+    for text in ("", "result"):
+        for name in ("stdin", "stdout", "stderr"):
+            monkeypatch.setattr(sys, name, None)
+        with suppress(SystemExit), guard_standard_streams():
+            opened = sys.stdin, sys.stdout, sys.stderr
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            assert text == ""
+        for stream in opened:
+            stream.close()
+
+
+def test_ascii_replaces_characters_that_an_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    with guard_standard_streams():
+        sys.stdout.write("✓ ✗ → … ü")
+
+    assert content.getvalue() == rb"+ x > ... \xfc"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", sys.stdout.errors or "")

@@ -28,67 +28,50 @@ if TYPE_CHECKING:
         (TWELVE_HOURS, "expired"),
     ],
 )
-def test_a_token_goes_through_its_states(age: float, state: str) -> None:
-    """What each means to whoever asks for the token."""
+def test_a_token_has_a_state_at_each_age(age: float, state: str) -> None:
     assert state_of(build_token(), NOW + age, 3600) == state
 
 
-def test_without_a_token_there_is_none() -> None:
-    """AWS has given none."""
-    assert state_of(None, NOW, 3600) == "none"
-
-
-def test_an_empty_cache(run: Run, file: tuple[str, str]) -> None:
-    """It is not made by looking at it."""
+def test_an_empty_cache_is_not_made(run: Run, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
+    """The folder that the next lookup makes is shown."""
     assert status(run, *file) == {
-        "cache": {
-            "kind": "host",
-            "folder": None,
-            "user": os.geteuid(),
-            "problems": [],
-            "files": 0,
-            "bytes": 0,
-        },
+        "cache": {"kind": "host", "folder": None, "user": os.geteuid(), "problems": [], "files": 0, "bytes": 0},
         "tokens": [],
     }
+    text = " ".join(run("status", *file).stdout.split())
+    assert f"none yet; the next lookup makes {kwargs['cache_dir']}/" in text
+    assert "The cache has no token." in text
 
 
-def test_it_names_the_folder_that_the_first_lookup_makes(
-    run: Run, file: tuple[str, str], kwargs: dict[str, Any]
+def test_a_cache_of_each_process_cannot_be_shown(run: Run, kwargs: dict[str, Any]) -> None:
+    given = json.dumps({**kwargs, "cache": "process"})
+
+    assert "each process has its own" in run("status", "--backend-kwargs", "-", given=given).stdout
+
+
+def test_without_a_usable_folder_each_process_requests_its_own_tokens(
+    run: Run, no_place: tuple[str, str], kwargs: dict[str, Any]
 ) -> None:
-    assert f"the first lookup makes it, in {kwargs['cache_dir']}/" in " ".join(run("status", *file).stdout.split())
-
-
-def test_a_cache_dir_that_cannot_be_used(
-    run: Run, file: tuple[str, str], kwargs: dict[str, Any], tmp_path: Path
-) -> None:
-    """It shows the default place that lookups use instead."""
-    Path(kwargs["cache_dir"]).touch()
-    run("token", "docker_default", *file)
-    printed = status(run, *file)
-
-    assert Path(printed["cache"]["folder"]).parent == tmp_path
-    assert printed["cache"]["problems"] == [
-        f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}: Not a directory; not used"
-    ]
-    assert [token["state"] for token in printed["tokens"]] == ["fresh"]
-
-
-def test_no_place_at_all(run: Run, no_place: tuple[str, str]) -> None:
-    """Each process then requests its own tokens, which is no failure."""
+    """The reasons are problems, but the command succeeds."""
     cache = status(run, *no_place)["cache"]
 
     assert (cache["folder"], cache["files"]) == (None, 0)
-    assert cache["problems"][-1] == "no folder can be used for the cache, so each process requests its own tokens"
+    refused = f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}: Not a directory; not used"
+    consequence = "no folder can be used for the cache, so each process requests its own tokens"
+    assert (cache["problems"][0], cache["problems"][-1]) == (refused, consequence)
     text = run("status", *no_place).stdout
-    assert "There is no cache of user" in text
+    assert f"Cache of user {os.geteuid()}: none\n" in text
     assert "no folder can be used" in text
 
 
-def test_what_it_holds(run: Run, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
-    """The identity, the region, the connections, the times: as the documentation has it."""
+def test_a_token_is_shown_without_secrets(
+    run: Run, aws: AwsStandIn, file: tuple[str, str], kwargs: dict[str, Any]
+) -> None:
+    """Its fields are those of the documentation. A process with other AWS variables does not use it."""
     run("token", "docker_default", *file)
-    printed = status(run, *file)
+    text, printed = run("status", *file).stdout, status(run, *file)
+    secrets = (*aws.secrets(), os.environ["AWS_ACCESS_KEY_ID"])
+    assert [secret for secret in secrets if secret in text + json.dumps(printed)] == []
 
     (token,) = printed["tokens"]
     assert token.pop("minted_at") < token.pop("expires_at")
@@ -105,30 +88,37 @@ def test_what_it_holds(run: Run, file: tuple[str, str], kwargs: dict[str, Any]) 
     assert printed["cache"].pop("bytes") > 2000
     folder = f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}"
     assert printed["cache"] == {"kind": "host", "folder": folder, "user": os.geteuid(), "problems": [], "files": 2}
-
-
-def test_a_token_of_another_environment(run: Run, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is shown, in words, but serves none of these connections."""
-    run("token", "docker_default", *file)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
-    (token,) = status(run, *file)["tokens"]
-
+    with pytest.MonkeyPatch.context() as other:
+        other.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
+        (token,) = status(run, *file)["tokens"]
     assert (token["connections"], token["registries"]) == ([], [US_HOST])
 
 
-def test_a_failure(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """What failed, when, and how long the back-off takes."""
+def test_a_failure_is_shown_with_its_fix_and_back_off(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """In JSON, and below the table, which has no colours without a terminal."""
+    run("token", "docker_default", *file)
     aws.script(DENIED)
-    run("token", "docker_default", *file, exit_code=1)
-    (token,) = status(run, *file)["tokens"]
+    run("token", "docker_eu", *file, exit_code=1)
+    text, tokens = run("status", *file).stdout, status(run, *file)["tokens"]
+    (failed,) = [token for token in tokens if token["failure"]]
 
-    assert (token["state"], token["seconds_left"], token["region"]) == ("none", 0, "us-east-1")
-    assert token["failure"]["code"] == "AccessDeniedException"
-    assert 1 <= token["back_off_seconds"] <= 5
+    assert (failed["state"], failed["seconds_left"], failed["region"]) == ("none", 0, "eu-central-1")
+    assert failed["failure"]["code"] == "AccessDeniedException"
+    assert 1 <= failed["back_off_seconds"] <= 5
+    assert "\x1b" not in text
+    for part in (
+        US_HOST,
+        "fresh",
+        "none",
+        "private to this user",
+        "Allow ecr:GetAuthorizationToken",
+        "at the earliest",
+    ):
+        assert part in text
 
 
-def test_what_is_not_safe(run: Run, file: tuple[str, str]) -> None:
-    """A folder that others may read, and a link in a file's place."""
+def test_a_cache_that_is_not_private_is_a_problem(run: Run, file: tuple[str, str]) -> None:
+    """Other users can read the folder, or a link replaces a file."""
     run("token", "docker_default", *file)
     folder = Path(status(run, *file)["cache"]["folder"])
     folder.chmod(0o755)
@@ -140,23 +130,3 @@ def test_what_is_not_safe(run: Run, file: tuple[str, str]) -> None:
     assert "open to other users (mode 0755)" in printed["cache"]["problems"][0]
     assert f"{entry.name} is not a file" in printed["cache"]["problems"][1]
     assert printed["tokens"] == []
-
-
-def test_for_people(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """A table, without colours if there is no terminal, with the failure and its fix below it."""
-    run("token", "docker_default", *file)
-    aws.script(DENIED)
-    run("token", "docker_eu", *file, exit_code=1)
-    text = run("status", *file).stdout
-
-    assert "\x1b" not in text
-    for part in (US_HOST, "fresh", "none", "private to this user", "Allow ecr:GetAuthorizationToken"):
-        assert part in text
-
-
-def test_no_secret_is_printed(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """In neither form; nor the access key."""
-    run("token", "docker_default", *file)
-    text = run("status", *file).stdout + json.dumps(status(run, *file))
-
-    assert [secret for secret in (*aws.secrets(), os.environ["AWS_ACCESS_KEY_ID"]) if secret in text] == []

@@ -3,51 +3,45 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tests.unit.cli.conftest import DENIED, Run
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.stand_ins.aws import AwsStandIn
 
 
-def test_it_prints_the_password_alone(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """One line, which the registry accepts."""
-    done = run("token", "docker_default", *file)
+def test_the_password_is_printed_alone(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """The registry accepts it, and a second command prints it from the cache."""
+    first, second = (run("token", "docker_default", *file) for _ in range(2))
 
-    (password,) = done.stdout.splitlines()
+    (password,) = first.stdout.splitlines()
     assert aws.authorise("AWS", password, region="us-east-1").valid
-    assert done.stderr == ""
-
-
-def test_it_comes_from_the_cache_while_it_is_valid(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """Two commands, one AWS call."""
-    first, second = (run("token", "docker_default", *file).stdout for _ in range(2))
-
-    assert first == second
+    assert first.stderr == ""
+    assert second == first
     assert len(aws.calls()) == 1
 
 
-@pytest.mark.usefixtures("aws")
-def test_credentials_may_come_from_an_airflow_connection(
+def test_an_airflow_connection_may_have_the_credentials(
     run: Run, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By ``aws_conn_id``; where there is no such connection, one line says so."""
+    """If there is no connection ``aws_conn_id``, one line explains it."""
     monkeypatch.setenv("AIRFLOW_CONN_AWS_TEAM", f"aws://{'AKIA' + 'T' * 16}:s3cret@/")
     by_team = json.dumps({**kwargs, "aws_conn_id": "aws_team"})
-    by_nobody = json.dumps({**kwargs, "aws_conn_id": "aws_nobody"})
+    by_missing = json.dumps({**kwargs, "aws_conn_id": "aws_missing"})
+    from_stdin = ("--backend-kwargs", "-")
 
-    assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
+    assert run("token", "docker_default", *from_stdin, given=by_team).stdout
     assert aws.calls(operation="GetAuthorizationToken")[0].access_key_id == "AKIA" + "T" * 16
-    status = json.loads(run("status", "--output", "json", "--backend-kwargs", "-", given=by_team).stdout)
+    status = json.loads(run("status", "--output", "json", *from_stdin, given=by_team).stdout)
     assert status["tokens"][0]["identity"] == "Airflow connection aws_team"
     assert status["tokens"][0]["connections"] == ["docker_default"]
-    done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=1, given=by_nobody)
-    assert "Add an Airflow connection 'aws_nobody'" in done.stderr.splitlines()[-1]
+    done = run("token", "docker_default", *from_stdin, exit_code=1, given=by_missing)
+    assert "Add an Airflow connection 'aws_missing'" in done.stderr.splitlines()[-1]
+    assert "Deleted 0 tokens. Kept 1" in run("clear", *from_stdin, given=by_missing).stdout
 
 
-def test_a_refusal_of_aws_is_one_line(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """With its fix, on standard error, and exit code 1."""
+def test_a_denial_is_one_line_with_its_fix(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
     aws.script(DENIED)
     done = run("token", "docker_default", *file, exit_code=1)
 

@@ -1,83 +1,236 @@
-"""Which requests the button *Check* may come from; the rest of the app is tried on a real API server."""
+"""The answers of the page's app. ``tests/airflow/test_page.py`` has Airflow's own authorization, on a real server."""
 
 from __future__ import annotations
 
+import re
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.requests import Request
+
+from ecr_secrets_backend.cli.check.result import StepResult
+from ecr_secrets_backend.cli.configuration import Configuration
+from ecr_secrets_backend.settings import Settings
+from ecr_secrets_backend.ui import overview
+from ecr_secrets_backend.ui.overview import Overview
+from tests.command_settings import EU_HOST
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # those that Airflow's libraries have for each other
+    warnings.simplefilter("ignore")  # Airflow's libraries warn of each other
+    from airflow.api_fastapi.core_api.security import get_user
+    from starlette.testclient import TestClient
+
     from ecr_secrets_backend.ui import app
+    from ecr_secrets_backend.ui.plugin import EcrConnectionsPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCRIPT = "<script>alert(1)</script><img src=x>'\""
+CONNECTIONS = {
+    "docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+    "docker_eu": EU_HOST,
+    "hostile": {"profile_name": SCRIPT},
+    **{f"bulk_{number:03}": f"{number:012}.dkr.ecr.us-east-2.amazonaws.com" for number in range(250)},
+}
+CHECK = "/api/connections/docker_default/check"
 
 
-def request(**headers: str) -> Request:
-    raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "POST", "path": "/", "headers": raw})
+@pytest.fixture
+def auth_manager(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An auth manager that allows a user everything."""
+    manager = SimpleNamespace(is_authorized_connection=lambda **_: True)
+    monkeypatch.setattr(app, "get_auth_manager", lambda: manager)
+    return manager
+
+
+@pytest.fixture
+def client(
+    auth_manager: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
+) -> Iterator[TestClient]:
+    """A user of a server that maps connections and allows tests of them."""
+    del auth_manager
+    settings = Settings.parse({**kwargs, "connections": CONNECTIONS})
+    config = Configuration(settings, "[secrets] backend_kwargs", from_airflow=True)
+    monkeypatch.setattr(app, "_read_overview", lambda: Overview({"secrets": config}, ("A problem.",)))
+    monkeypatch.setattr(overview, "_read_conn_ids", set)
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "enabled ")
+    for dependency in (get_user, app.CAN_READ.dependency, app.CAN_TEST.dependency):
+        monkeypatch.setitem(app.app.dependency_overrides, dependency, lambda: None)
+    with TestClient(EcrConnectionsPlugin.fastapi_apps[0]["app"], "http://airflow:8080") as client:
+        yield client
+
+
+def steps(*results: Callable[[], StepResult]) -> Callable[..., SimpleNamespace]:
+    """Return what replaces ``ConnectionCheck``: the last step is one that needs a Docker engine."""
+    names = ("AWS identity", "registry: login", "engine")
+    return lambda *_: SimpleNamespace(steps=lambda: zip(names, results, strict=True))
+
+
+def succeed() -> StepResult:
+    return StepResult("accepted")
+
+
+def fail() -> StepResult:
+    return StepResult("denied", "failed", "denied", "Allow it.")
+
+
+def test_a_page_has_a_hundred_connections(client: TestClient) -> None:
+    """The last page replaces one that does not exist. The JSON has all connections."""
+    contents = [client.get("/", params={"page": page}).text for page in (1, 2, 99)]
+    answer = client.get("/api/connections").json()
+
+    assert [content.count('<th role="rowheader"') for content in contents] == [100, 100, 53]
+    assert [len(re.findall('id="(?:previous|next)"', content)) for content in contents] == [1, 2, 1]
+    assert "253 connections" in contents[0]
+    assert contents[0].index("A problem.") < contents[0].index("<table")
+    assert len(answer["connections"]) == 253
+    assert answer["problems"] == ["A problem."]
+    assert answer["other_backends"] == ["environment variables", "the metadata database"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"q": "DOCKER_"}, ["docker_default", "docker_eu"]),
+        ({"q": " eu-central-1 "}, ["docker_eu"]),
+        ({"q": "bulk_007", "state": "none"}, ["bulk_007"]),
+        ({"q": "bulk_007", "state": "valid"}, []),
+    ],
+)
+def test_a_filter_finds_connections(client: TestClient, query: dict[str, str], expected: list[str]) -> None:
+    """The page and the JSON have the same ones."""
+    content = client.get("/", params=query).text
+    rows = client.get("/api/connections", params=query).json()["connections"]
+
+    assert [row["conn_id"] for row in rows] == expected
+    assert re.findall(r'scope="row"><bdi>([^<]*)<', content) == expected
+    assert ("No connection matches." in content) is (expected == [])
+
+
+def test_a_user_sees_authorized_connections_alone(client: TestClient, auth_manager: SimpleNamespace) -> None:
+    """From Airflow 3.2 on; and no button without the right to test connections."""
+    assert "data-conn-id=" in client.get("/").text
+    auth_manager.filter_authorized_connections = lambda **_: {"docker_eu"}
+    auth_manager.is_authorized_connection = lambda **_: False
+
+    assert "data-conn-id=" not in client.get("/").text
+    assert [row["conn_id"] for row in client.get("/api/connections").json()["connections"]] == ["docker_eu"]
+
+
+def test_values_are_escaped(client: TestClient) -> None:
+    """No value of a configuration or a URL is markup. A nonce allows the page's own script."""
+    answer = client.get("/", params={"q": SCRIPT, "state": ""})
+    (nonce,) = set(re.findall(r'<(?:script|style) nonce="([^"]+)"', answer.text))
+
+    assert f"'nonce-{nonce}'" in answer.headers["Content-Security-Policy"]
+    assert (answer.text.count("<script"), answer.text.count("<img")) == (1, 0)
+    assert "&lt;script&gt;alert(1)" in answer.text
+    assert client.get("/", params={"q": "x", "state": SCRIPT}).text.count("<script") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/api/connections", "/nothing"])
+def test_a_browser_neither_stores_nor_frames_an_answer(client: TestClient, path: str) -> None:
+    """Airflow's own UI may frame it."""
+    headers = client.get(path).headers
+
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    for directive in ("default-src 'none'", "frame-ancestors 'self'"):
+        assert directive in headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({}, True),  # no browser
-        ({"sec_fetch_site": "same-origin"}, True),
-        ({"sec_fetch_site": "same-site"}, False),
-        ({"sec_fetch_site": "cross-site"}, False),
-        ({"sec_fetch_site": "none"}, False),
-        ({"sec_fetch_site": "cross-site", "origin": "http://airflow:8080", "host": "airflow:8080"}, False),
-        ({"origin": "http://airflow:8080", "host": "airflow:8080"}, True),
-        ({"origin": "http://airflow:8081", "host": "airflow:8080"}, False),
-        ({"origin": "https://airflow.example.com", "host": "inside:8080"}, True),  # behind a proxy
-        ({"origin": "https://airflow.example.com.evil.example", "host": "inside:8080"}, False),
-        ({"origin": "null", "host": "airflow:8080"}, False),
-        ({"origin": "null", "host": ""}, False),
+        ({}, 200),  # not a browser
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://airflow:8080"}, 403),
+        ({"Origin": "http://airflow:8080"}, 200),
+        ({"Origin": "http://airflow:8081"}, 403),
+        ({"Origin": "https://airflow.example.com", "Host": "inside:8080"}, 200),  # behind a proxy
+        ({"Origin": "https://airflow.example.com.evil.example", "Host": "inside:8080"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "null", "Host": ""}, 403),
     ],
 )
-def test_a_request_of_another_site_is_recognized(
-    headers: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_no_other_site_can_start_a_check(
+    client: TestClient, headers: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what every browser says of its origin, and page scripts cannot change."""
+    """A script of a page cannot change these headers of a browser."""
+    monkeypatch.setattr(app, "ConnectionCheck", steps(succeed, succeed, fail))
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base")
 
-    assert app._is_same_origin(request(**headers)) is expected
+    assert client.post(CHECK, headers=headers).status_code == expected
 
 
-def test_without_a_url_of_its_own_airflow_is_no_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default; a sandboxed page has no origin, either."""
+def test_a_sandboxed_page_cannot_start_a_check(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no origin, and by default Airflow has no URL."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "")
 
-    assert not app._is_same_origin(request(origin="null", host="airflow:8080"))
+    assert client.post(CHECK, headers={"Origin": "null"}).status_code == 403
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [("Enabled", True), ("enabled ", True), ("Disabled", False), ("Hidden", False)]
-)
-def test_checks_need_airflow_s_own_tests_of_connections(
-    value: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", ["Disabled", "Hidden"])
+def test_airflow_has_to_allow_tests_of_connections(
+    client: TestClient, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the same option, read in the same way."""
+    """Without ``[core] test_connection`` there is no button, and a request is refused with the fix."""
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", value)
+    refused = client.post(CHECK)
 
-    assert app._allows_checks() is expected
+    assert refused.status_code == 403
+    assert "Set [core] test_connection = Enabled." in refused.json()["detail"]
+    assert "data-conn-id=" not in client.get("/").text
 
 
 @pytest.mark.parametrize(
-    ("urls", "expected"),
-    [
-        ((), None),
-        (("Source, https://example.com",), None),
-        (("Documentation, https://example.com/",), "https://example.com/"),
-    ],
+    ("results", "states"), [((succeed, succeed, fail), ["good", "good"]), ((fail, succeed, fail), ["failed"])]
 )
-def test_the_documentation_is_where_the_package_s_metadata_say(
-    urls: tuple[str, ...], expected: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_check_ends_with_a_failure_or_the_registry_s_login(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, results: Any, states: list[str]
 ) -> None:
-    """The page links to it if there is one."""
-    metadata = Message()
-    for url in urls:
-        metadata["Project-URL"] = url
-    monkeypatch.setattr(app, "metadata", lambda _: metadata)
+    """An API server has no Docker engine. Other connections are not found."""
+    monkeypatch.setattr(app, "ConnectionCheck", steps(*results))
+    answer = client.post(CHECK).json()
 
-    assert app._documentation.__wrapped__() == expected
+    assert [finding["state"] for finding in answer["findings"]] == states
+    assert answer["ok"] is ("failed" not in states)
+    for path in ("/api/connections/docker_other/check", f"{CHECK}?section=workers"):
+        assert client.post(path).status_code == 404
+
+
+def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another request is refused at once."""
+    has_started, may_end = threading.Event(), threading.Event()
+
+    def wait() -> StepResult:
+        has_started.set()
+        may_end.wait(30)
+        return succeed()
+
+    monkeypatch.setattr(app, "ConnectionCheck", steps(wait, succeed, fail))
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(client.post, CHECK)
+        assert has_started.wait(30)
+        second = client.post(CHECK)
+        may_end.set()
+
+    assert (first.result().status_code, second.status_code) == (200, 409)
+
+
+@pytest.mark.parametrize("label", ["Source", "Documentation"])
+def test_the_page_links_to_the_documentation(client: TestClient, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the package's metadata has its URL."""
+    metadata = Message()
+    metadata["Project-URL"] = f"{label}, https://example.com/"
+    monkeypatch.setattr(app, "metadata", lambda _: metadata)
+    monkeypatch.setattr(app, "_find_documentation", app._find_documentation.__wrapped__)
+
+    assert ('<a href="https://example.com/metrics/">' in client.get("/").text) is (label == "Documentation")

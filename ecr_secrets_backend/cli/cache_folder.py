@@ -1,4 +1,4 @@
-"""A look at the host's cache, which makes and changes nothing."""
+"""Inspect the folder of the host's cache, without making or changing it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 ENTRY_SUFFIX: Final = ".json"
 
 
-class StoredFile(NamedTuple):
+class CacheFile(NamedTuple):
     """A file of the folder.
 
     :param size: in bytes
-    :param problem: why it is refused; None if it is not
+    :param problem: why lookups refuse it; None if they read it
     """
 
     name: str
@@ -29,30 +29,30 @@ class StoredFile(NamedTuple):
     problem: str | None
 
 
-class Survey(NamedTuple):
-    """The folder, as it was found.
+class CacheFolder(NamedTuple):
+    """The folder that lookups use.
 
-    :param path: where it is, or where the next lookup makes it; None if no place can be used
+    :param path: where it is, or where the next lookup makes it; None if there is no cache or no usable place
     :param mode: its permissions; None if it does not exist yet
     :param files: all files in it
-    :param refused: the places before it that cannot be used, each with the reason
+    :param refused: the preferred places that cannot be used, each with the reason
     """
 
     path: str | None = None
     mode: int | None = None
-    files: tuple[StoredFile, ...] = ()
+    files: tuple[CacheFile, ...] = ()
     refused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, store: HostStore) -> Survey:
-        """Look at the folder that lookups use."""
+    def inspect(cls, store: HostStore | None) -> CacheFolder:
+        """Return the folder of a store; None is a configuration without a host's cache."""
         refused: list[str] = []
         expected = cls()
-        for path, makes_parents in store.places():
+        for path, makes_parents in store.places() if store else ():
             try:
                 with Descriptor(path, os.O_DIRECTORY) as folder:
                     found = cls(path, get_mode(folder), tuple(_list_files(folder)), tuple(refused))
-            except FileNotFoundError:  # noqa: PERF203 - there are eight places at the most
+            except FileNotFoundError:  # noqa: PERF203 - there are at most eight places
                 if _can_make(path, makes_parents=makes_parents):
                     expected = expected if expected.path else cls(path, refused=tuple(refused))
                     if makes_parents:  # in cache_dir, which lookups prefer to any folder that exists
@@ -64,20 +64,18 @@ class Survey(NamedTuple):
             else:
                 if found.files or not (found.mode or 0) & 0o077:
                     return found
-                # Empty and open: lookups leave it so if the file system ignores permissions, and use the next place.
+                # If the file system ignores permissions, lookups leave the folder empty and use the next place.
                 expected = expected if expected.mode else found
                 refused.append(f"{path}: open to other users")
         return expected if expected.path else expected._replace(refused=tuple(refused))
 
-
-def read_entries(store: HostStore, survey: Survey) -> Iterator[Entry]:
-    """Read all sound entries of the cache that was looked at."""
-    for file in survey.files:
-        if not file.problem and file.name.endswith(ENTRY_SUFFIX):
-            with suppress(OSError):  # it has been replaced meanwhile
-                entry = Entry.from_json(store.read(file.name) or b"")
-                if entry is not None:
-                    yield entry
+    def entries(self, store: HostStore | None) -> Iterator[Entry]:
+        """Read all valid entries."""
+        for file in self.files:
+            if store and not file.problem and file.name.endswith(ENTRY_SUFFIX):
+                with suppress(OSError):  # another process has replaced it
+                    if entry := Entry.from_json(store.read(file.name) or b""):
+                        yield entry
 
 
 def _can_make(path: str, *, makes_parents: bool) -> bool:
@@ -87,8 +85,8 @@ def _can_make(path: str, *, makes_parents: bool) -> bool:
     return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK, effective_ids=True)
 
 
-def _list_files(folder: Descriptor) -> Iterator[StoredFile]:
+def _list_files(folder: Descriptor) -> Iterator[CacheFile]:
     for name in sorted(os.listdir(folder.fileno())):
-        with suppress(FileNotFoundError):  # it has just been replaced
+        with suppress(FileNotFoundError):  # another process has replaced it
             status = os.stat(name, dir_fd=folder.fileno(), follow_symlinks=False)
-            yield StoredFile(name, status.st_size, find_problem(status))
+            yield CacheFile(name, status.st_size, find_problem(status))
