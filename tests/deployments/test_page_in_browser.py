@@ -1,4 +1,4 @@
-"""The page in Airflow's UI as a person meets it: Debian's Chromium, Airflow's own login page and menu."""
+"""The page in Airflow's UI in a browser, from Airflow's login page and menu."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(180)
 
 SCREENSHOT = Path(__file__).parents[2] / "docs/ui.png"
-#: Of what is drawn: it stands in the picture, so that a picture of another page is noticed.
+#: Of the template. The picture has it as metadata, so that a test fails if the picture is out of date.
 DIGEST = hashlib.sha256(files("ecr_secrets_backend.ui").joinpath("page.html").read_bytes()).hexdigest()
 ACCOUNT = "123456789012.dkr.ecr"
 ROLE = "arn:aws:iam::123456789012:role/pull-images"
@@ -42,6 +42,7 @@ CONNECTIONS: dict[str, object] = {
     "hostile": {"registry": f"{ACCOUNT}.ca-central-1.amazonaws.com"},
 }
 WIDE, NARROW = (1280, 720), (400, 800)
+WIDTH = "document.documentElement.scrollWidth"
 BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(17, 17, 17)"
 REFRESHED_MS = 31_000
@@ -66,7 +67,7 @@ def aws() -> Iterator[AwsStandIn]:
 
 @pytest.fixture(scope="module")
 def site(aws: AwsStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageSite]:
-    """One with a token, a denial, and connections whose names and failures are hostile."""
+    """A server with a token, a denial, and connections with hostile names and failures."""
     folder = tmp_path_factory.mktemp("page")
     sections = {"secrets": {"connections": CONNECTIONS, "cache_dir": str(folder / "cache")}}
     options = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
@@ -78,7 +79,7 @@ def site(aws: AwsStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def page(browser: Browser, site: PageSite) -> Iterator[Page]:
-    """A tab whose user has logged in. What its pages complain of, ask for, or load from elsewhere fails the test."""
+    """A tab of a user that has logged in. An error, a dialog or a request to another host fails the test."""
     width, height = WIDE
     context = browser.new_context(
         viewport={"width": width, "height": height}, locale="en-GB", timezone_id="Europe/Berlin", color_scheme="light"
@@ -87,16 +88,16 @@ def page(browser: Browser, site: PageSite) -> Iterator[Page]:
     page.goto(f"{site.url}/auth/login")
     page.fill("input[name=username]", "admin")
     page.fill("input[name=password]", site.passwords["admin"])
-    complaints: list[str] = []
     page.click("button[type=submit]")
     page.wait_for_url(lambda url: "/auth/" not in url)
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda asked: None if asked.url.startswith(site.url) else complaints.append(asked.url))
+    errors: list[str] = []
+    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("request", lambda request: None if request.url.startswith(site.url) else errors.append(request.url))
     yield page
     context.close()
-    assert complaints == []
+    assert errors == []
 
 
 def open_by_menu(page: Page) -> FrameLocator:
@@ -107,14 +108,15 @@ def open_by_menu(page: Page) -> FrameLocator:
     return frame
 
 
-def faults(page: Page) -> list[Any]:
-    """Give what axe-core finds serious."""
+def find_violations(page: Page) -> list[Any]:
+    """Return the serious violations of accessibility that axe-core finds, and what is wider than the screen."""
     found = Axe().run(page).response["violations"]
-    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS]
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in SERIOUS]
+    return serious + [width for width in [page.evaluate(WIDTH)] if width > page.evaluate("innerWidth")]
 
 
 def record(page: Page) -> None:
-    """Take the picture in the docs, and note what it is of."""
+    """Take the picture of the docs, with the template's digest."""
     information = PngImagePlugin.PngInfo()
     information.add_text("page", DIGEST)
     page.screenshot(path=SCREENSHOT)
@@ -122,8 +124,8 @@ def record(page: Page) -> None:
         picture.convert("P", palette=Image.Palette.ADAPTIVE).save(SCREENSHOT, optimize=True, pnginfo=information)
 
 
-def test_a_user_finds_the_page_by_the_menu(page: Page) -> None:
-    """Under Admin, in a frame of Airflow's UI, in local time; a filter leaves three rows, as in the docs' picture."""
+def test_the_menu_admin_opens_the_page(page: Page) -> None:
+    """In a frame of Airflow's UI, with local times. A filter selects the three rows of the docs' picture."""
     frame = open_by_menu(page)
     frame.get_by_label("Find").fill("docker")
     frame.get_by_label("Find").press("Enter")
@@ -136,7 +138,7 @@ def test_a_user_finds_the_page_by_the_menu(page: Page) -> None:
     assert "AccessDeniedException" in rows.nth(1).inner_text()
     assert 'Allow ecr:GetAuthorizationToken on Resource "*"' in rows.nth(1).inner_text()
     assert "Also defined in the metadata database" in rows.nth(1).inner_text()
-    assert "None yet" in rows.nth(2).inner_text()
+    assert "No token" in rows.nth(2).inner_text()
     if "RECORD" in os.environ:  # CONTRIBUTING.md says when
         record(page)
     with Image.open(SCREENSHOT) as picture:
@@ -144,7 +146,7 @@ def test_a_user_finds_the_page_by_the_menu(page: Page) -> None:
 
 
 def test_the_page_follows_airflow_s_theme(page: Page) -> None:
-    """At once, by the menu of Airflow's UI; and the system's where the user has not chosen."""
+    """At once. It follows the system's theme if the user has not set one in Airflow's menu."""
     frame = open_by_menu(page)
     body = frame.locator("body")
     assert body.evaluate(BACKGROUND) == LIGHT
@@ -162,24 +164,22 @@ def test_the_page_follows_airflow_s_theme(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW])
-def test_everybody_can_use_the_page(page: Page, scheme: Any, size: tuple[int, int]) -> None:
-    """axe-core finds no serious fault in it, nor in a check's result; nothing is wider than the screen."""
+def test_the_page_is_accessible(page: Page, scheme: Any, size: tuple[int, int]) -> None:
+    """With the result of a check, too."""
     width, height = size
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": height})
     page.goto(url_of(page))
     page.get_by_role("table").wait_for()
 
-    assert faults(page) == []
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert find_violations(page) == []
     assert page.locator("tbody tr").count() == len(CONNECTIONS)
     for row in page.locator("tbody tr").all():
         assert row.is_visible()
         assert row.get_by_role("button", name="Check").is_visible()
     page.get_by_role("button", name="Check docker_eu of secrets").click()
     page.get_by_text("AWS identity").last.wait_for()
-    assert faults(page) == []
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert find_violations(page) == []
 
 
 def url_of(page: Page) -> str:
@@ -187,7 +187,7 @@ def url_of(page: Page) -> str:
 
 
 def test_a_check_needs_no_mouse(page: Page) -> None:
-    """Enter starts it, its steps are announced, Escape closes it, and the keyboard is where it was."""
+    """Enter starts it, a screen reader reads its steps, Escape closes it, and the focus returns."""
     page.goto(url_of(page))
     button = page.get_by_role("button", name="Check docker_default of secrets")
     for _ in range(20):
@@ -198,7 +198,7 @@ def test_a_check_needs_no_mouse(page: Page) -> None:
     dialog = page.get_by_role("dialog", name="Check docker_default")
     dialog.get_by_text("✓ token").wait_for()
     assert dialog.get_by_role("status").inner_text().startswith("✓ AWS identity")
-    with page.expect_response(lambda answer: answer.url.endswith(PAGE)):  # the check may have changed what is shown
+    with page.expect_response(lambda answer: answer.url.endswith(PAGE)):  # the check may have changed a row
         page.keyboard.press("Escape")
 
     assert not dialog.is_visible()
@@ -206,7 +206,7 @@ def test_a_check_needs_no_mouse(page: Page) -> None:
 
 
 def test_the_page_refreshes_itself(page: Page, aws: AwsStandIn) -> None:
-    """Twice a minute, without a call to AWS, and the keyboard stays where it is."""
+    """Twice a minute, without a call to AWS, and the focus stays."""
     page.clock.install()
     page.goto(url_of(page))
     page.locator("#check-secrets-docker_default").focus()
@@ -220,8 +220,8 @@ def test_the_page_refreshes_itself(page: Page, aws: AwsStandIn) -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d", page.locator("time[data-form]").inner_text())
 
 
-def test_what_others_have_written_does_not_run(page: Page) -> None:
-    """Neither in the page nor in a check's result: it is text, of which direction marks are escaped."""
+def test_a_script_in_a_value_does_not_run(page: Page) -> None:
+    """In the page and in the result of a check it is text, and direction marks are escaped."""
     page.goto(f"{url_of(page)}?q=hostile")
     row = page.locator("tbody tr").filter(has_text="ca-central-1")
     assert f"{SCRIPT}\\u202edesrever" in row.inner_text()

@@ -1,4 +1,4 @@
-"""An API server with the page in Airflow's UI, and users of three roles, whatever its version."""
+"""An API server of any Airflow that has the page in its UI, with users of three roles."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ if TYPE_CHECKING:
 
 PAGE = "/ecr-secrets-backend/"
 JSON = "/ecr-secrets-backend/api/connections"
-#: Airflow lets a viewer see no connection; the last one may look, by the auth manager of the tests.
+#: Airflow lets a viewer see no connection. The auth manager of the tests lets the reader see most of them.
 USERS = {"admin": "admin", "op": "op", "viewer": "viewer", "reader": "viewer"}
 AUTH_MANAGER = "tests.stand_ins.auth_manager.ReaderAuthManager"
 PROJECT = Path(__file__).parents[2]
 BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
-PATIENCE_SECONDS = 60  # of a request, on a machine that is busy
+REQUEST_TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class PageSite:
-    """
-    The running server.
+    """A running server.
 
-    :param url: where it listens
-    :param passwords: of the users
-    :param cache: the folder that is ``cache_dir``
+    :param passwords: by user
+    :param cache: the folder of ``cache_dir``
     """
 
     url: str
@@ -45,32 +43,29 @@ class PageSite:
     cache: Path
 
     def client(self, user: str | None = "admin") -> httpx.Client:
-        """Give a client of a user, or of nobody."""
-        return httpx.Client(base_url=self.url, headers=self._login(user), timeout=PATIENCE_SECONDS)
+        """Return the client of a user; None: an anonymous one."""
+        headers = {"Authorization": f"Bearer {self.token(user)}"} if user else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=REQUEST_TIMEOUT_SECONDS)
 
     def token(self, user: str) -> str:
-        """Give what Airflow's UI keeps as a cookie."""
+        """Return the token that Airflow's UI keeps in a cookie."""
         login = {"username": user, "password": self.passwords[user]}
-        answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=PATIENCE_SECONDS)
+        answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=REQUEST_TIMEOUT_SECONDS)
         return str(answer.raise_for_status().json()["access_token"])
 
-    def _login(self, user: str | None) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token(user)}"} if user else {}
-
     def rows(self, text: str = "") -> dict[str, dict[str, Any]]:
-        """Give the connections of the JSON that have a text in them, by ID."""
+        """Return the connections of the JSON that contain a text, by ID."""
         with self.client() as client:
             answer = client.get(JSON, params={"q": text}).raise_for_status().json()
         return {row["conn_id"]: row for row in answer["connections"]}
 
     def check(self, conn_id: str, section: str = "secrets", **headers: str) -> httpx.Response:
-        """Do what the button does."""
+        """Send the request of the button *Check*."""
         with self.client() as client:
-            url = f"{JSON}/{conn_id}/check"
-            return client.post(url, params={"section": section}, headers=headers, json={})
+            return client.post(f"{JSON}/{conn_id}/check", params={"section": section}, headers=headers, json={})
 
     def log(self) -> str:
-        """Give all that the server has logged."""
+        """Return the server's log."""
         return (self.home / "api-server.log").read_text(errors="replace")
 
 
@@ -82,14 +77,12 @@ def serve_page(
     options: Mapping[str, str],
     rows: Mapping[str, tuple[str, str]],
 ) -> Iterator[PageSite]:
-    """
-    Run it until the block ends.
+    """Run a server until the block ends.
 
     :param folder: for all of its files
-    :param aws: where it requests tokens
-    :param sections: the backend's kwargs in ``secrets`` and ``workers``, each if the backend is to be there
+    :param sections: the backend's kwargs in ``secrets`` and ``workers``, if the section is to name the backend
     :param options: environment variables
-    :param rows: connections in the metadata database, with their type and login
+    :param rows: the type and login of connections in the metadata database, by ID
     """
     names = {"secrets": "backend", "workers": "secrets_backend"}
     configuration = "\n".join(
