@@ -44,12 +44,12 @@ ARGUMENTS: Final = (
     argument(
         "--section",
         choices=("workers", "secrets"),
-        help="section of Airflow's configuration to read (default: workers if it sets secrets_backend, else secrets)",
+        help="section of Airflow's configuration to read\n(default: workers if it sets secrets_backend, else secrets)",
     ),
     argument(
         "--backend-kwargs",
         metavar="FILE",
-        help="JSON file with the backend's kwargs (-: standard input), to read instead of Airflow's configuration",
+        help="JSON file with the backend's kwargs (-: standard input),\nto read instead of Airflow's configuration",
     ),
 )
 

@@ -139,7 +139,7 @@ def test_the_menu_admin_opens_the_page(page: Page) -> None:
     assert 'Allow ecr:GetAuthorizationToken on Resource "*"' in rows.nth(1).inner_text()
     assert "Also defined in the metadata database" in rows.nth(1).inner_text()
     assert "No token" in rows.nth(2).inner_text()
-    if "RECORD" in os.environ:  # CONTRIBUTING.md says when
+    if "RECORD" in os.environ:  # see CONTRIBUTING.md
         record(page)
     with Image.open(SCREENSHOT) as picture:
         assert (picture.size, picture.info["page"]) == (WIDE, DIGEST)
