@@ -38,8 +38,8 @@ def test_the_next_lookup_requests_a_token(run: Run, aws: AwsStandIn, file: tuple
     assert run("token", "docker_eu", *file).stdout
 
 
-def test_without_a_cache_there_is_nothing_to_delete(run: Run, no_place: tuple[str, str]) -> None:
-    """No folder can be used, or each process has its own cache."""
+def test_no_folder_can_be_used(run: Run, no_place: tuple[str, str]) -> None:
+    """The command succeeds, also if each process has its own cache."""
     in_process = '{"connections": {"docker_default": "public.ecr.aws"}, "cache": "process"}'
     for arguments in (no_place, ("--all", *no_place), ("--backend-kwargs", "-")):
         assert run("clear", *arguments, given=in_process).stdout == "There is no cache on this host.\n"

@@ -49,10 +49,8 @@ def test_a_cache_of_each_process_cannot_be_shown(run: Run, kwargs: dict[str, Any
     assert "each process has its own" in run("status", "--backend-kwargs", "-", given=given).stdout
 
 
-def test_without_a_usable_folder_each_process_requests_its_own_tokens(
-    run: Run, no_place: tuple[str, str], kwargs: dict[str, Any]
-) -> None:
-    """The reasons are problems, but the command succeeds."""
+def test_no_folder_can_be_used(run: Run, no_place: tuple[str, str], kwargs: dict[str, Any]) -> None:
+    """Each process then requests its own tokens. The reasons are problems, but the command succeeds."""
     cache = status(run, *no_place)["cache"]
 
     assert (cache["folder"], cache["files"]) == (None, 0)

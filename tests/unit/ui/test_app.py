@@ -8,7 +8,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.command_settings import EU_HOST
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's libraries warn of each other
-    from airflow.api_fastapi.core_api.security import get_user
+    from airflow.api_fastapi.core_api.security import GetUserDep
     from starlette.testclient import TestClient
 
     from ecr_secrets_backend.ui import app
@@ -59,8 +59,9 @@ def client(
     monkeypatch.setattr(app, "_read_overview", lambda: Overview({"secrets": config}, ("A problem.",)))
     monkeypatch.setattr(overview, "_read_conn_ids", set)
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "enabled ")
-    for dependency in (get_user, app.CAN_READ.dependency, app.CAN_TEST.dependency):
-        monkeypatch.setitem(app.app.dependency_overrides, dependency, lambda: None)
+    _, get_user = get_args(GetUserDep)
+    for depends in (get_user, app.CAN_READ, app.CAN_TEST):
+        monkeypatch.setitem(app.app.dependency_overrides, depends.dependency, lambda: None)
     with TestClient(EcrConnectionsPlugin.fastapi_apps[0]["app"], "http://airflow:8080") as client:
         yield client
 

@@ -28,7 +28,7 @@ def test_the_plugin_imports_nothing_but_itself(loader: str) -> None:
     """It takes at most a millisecond. The first request imports the page."""
     command = [sys.executable, "-c", LOAD.format(loader=loader)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    outputs = [subprocess.check_output(command, env=environment, text=True) for _ in range(4)]  # the first process compiles
+    outputs = [subprocess.check_output(command, env=environment, text=True) for _ in range(4)]  # the first one compiles
     loads = [json.loads(output.splitlines()[-1]) for output in outputs]
     package = {"ecr_secrets_backend", "ecr_secrets_backend.ui", "ecr_secrets_backend.ui.plugin"}
 
