@@ -32,8 +32,8 @@ from ecr_secrets_backend.cache import (
     Memory,
     TokenCache,
 )
+from ecr_secrets_backend.cli.cache_folder import CacheFolder
 from ecr_secrets_backend.cli.clear import delete
-from ecr_secrets_backend.cli.survey import Survey
 from ecr_secrets_backend.entry import (
     BACK_OFF_SECONDS,
     LONGEST_BACK_OFF_SECONDS,
@@ -1052,7 +1052,7 @@ def test_an_interruption_at_any_line_leaks_nothing(
     """No lock, no descriptor, no refresh: the next lookups of the process and of the host are served at once."""
 
     def prepare() -> TokenCache:
-        survey = Survey.of(store)
+        survey = CacheFolder.inspect(store)
         for file in survey.files:
             delete(str(survey.path), file.name)
         clock.move_to(datetime.fromtimestamp(NOW, timezone.utc))
