@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, status
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, StrictUndefined
 
-from ecr_secrets_backend.cli.check import ConnectionCheck, run_step
+from ecr_secrets_backend.cli.check import connection_steps, run_step
 from ecr_secrets_backend.cli.check.engine import Engine
 from ecr_secrets_backend.cli.command import keeps_library_logs
 from ecr_secrets_backend.cli.output import duration, iso_time
@@ -127,13 +127,13 @@ def check(connection_id: str, request: Request, section: str = "secrets") -> JSO
         keeps_library_logs.set(True)  # in the context of this request
         tokens: list[str] = []
         findings = []
-        for name, step in ConnectionCheck(config, mapped, None, Engine(), tokens).steps():
+        for name, step in connection_steps(config, mapped, None, Engine(), tokens):
             findings += run_step(tokens, connection_id, name, step)
-            if name == LAST_STEP or findings[-1].result.state == "failed":
+            if name == LAST_STEP or findings[-1].state == "failed":
                 break
     finally:
         _check_lock.release()
-    is_ok = all(finding.result.state != "failed" for finding in findings)
+    is_ok = all(finding.state != "failed" for finding in findings)
     return JSONResponse({"ok": is_ok, "findings": [{"sources": [], **finding.to_json()} for finding in findings]})
 
 

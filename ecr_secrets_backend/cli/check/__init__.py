@@ -1,14 +1,14 @@
-"""``check``: run every step from the configuration to a pull, and report the first that fails, with its fix."""
+"""``check``: run each step from the configuration to a pull, and report the first that fails, with its fix."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli import configuration
@@ -32,12 +32,10 @@ from ecr_secrets_backend.cli.output import Output
 from ecr_secrets_backend.cli.status import OUTPUT
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.logins import Login
-from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import MappedConnection
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
 
 #: A step: it returns results, or raises CheckFailed, after which no further step runs.
 Step = Callable[[], "StepResult | Iterable[StepResult]"]
@@ -46,103 +44,59 @@ Step = Callable[[], "StepResult | Iterable[StepResult]"]
 STEP_SECONDS: Final = 60.0
 
 
-class Finding(NamedTuple):
-    """A result and its step.
+def connection_steps(
+    configured: Configuration, mapped: MappedConnection, image: Image | None, engine: Engine, secrets: list[str]
+) -> Iterator[tuple[str, Step]]:
+    """Return the steps of one connection, each after the one before it has passed; add the token to the secrets."""
+    logins: list[Login] = []
 
-    :param connection: its ID; None: the step is about all connections
-    :param seconds: how long the step took
-    """
+    def take(login: Login) -> None:
+        logins.append(login)
+        secrets.extend((login.token.password, encoded(login.token.username, login.token.password)))
 
-    connection: str | None
-    step: str
-    result: StepResult
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as ``docs/commands/check.md`` documents them."""
-        result = self.result
-        fields = {"state": result.state, "code": result.code, "message": result.message, "remedy": result.fix}
-        sources = {"sources": [asdict(source) for source in result.sources]} if result.sources else {}
-        return {"connection": self.connection, "step": self.step, **fields, "seconds": self.seconds, **sources}
-
-
-@dataclass
-class ConnectionCheck:
-    """The steps of one connection, from its AWS identity to a pull.
-
-    :param image: to be pulled, if one was given
-    :param secrets: the token is added to them
-    """
-
-    configured: Configuration
-    mapped: MappedConnection
-    image: Image | None
-    engine: Engine
-    secrets: list[str]
-    login: Login = field(init=False)
-    client: RegistryClient = field(init=False)
-    pull: Pull | None = field(init=False, default=None)
-
-    def steps(self) -> Iterator[tuple[str, Step]]:
-        """Return the steps in order; each may use what those before it have found."""
-        conn_id, engine = self.mapped.conn_id, self.engine
-        yield "AWS identity", partial(aws.check_identity, self.configured, self.mapped)
-        yield "token", self._get_token
-        yield "registry: login", self.client.check_login
-        if self.image:
-            yield "image: registry", partial(self._match, self.image)
-        if self.pull:
-            yield "image: permission", self.pull.check_permission
-            yield "image: tag", self.pull.check_reference
-            yield "image: platform", partial(self._check_platform, self.pull)
-        yield "engine", engine.check_version
-        yield "engine: login", partial(engine.log_in, conn_id, self.login, self.mapped.extra)
-        yield "engine: login used", partial(engine.check_login_used, self.login)
-        yield "Docker's own logins", partial(leftovers.check_docker_logins, self.login)
-        if self.configured.from_airflow:
-            yield "other definitions", partial(leftovers.check_other_definitions, conn_id)
-
-    def _get_token(self) -> StepResult:
-        self.login, result = aws.get_login(self.configured, self.mapped)
-        token = self.login.token
-        self.client = RegistryClient(self.login.host, (token.username, token.password))
-        self.secrets += [token.password, encoded(token.username, token.password)]
-        return result
-
-    def _match(self, image: Image) -> StepResult:
-        result = match_registry(image, self.login.host, conn_ids_by_host(self.configured))
-        if image.registry == self.login.host:
-            self.pull = Pull(self.client, image)
-        return result
-
-    def _check_platform(self, pull: Pull) -> StepResult:
-        return pull.check_platform(self.engine.platform())
+    yield "AWS identity", partial(aws.check_identity, configured, mapped)
+    yield "token", partial(aws.check_token, configured, mapped, take)
+    (login,) = logins
+    client = RegistryClient(login.host, (login.token.username, login.token.password))
+    yield "registry: login", client.check_login
+    if image:
+        yield "image: registry", partial(match_registry, image, login.host, conn_ids_by_host(configured))
+    if image and image.registry == login.host:
+        pull = Pull(client, image)
+        yield "image: permission", pull.check_permission
+        yield "image: tag", pull.check_reference
+        yield "image: platform", lambda: pull.check_platform(engine.platform())
+    yield "engine", engine.check_version
+    yield "engine: login", partial(engine.log_in, mapped.conn_id, login, mapped.extra)
+    yield "engine: login used", partial(engine.check_login_used, login)
+    yield "Docker's own logins", partial(leftovers.check_docker_logins, login)
+    if configured.from_airflow:
+        yield "other definitions", partial(leftovers.check_other_definitions, mapped.conn_id)
 
 
 def conn_ids_by_host(configured: Configuration) -> dict[str, str]:
-    """Return which connection serves a registry, as far as the configuration says."""
+    """Return which connection serves a registry, as far as the configuration names registries."""
     return {mapped.host: mapped.conn_id for mapped in configured.settings.connections.values() if mapped.host}
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Run all steps, and print what they have found."""
-    certificates = options.tls_ca_cert, options.tls_client_cert, options.tls_client_key
-    findings = list(run_steps(options, Engine(options.docker_url, *certificates), output))
-    failed = [finding for finding in findings if finding.result.state == "failed"]
-    exit_code = SUCCESS if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
+    """Run all steps, and print their results."""
+    engine = Engine(options.docker_url, options.tls_ca_cert, options.tls_client_cert, options.tls_client_key)
+    results = list(run_steps(options, engine, output))
+    failed = [result for result in results if result.state == "failed"]
     if options.output == "json":
-        output.json({"ok": not failed, "findings": [finding.to_json() for finding in findings]})
+        output.json({"ok": not failed, "findings": [result.to_json() for result in results]})
     else:
-        output.show(*_render(findings))
-    return exit_code
+        output.show(*_render(results))
+    return SUCCESS if not failed else WRONG_USAGE if failed[0].step == "configuration" else FAILED
 
 
-def run_steps(options: argparse.Namespace, engine: Engine, output: Output) -> Iterator[Finding]:
-    """Run the steps that all connections share, and then those of each."""
+def run_steps(options: argparse.Namespace, engine: Engine, output: Output) -> Iterator[StepResult]:
+    """Run the steps that all connections share, and then those of each connection."""
     found: list[Configuration] = []
     secrets: list[str] = []
 
-    def take(conn_id: str | None, name: str, step: Step) -> list[Finding]:
+    def take(conn_id: str | None, name: str, step: Step) -> list[StepResult]:
         with output.progress(f"{conn_id}: {name}" if conn_id else name):
             return run_step(secrets, conn_id, name, step)
 
@@ -150,19 +104,20 @@ def run_steps(options: argparse.Namespace, engine: Engine, output: Output) -> It
     if not found:
         return
     configured = found[0]
+    conn_ids = conn_ids_by_host(configured)
     try:
-        image = None if options.image is None else read_image(options.image)
+        image = None if options.image is None else read_image(options.image, conn_ids)
     except CheckFailed as error:
-        yield Finding(None, "image: registry", error.result.without(secrets))
+        yield replace(error.result, step="image: registry").without(secrets)
         return
     connections = _choose(configured, options.conn_ids, image)
     if image and not connections:
-        yield from take(None, "image: registry", partial(match_registry, image, None, conn_ids_by_host(configured)))
+        yield from take(None, "image: registry", partial(match_registry, image, None, conn_ids))
     for mapped in connections:
-        for name, step in ConnectionCheck(configured, mapped, image, engine, secrets).steps():
-            findings = take(mapped.conn_id, name, step)
-            yield from findings
-            if findings[-1].result.state == "failed":
+        for name, step in connection_steps(configured, mapped, image, engine, secrets):
+            results = take(mapped.conn_id, name, step)
+            yield from results
+            if results[-1].state == "failed":
                 break
     if configured.from_airflow:
         yield from take(None, "earlier solutions", leftovers.check_dags)
@@ -179,22 +134,16 @@ def _configure(options: argparse.Namespace, found: list[Configuration]) -> StepR
 
 
 def _choose(configured: Configuration, conn_ids: list[str], image: Image | None) -> list[MappedConnection]:
-    """Return the connections to check: those that were named, else those that serve the image, else all."""
+    """Return the connections that were named, else those that serve the image, else all."""
     connections = configured.connections(conn_ids)
     if conn_ids or image is None:
         return connections
     serving = [mapped for mapped in connections if mapped.host == image.registry]
-    registry = Registry.find(image.registry or "")
-    if serving or registry is None or registry.service != "ecr":
-        return serving
-    return [mapped for mapped in connections if mapped.host is None]  # AWS decides which registry it is
+    return serving or [mapped for mapped in connections if mapped.host is None]  # AWS names their registry
 
 
-def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> list[Finding]:
-    """Run a step in bounded time, and return what it has found, whatever it raises.
-
-    :param secrets: what the findings must not show; the step may add to them
-    """
+def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> list[StepResult]:
+    """Run a step in bounded time, and return its results, or its exception as one, without the secrets."""
 
     def collect() -> list[StepResult]:
         results = step()
@@ -203,45 +152,53 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
     started_at = time.monotonic()
     try:
         results = within(STEP_SECONDS, collect) or [StepResult("nothing found")]
-    except CheckFailed as error:
-        results = [error.result]
-    except ConfigurationError as error:
-        results = [StepResult(f"{error.path} {error.problem}", "failed", "configuration-wrong", error.fix)]
-    except CommandError as error:
-        code = "not-configured" if name == "configuration" else "docker-config-wrong"
-        results = [StepResult(error.problem, "failed", code, error.fix)]
-    except TimeoutError:
-        fix = "Look for what hangs: the network, a proxy, the registry, the engine, or a credential helper of Docker."
-        results = [StepResult(f"no result within {STEP_SECONDS:.0f} s", "failed", "timed-out", fix)]
-    except Exception as error:  # noqa: BLE001 - a finding, and no traceback: its words may hold what was sent
-        fix = "Try again. If it lasts, report this line as a bug."
-        results = [StepResult(describe_exception(error), "failed", "unexpected-error", fix)]
+    except Exception as error:  # noqa: BLE001 - no step ends in a traceback
+        results = [_explain(error, name)]
     seconds = round(time.monotonic() - started_at, 3)
-    return [Finding(conn_id, name, result.without(secrets), seconds) for result in results]
+    results = [replace(result, connection=conn_id, step=name, seconds=seconds) for result in results]
+    return [result.without(secrets) for result in results]
+
+
+def _explain(error: Exception, step: str) -> StepResult:
+    match error:
+        case CheckFailed():
+            return error.result
+        case ConfigurationError():
+            code, message, fix = "configuration-wrong", f"{error.path} {error.problem}", error.fix
+        case CommandError():
+            code = "not-configured" if step == "configuration" else "docker-config-wrong"
+            message, fix = error.problem, error.fix
+        case TimeoutError():
+            code, message = "timed-out", f"no result within {STEP_SECONDS:.0f} s"
+            fix = "Look for what hangs: network, proxy, registry, engine, or Docker's credential helper."
+        case _:  # the exception's text may hold what was sent
+            code, message = "unexpected-error", describe_exception(error)
+            fix = "Try again. If it lasts, report this line as a bug."
+    return StepResult(message, "failed", code, fix)
 
 
 _MARKS: Final = {"good": ("✓", "green"), "skipped": ("-", "dim"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
-def _render(findings: list[Finding]) -> Iterator[RenderableType]:
+def _render(results: list[StepResult]) -> Iterator[RenderableType]:
     from rich.table import Column, Table
     from rich.text import Text
 
-    for connection, group in groupby(findings, lambda finding: finding.connection):
+    for connection, group in groupby(results, lambda result: result.connection):
         yield Text(f"\n{connection or 'all connections'}", style="bold")
         table = Table("", "", Column(overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
-        for finding in group:
-            mark, style = _MARKS[finding.result.state]
-            text = Text(finding.result.message)
-            if finding.result.state == "failed":
-                text.append("".join(f"\n- {each.source}: {each.message}" for each in finding.result.sources))
-            if finding.result.fix:
-                text.append(f"\n→ {finding.result.fix}", style="bold" if finding.result.state == "failed" else "")
-            times = Text(f"{finding.seconds:.1f} s", style="dim")
-            table.add_row(Text(f"{mark} {finding.step}", style=style), times, text)
+        for result in group:
+            mark, style = _MARKS[result.state]
+            is_failed = result.state == "failed"
+            text = Text(result.message)
+            if is_failed:
+                text.append("".join(f"\n- {each.source}: {each.message}" for each in result.sources))
+            if result.fix:
+                text.append(f"\n→ {result.fix}", style="bold" if is_failed else "")
+            table.add_row(Text(f"{mark} {result.step}", style), Text(f"{result.seconds:.1f} s", "dim"), text)
         yield table
-    failed = [finding.result.code for finding in findings if finding.result.state == "failed"]
-    warned = sum(finding.result.state == "warning" for finding in findings)
+    failed = [result.code for result in results if result.state == "failed"]
+    warned = sum(result.state == "warning" for result in results)
     warnings = f" {warned} warning{'s' if warned > 1 else ''}, see above." if warned else ""
     summary = f"Failed: {', '.join(failed)}." if failed else "All checks passed."
     yield Text(f"\n{summary}{warnings}", style="red" if failed else "green")
@@ -249,9 +206,9 @@ def _render(findings: list[Finding]) -> Iterator[RenderableType]:
 
 COMMAND: Final = Command(
     name="check",
-    help="check every step from the configuration to a pull, and name what is wrong",
+    help="check every step from the configuration to a pull, and report what is wrong",
     description="Check each connection in order: configuration, AWS identity, token, registry, image, Docker engine,\n"
-    "and what could take the connection's place. The first step that fails ends the check of a connection.\n"
+    "and other definitions of the connection. The first step that fails ends the check of a connection.\n"
     "Run it where the tasks run, as the same user and with the same environment.",
     epilog="""examples:
   ecr-secrets-backend check
@@ -262,17 +219,15 @@ exit codes:
   0 all checks passed, perhaps with warnings; 1 a step failed; 2 wrong usage or configuration""",
     arguments=(
         configuration.CONN_IDS,
-        argument("--image", metavar="IMAGE", help="an image that is to be pulled"),
+        argument("--image", metavar="IMAGE", help="an image to pull"),
         argument(
-            "--docker-url",
-            metavar="URL",
-            help="the Docker engine (default: DOCKER_HOST, else unix://var/run/docker.sock)",
+            "--docker-url", metavar="URL", help="Docker engine (default: DOCKER_HOST, else Docker's local socket)"
         ),
         argument(
-            "--tls-ca-cert", metavar="FILE", help="the CA of the engine's certificate, as DockerOperator's tls_ca_cert"
+            "--tls-ca-cert", metavar="FILE", help="CA of the engine's certificate, as DockerOperator's tls_ca_cert"
         ),
-        argument("--tls-client-cert", metavar="FILE", help="the client certificate, as its tls_client_cert"),
-        argument("--tls-client-key", metavar="FILE", help="the key of the client certificate, as its tls_client_key"),
+        argument("--tls-client-cert", metavar="FILE", help="client certificate, as its tls_client_cert"),
+        argument("--tls-client-key", metavar="FILE", help="key of the client certificate, as its tls_client_key"),
         OUTPUT,
         *configuration.ARGUMENTS,
     ),

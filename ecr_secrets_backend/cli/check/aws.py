@@ -1,37 +1,29 @@
-"""AWS: whose credentials request a connection's token, and whether there is one."""
+"""AWS: the credentials that request a connection's token, and the token."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from ecr_secrets_backend.aws import AwsSession, call_aws
-from ecr_secrets_backend.bounded import within
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.output import duration
-from ecr_secrets_backend.cli.status import state_of
 from ecr_secrets_backend.errors import ConnectionUnavailableError, TokenError
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.settings import MappedConnection
 
-#: Loading credentials, assuming a role and a request to STS may each take AWS's timeouts.
-IDENTITY_SECONDS: Final = 30.0
-
 
 def check_identity(configured: Configuration, mapped: MappedConnection) -> StepResult:
-    """Load the credentials of a connection, and ask STS whose they are."""
+    """Load the credentials of a connection, and request their ARN from STS."""
     try:
-        found = within(IDENTITY_SECONDS, lambda: identify(*configured.logins.resolve(mapped)))
+        found = identify(*configured.logins.resolve(mapped))
     except TokenError as error:
         failure = error.failure
         message = f"{failure.code}: {failure.reason} ({failure.identity})"
         raise CheckFailed("no-credentials", message, failure.fix, error.sources) from None
-    except TimeoutError:
-        fix = "Look for what hangs: the network, a name server or proxy, or a source of credentials."
-        raise CheckFailed("no-credentials", f"no credentials within {IDENTITY_SECONDS:.0f} s", fix) from None
     return replace(found, message=f"{mapped.identity}: {found.message}")
 
 
@@ -54,23 +46,22 @@ def _identify(session: AwsSession) -> StepResult:
     try:
         arn = client.get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route
-        arn = "whose ARN STS does not return (a pull does not need it)"
+        arn = "ARN not returned by STS (a pull does not need it)"
     return StepResult(f"{session.sources[-1].source}, {arn}", sources=session.sources)
 
 
-def get_login(configured: Configuration, mapped: MappedConnection) -> tuple[Login, StepResult]:
-    """Return the login of a connection, from the cache or AWS, and what is to be reported of it."""
-    started_at = time.time()
+def check_token(configured: Configuration, mapped: MappedConnection, received: Callable[[Login], None]) -> StepResult:
+    """Get the login of a connection from the cache or AWS, and pass it on."""
     try:
         login = configured.login(mapped)
     except ConnectionUnavailableError as error:
         failure = error.failure
-        reason = f"{failure.code}: {failure.reason} (identity: {failure.identity}, region: {failure.region})"
-        raise CheckFailed("no-token", reason, failure.fix) from None
-    token, now = login.token, time.time()
-    source = "requested now" if token.received_at >= started_at else "from the cache"
-    message = f"{source}, {duration(token.expires_at - now)} left"
-    if state_of(token, now, configured.settings.refresh_before) == "fresh":
-        return login, StepResult(message)
-    fix = "ecr-secrets-backend status shows what failed last."
-    return login, StepResult(f"{message}, but AWS has not renewed it", "warning", "token-not-renewed", fix)
+        message = f"{failure.code}: {failure.reason} (identity: {failure.identity}, region: {failure.region})"
+        raise CheckFailed("no-token", message, failure.fix) from None
+    received(login)
+    source = "requested now" if login.source == "mint" else "from the cache"
+    message = f"{source}, {duration(login.token.expires_at - time.time())} left"
+    if login.source != "stale":
+        return StepResult(message)
+    fix = "Run ecr-secrets-backend status: it shows the last failure."
+    return StepResult(f"{message}, and not renewed yet", "warning", "token-not-renewed", fix)

@@ -1,4 +1,4 @@
-"""A Docker engine: whether it answers, logs in as a DockerHook does, and sends that login with a pull."""
+"""A Docker engine: whether it answers, logs in with a DockerHook, and receives that login with a pull."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, Final
 
-from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import CommandError, suppress_library_logs
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
@@ -23,34 +22,20 @@ DEFAULT_URL: Final = "unix://var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 20  # a login goes from the engine to the registry and back
 #: How Docker spells Python's names of processors.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Sockets of rootless Docker, Docker Desktop and Podman.
-_OTHER_SOCKETS: Final = (
-    *("{run}/docker.sock", "{home}/.docker/run/docker.sock"),
-    *("{run}/podman/podman.sock", "/run/podman/podman.sock"),
-)
-#: Findings by what the engine says of a failed login, each with its fix; the first that fits counts.
+#: Findings by the engine's reason for a failed login, each with its fix; the first that fits counts.
 _REFUSALS: Final = (
-    ("engine-tls", r"x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
-    (
-        "engine-no-network",
-        r"proxyconnect|Proxy Authentication",
-        "Correct the proxy settings of the engine: it does not use those of this process.",
-    ),
+    ("engine-tls", "x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
     (
         "engine-no-name",
-        r"no such host|server misbehaving|name resolution|lookup ",
-        "Give the engine's host a name server that knows the registry, or the engine a proxy.",
+        "no such host|server misbehaving|name resolution|lookup ",
+        "Use a name server on the engine's host that knows the registry, and the engine's proxy if it has one.",
     ),
     (
         "engine-no-network",
-        r"timeout|connection refused|unreachable|deadline|Client\.Timeout",
-        "Let the engine's host reach the registry's port, or give the engine a proxy.",
+        r"proxyconnect|Proxy Authentication|timeout|connection refused|unreachable|deadline|Client\.Timeout",
+        "Allow the engine's host to reach the registry, or correct the proxy settings of the engine: it has its own.",
     ),
-    (
-        "engine-login-refused",
-        "",
-        "This process's token is valid. Check the engine's clock, and its proxy, which may change what it sends.",
-    ),
+    ("engine-login-refused", "", "This process's token is valid. Check the clock and the proxy of the engine."),
 )
 
 logger = logging.getLogger(__name__)
@@ -59,43 +44,35 @@ logger = logging.getLogger(__name__)
 class Engine:
     """A Docker engine, and the client that a DockerHook makes for it.
 
-    :param url: None: where DockerOperator looks
-    :param ca_cert: the files for TLS are DockerOperator's ``tls_ca_cert``, ``tls_client_cert`` and ``tls_client_key``
-    :raises CommandError: only some of these files were given
+    :param certificates: the files of DockerOperator's ``tls_ca_cert``, ``tls_client_cert`` and ``tls_client_key``
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        ca_cert: str | None = None,
-        client_cert: str | None = None,
-        client_key: str | None = None,
-    ) -> None:
+    def __init__(self, url: str | None = None, *certificates: str | None) -> None:
         self.url = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
-        self._certificates = (ca_cert, client_cert, client_key)
+        self._certificates = certificates if any(certificates) else None
         self._client: Any = None
-        if None in self._certificates and any(self._certificates):
-            fix = "Give all three: DockerOperator uses TLS only then."
+        if self._certificates and not all(certificates):
+            fix = "Set all three: DockerOperator uses TLS only then."
             raise CommandError("--tls-ca-cert, --tls-client-cert and --tls-client-key belong together", fix)
 
     def check_version(self) -> Iterator[StepResult]:
-        """Check that the engine answers, and that it is the one that the docker command uses."""
+        """Check that the engine answers, and that the docker command uses the same one."""
         try:
-            found = self._request_version()
+            version = self._request_version()
         except ImportError:
             yield _skip("Docker's client for Python is not installed here")
             return
-        yield StepResult(f"{self.url} answers: Docker {found.get('Version', '?')} for {_platform_of(found)}")
+        yield StepResult(f"{self.url} answers: Docker {version['Version']} for {_platform_of(version)}")
         if context := self._find_context():
-            fix = "Set DOCKER_HOST, or docker_url of the DockerOperator, to use the same engine."
+            fix = "To use the same engine, set DOCKER_HOST, or docker_url of the DockerOperator."
             yield StepResult(f"{context}, DockerOperator does not", "warning", "docker-context", fix)
-        if self._tls() and not any(self._certificates):
+        if self._tls() and not self._certificates:
             problem = "docker and this check read DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, DockerOperator does not"
             fix = "Set its tls_ca_cert, tls_client_cert and tls_client_key."
             yield StepResult(problem, "warning", "engine-tls-variables", fix)
 
     def platform(self) -> str:
-        """Return for which platform images have to be, such as ``linux/amd64``; if no engine answers, this host's."""
+        """Return the platform of the engine, such as ``linux/amd64``; if no engine answers, of this host."""
         try:
             return _platform_of(self._request_version())
         except (CheckFailed, ImportError):
@@ -103,77 +80,69 @@ class Engine:
             return f"{platform.system().lower()}/{_ARCHITECTURES.get(machine, machine)}"
 
     def log_in(self, conn_id: str, login: Login, extra: str | None) -> StepResult:
-        """Log in as a DockerHook does with exactly this connection.
-
-        :param extra: the connection's, as JSON
-        """
+        """Log in with a DockerHook and exactly this connection; its extra is JSON."""
         try:
             from airflow.providers.docker.hooks.docker import DockerHook
-        except Exception as error:  # noqa: BLE001 - of an Airflow whose configuration is wrong, which may not be in use
+        except Exception as error:  # noqa: BLE001 - also of an Airflow that is not configured, and perhaps not in use
             return _skip(f"DockerHook cannot be imported here ({type(error).__name__})")
         import docker
 
-        token, extra_dejson = login.token, json.loads(extra or "{}")
-        names: Any = {"host": login.host, "port": None, "login": token.username, "password": token.password}
+        token = login.token
+        connection = SimpleNamespace(host=login.host, port=None, login=token.username, password=token.password)
+        connection.extra_dejson = json.loads(extra or "{}")
 
         class Hook(DockerHook):  # type: ignore[misc, unused-ignore]
-            """Has the connection already."""
-
             log = logger  # type: ignore[assignment, unused-ignore] # Airflow's own bypasses logging
 
             @classmethod
             def get_connection(cls, conn_id: str) -> Any:  # noqa: ANN401, ARG003
-                return SimpleNamespace(**names, extra_dejson=extra_dejson)
+                return connection
 
         try:
             with suppress_library_logs():
                 self._client = Hook(conn_id, self.url, tls=self._tls(), timeout=ENGINE_SECONDS).api_client
         except docker.errors.APIError as error:
             reason = str(error.explanation or error)
-            code, _, fix = next(refusal for refusal in _REFUSALS if re.search(refusal[1], reason))
-            problem = f"the engine cannot log in to {login.host}: {reason}"
-            raise CheckFailed(code, problem, fix.format(host=login.host)) from None
+            code, fix = next((code, fix) for code, pattern, fix in _REFUSALS if re.search(pattern, reason))
+            message = f"the engine cannot log in to {login.host}: {reason}"
+            raise CheckFailed(code, message, fix.format(host=login.host)) from None
         except Exception as error:  # noqa: BLE001 - the provider's own exceptions differ by version
-            _check_helper(login.host)
-            fix = "Read the log of the Docker engine."
-            raise CheckFailed("engine-login-failed", f"the login by DockerHook fails: {error}", fix) from None
-        return StepResult(f"DockerHook logs in to {login.host} by {self.url}")
+            if helper := _find_helper(login.host):
+                problem, fix = helper
+                raise CheckFailed("credential-helper-broken", f"{problem}, which fails", fix) from None
+            message = f"DockerHook cannot log in: {error}"
+            raise CheckFailed("engine-login-failed", message, "Read the log of the Docker engine.") from None
+        return StepResult(f"DockerHook logs in to {login.host} through {self.url}")
 
     def check_login_used(self, login: Login) -> StepResult:
-        """Check that the login, once made, is what the client sends with a pull."""
+        """Check that the client sends the connection's login with a pull."""
         if self._client is None:
             return _skip("there was no login")
         import docker.auth
 
-        try:
-            with suppress_library_logs():
-                header = docker.auth.get_config_header(self._client, login.host)
-        except docker.errors.DockerException:
-            _check_helper(login.host)
-            raise
-        sent = json.loads(base64.urlsafe_b64decode(header)) if header else {}
-        is_sent = login.token.password in sent.values()
-        helper = _find_helper(login.host)
-        if helper is None:
+        with suppress_library_logs():
+            header = docker.auth.get_config_header(self._client, login.host)
+        is_sent = bool(header) and login.token.password in json.loads(base64.urlsafe_b64decode(header)).values()
+        if helper := _find_helper(login.host):
+            problem, fix = helper
             if is_sent:
-                return StepResult("a pull uses the connection's login")
-            fix = f"Check config.json in {default_folder()}."
-            raise CheckFailed("login-lost", "the client sends another login than the connection's", fix)
-        key, name, problem = helper
-        fix = f"Remove {key}, or the login for {login.host} that docker-credential-{name} has."
-        if is_sent:
-            problem = f"{problem}: it has no login now, but it is asked before the connection's"
-            return StepResult(problem, "warning", "credential-helper", fix)
-        raise CheckFailed("credential-helper-wins", f"{problem}, whose login takes the connection's place", fix)
+                problem += ", which has no login now; Docker's client would send it, and not the connection's"
+                return StepResult(problem, "warning", "credential-helper", fix)
+            message = f"{problem}: Docker's client sends its login, and not the connection's"
+            raise CheckFailed("credential-helper-wins", message, fix)
+        if not is_sent:
+            message = "Docker's client sends another login than the connection's"
+            raise CheckFailed("login-lost", message, f"Check config.json in {default_folder()}.")
+        return StepResult("a pull uses the connection's login")
 
     def _tls(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
-        """Return what DockerOperator makes of its options; without them, what docker makes of its variables."""
+        """Return DockerOperator's configuration from its options, else that of docker from its variables."""
         import docker
 
-        ca_cert, client_cert, client_key = self._certificates
-        if ca_cert:
-            return docker.tls.TLSConfig((client_cert, client_key), ca_cert, verify=True)
-        if os.environ.get("DOCKER_TLS_VERIFY") and self.url.startswith("tcp"):  # as docker does
+        if self._certificates:
+            ca_cert, *client_cert_and_key = self._certificates
+            return docker.tls.TLSConfig(client_cert_and_key, ca_cert, verify=True)
+        if os.environ.get("DOCKER_TLS_VERIFY") and self.url.startswith("tcp"):  # docker ignores it for other URLs
             return docker.utils.kwargs_from_env().get("tls")
         return False
 
@@ -184,57 +153,45 @@ class Engine:
         try:
             tls = self._tls()
             url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
-            # With a version it requests nothing while it is made, where a failure would leave its socket open.
-            client = docker.APIClient(url, docker.constants.DEFAULT_DOCKER_API_VERSION, ENGINE_SECONDS, tls)
+            # With a version, the client requests nothing while it is made: a failure there would leave its socket open.
+            api_version = docker.constants.DEFAULT_DOCKER_API_VERSION
+            with suppress_library_logs(), docker.APIClient(url, api_version, ENGINE_SECONDS, tls) as client:
+                version = client.version(api_version=False)
         except (docker.errors.InvalidConfigFile, AttributeError, TypeError, KeyError) as error:
             problem = f"docker's client for Python cannot read {config.path}: {error}"
-            raise CommandError(problem, "Correct it, or name another folder by DOCKER_CONFIG.") from None
+            raise CommandError(problem, "Correct it, or name another folder in DOCKER_CONFIG.") from None
         except Exception as error:  # noqa: BLE001 - also those of paramiko
             raise self._explain(error) from None
-        path = f"{client.base_url}/version"
-        try:
-            with suppress_library_logs(), client, client.get(path, stream=True, timeout=ENGINE_SECONDS) as answer:
-                found = answer.raw.read(LARGEST_ANSWER_BYTES)
-        except Exception as error:  # noqa: BLE001 - also those of paramiko
-            raise self._explain(error) from None
-        if not answer.ok:
-            raise self._explain(OSError(found.decode(errors="replace") or f"status {answer.status_code}"))
-        version = Answer(answer.status_code, found).fields
-        if "Version" in version:
+        if isinstance(version, dict) and "Version" in version:
             return version
-        raise self._unreachable("what answers is not a Docker engine")
+        raise self._explain(ValueError("the answer is not that of a Docker engine"))
 
     def _explain(self, error: Exception) -> CheckFailed:
-        """Return the finding for an exception of docker, by the causes that it wraps."""
+        """Return the finding for an exception of docker, from the causes in it."""
         words = str(error)
         for cause in causes(error):
             if isinstance(cause, PermissionError) and not cause.filename:
-                fix = "Add the user to the socket's group (docker), or run the task as one that is in it."
+                fix = "Add the user to the group of the socket (docker), or run the task as a user in that group."
                 return CheckFailed("engine-forbidden", f"this user (uid {os.geteuid()}) may not use {self.url}", fix)
             if isinstance(cause, ssl.SSLError) or "TLS" in type(cause).__name__:
-                fix = "Check the CA, the client certificate and its key, in options or DOCKER_CERT_PATH, and the host."
+                fix = "Check the host, the CA, the client certificate and its key, in the options or DOCKER_CERT_PATH."
                 return CheckFailed("engine-certificate", f"TLS with {self.url} fails: {cause}", fix)
             words = getattr(cause, "strerror", None) or words
         if "HTTP request to an HTTPS server" in words:
-            fix = (
-                "Give its certificates by --tls-ca-cert, --tls-client-cert and --tls-client-key, as to DockerOperator."
-            )
+            fix = "Use --tls-ca-cert, --tls-client-cert and --tls-client-key here, and their like in DockerOperator."
             return CheckFailed("engine-wants-tls", f"the engine at {self.url} accepts only TLS", fix)
         if "paramiko" in words:
-            fix = "Install paramiko where DockerOperator runs: it does not use the program ssh, as docker does."
+            fix = "Install paramiko where DockerOperator runs: it does not use the ssh program, as docker does."
             return CheckFailed("engine-ssh", f"{self.url} needs the Python package paramiko", fix)
-        return self._unreachable(words)
-
-    def _unreachable(self, reason: str) -> CheckFailed:
-        fix = "Start it, mount its socket into this container, or name another by --docker-url or DOCKER_HOST."
+        fix = "Start it, mount its socket into this container, or name another one in --docker-url or DOCKER_HOST."
         if context := self._find_context():
             fix = f"{context}, DockerOperator does not: set DOCKER_HOST or docker_url."
-        elif self.url == DEFAULT_URL and (sockets := _find_sockets()):
-            fix = f"Set DOCKER_HOST or docker_url to unix://{sockets[0]}, where another engine listens."
-        return CheckFailed("engine-unreachable", f"no Docker engine answers at {self.url}: {reason}", fix)
+        elif self.url == DEFAULT_URL and (path := _find_socket()):
+            fix = f"Set DOCKER_HOST or docker_url to unix://{path}, where another engine listens."
+        return CheckFailed("engine-unreachable", f"no Docker engine answers at {self.url}: {words}", fix)
 
     def _find_context(self) -> str | None:
-        """Return which engine the docker command uses, if its context chooses another one than DockerOperator's."""
+        """Return which engine the docker command uses, if its context is of another one than DockerOperator's."""
         import docker
 
         if self.url != DEFAULT_URL:
@@ -247,25 +204,21 @@ class Engine:
         return f"docker uses context {context.Name} ({context.Host})" if is_other else None
 
 
-def _find_sockets() -> list[str]:
-    run, home = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", os.environ.get("HOME", "")
-    paths = [pattern.format(run=run, home=home) for pattern in _OTHER_SOCKETS]
-    return [path for path in paths if os.path.exists(path)]  # noqa: PTH110
+def _find_socket() -> str | None:
+    """Return the socket of rootless Docker or Podman, if there is one."""
+    run = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    paths = (f"{run}/docker.sock", f"{run}/podman/podman.sock", "/run/podman/podman.sock")
+    return next(filter(os.path.exists, paths), None)
 
 
-def _find_helper(host: str) -> tuple[str, str, str] | None:
-    """Return the key that names a credential helper for a host, the helper's name, and both in words."""
+def _find_helper(host: str) -> tuple[str, str] | None:
+    """Return how Docker's configuration names a credential helper for a host, and the fix; None if it names none."""
     config = DockerConfig.load(default_folder())
-    helper = config.helper(host)
-    return helper and (*helper, f"{helper[0]} in {config.path} names the credential helper {helper[1]!r}")
-
-
-def _check_helper(host: str) -> None:
-    """Report the credential helper for a host as the cause of a failure, if one is configured."""
-    if helper := _find_helper(host):
-        _, name, problem = helper
-        fix = f"Remove it, or install docker-credential-{name} where DockerOperator runs."
-        raise CheckFailed("credential-helper-broken", f"{problem}, which fails", fix)
+    if (helper := config.helper(host)) is None:
+        return None
+    key, name = helper
+    fix = f"Remove {key}, or let docker-credential-{name} run where DockerOperator runs, without a login for {host}."
+    return f"{key} in {config.path} names the credential helper {name!r}", fix
 
 
 def _platform_of(version: dict[str, Any]) -> str:

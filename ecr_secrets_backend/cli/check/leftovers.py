@@ -1,4 +1,4 @@
-"""What earlier solutions have left behind, and what would be used where the backend is not configured or fails."""
+"""Logins and connections that earlier solutions stored, and that processes without the backend use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from ecr_secrets_backend.bounded import within
-from ecr_secrets_backend.cli.check.registry import RegistryClient
+from ecr_secrets_backend.cli.check.registry import DENIED, RegistryClient
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0
-#: A DAG folder may hold anything.
-MOST_FILES: Final = 5000
-LARGEST_FILE_BYTES: Final = 1024 * 1024
+MOST_FILES: Final = 5000  # a DAG folder may hold anything
 #: How DAGs, operators and scripts get a token that they then store.
 _REFRESH: Final = re.compile(
     rb"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
@@ -33,31 +31,27 @@ def check_docker_logins(login: Login) -> Iterator[StepResult]:
     found = config.login(name) if name else None
     if found in (None, (login.token.username, login.token.password)):
         return
-    with suppress(CheckFailed):  # the registry has just answered: a check of another login is not worth a failure
-        if RegistryClient(login.host, found).get("/v2/").status in (401, 403):
-            problem = (
-                f'auths["{name}"] in {config.path} is a login that the registry refuses: docker pull and'
-                " DockerOperator without docker_conn_id use it"
-            )
-            fix = f"Remove it with docker logout {name}, or let ecr-secrets-backend docker-config renew it."
+    with suppress(CheckFailed):  # the registry has just answered: its failure here is not a finding about the login
+        if RegistryClient(login.host, found).get("/v2/").status in DENIED:
+            problem = f'the registry refuses auths["{name}"] in {config.path}: pulls without the connection use it'
+            fix = f"Run docker logout {name}, or renew the login with ecr-secrets-backend docker-config."
             yield StepResult(problem, "warning", "stale-auth", fix)
 
 
 def check_other_definitions(conn_id: str) -> Iterator[StepResult]:
-    """Look for other connections of the same ID, which processes without the backend use."""
+    """Look for other connections of the same ID."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
         problem = f"the environment variable {variable} also defines the connection"
-        fix = "Remove it: processes without the backend would use it."
+        fix = "Remove it: processes without the backend use it."
         yield StepResult(problem, "warning", "leftover-variable", fix)
     if row := _find_row(conn_id):
-        yield StepResult(
-            f"the metadata database also holds a connection of this ID (host {row[0]}, login {row[1]})",
-            "warning",
-            "leftover-row",
-            f"Remove it with airflow connections delete {conn_id}: processes without the backend would use it, and"
-            " Airflow before 3.2.2 does whenever a lookup fails.",
+        problem = f"the metadata database also has a connection of this ID (host {row[0]}, login {row[1]})"
+        fix = (
+            f"Run airflow connections delete {conn_id}: processes without the backend use it, and Airflow before 3.2.2"
         )
+        fix += " uses it if a lookup fails."
+        yield StepResult(problem, "warning", "leftover-row", fix)
 
 
 def _find_row(conn_id: str) -> tuple[str, str] | None:
@@ -73,14 +67,13 @@ def _find_row(conn_id: str) -> tuple[str, str] | None:
         from sqlalchemy.pool import NullPool
 
         with create_engine(url, poolclass=NullPool).connect() as database:
-            found = database.execute(text("SELECT host, login FROM connection WHERE conn_id = :id"), {"id": conn_id})
-            row = found.first()
+            query = text("SELECT host, login FROM connection WHERE conn_id = :id")
+            row = database.execute(query, {"id": conn_id}).first()
             return (str(row[0]), str(row[1])) if row else None
 
-    try:
+    with suppress(Exception):  # a worker of Airflow 3 has no database, by one of many exceptions
         return within(DATABASE_SECONDS, find)
-    except Exception:  # noqa: BLE001 - a worker of Airflow 3 has no database, by one of many exceptions
-        return None
+    return None
 
 
 def check_dags() -> Iterator[StepResult]:
@@ -92,13 +85,11 @@ def check_dags() -> Iterator[StepResult]:
     found = [str(path.relative_to(folder)) for path in islice(scripts, MOST_FILES) if _renews_login(path)]
     if found:
         problem = f"{len(found)} file(s) in {folder} seem to renew ECR logins: {', '.join(found[:3])}"
-        fix = "Pause and remove such DAGs: nothing uses what they store, and it may leak."
+        fix = "Pause and remove such DAGs: nothing uses the logins that they store, which may leak."
         yield StepResult(problem, "warning", "leftover-dag", fix)
 
 
 def _renews_login(path: Path) -> bool:
     with suppress(OSError):
-        if path.is_file():  # no pipe, which would block
-            with path.open("rb") as file:
-                return bool(_REFRESH.search(file.read(LARGEST_FILE_BYTES)))
+        return path.is_file() and bool(_REFRESH.search(path.read_bytes()))  # a pipe would block
     return False

@@ -1,10 +1,10 @@
-"""A registry, reached as Docker's engine does: by its proxy settings and certificates, over the Distribution API."""
+"""A registry and its Distribution API, reached with the proxy settings and certificates of Docker's engine."""
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -16,12 +16,10 @@ from urllib.request import getproxies, proxy_bypass
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import suppress_library_logs
-from ecr_secrets_backend.registry import Registry
+from ecr_secrets_backend.cli.docker_config.file import encoded
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
-    from urllib3.util import Url
-
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
@@ -31,34 +29,44 @@ _MOST_REDIRECTS: Final = 5
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
 DENIED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-_TUNNEL_REFUSED: Final = "Tunnel connection failed: "  # of http.client, before the proxy's answer
-_NETWORK: Final = (
-    "Allow this host TCP to {hop}: its route, firewall, security group and network ACL{group}. Or set HTTPS_PROXY."
+_BETWEEN: Final = "Look for a proxy, firewall or login page between this host and the registry."
+_NAMES: Final = (
+    "Correct the registry in backend_kwargs, or the name server of this host. In a VPC, use ECR's endpoints."
 )
-_PROXY: Final = "Correct HTTPS_PROXY, or let this host reach {hop}. Hosts that need no proxy belong in NO_PROXY."
-_NAMES: Final = "Give this host a network and a name server that knows {hop}{endpoints}."
-#: How to fix each finding of :func:`_recognize`.
-_FIXES: Final = {
-    "proxy-refused": (
-        "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write its user name and"
-        " password into HTTPS_PROXY, before the host and percent-encoded."
-    ),
-    "name-not-found": "Correct {setting}. " + _NAMES,
-    "no-name-server": _NAMES,
-    "port-closed": _NETWORK,
-    "port-silent": _NETWORK,
-    "no-network": _NETWORK,
-    "tls-untrusted": (
-        "Add the CA of the proxy that inspects TLS: for this check by SSL_CERT_FILE, for the Docker engine in"
-        " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
-    ),
-    "tls-broken": "Look for a proxy or firewall between this host and the registry that breaks TLS.{plain}",
-    "registry-error": "Try again. If it lasts, look for a proxy or firewall between this host and the registry.",
-}
+_NETWORK: Final = (
+    "Allow TCP from this host to {host}: check the route, firewall, security groups and network ACL; in a VPC, also the"
+    " endpoints ecr.api and ecr.dkr. Or set HTTPS_PROXY."
+)
+_PROXY: Final = "Correct HTTPS_PROXY, or allow this host to reach that proxy. Add hosts that need no proxy to NO_PROXY."
+_REFUSING_PROXY: Final = (
+    "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write its user name and password"
+    " into HTTPS_PROXY, before the host and percent-encoded."
+)
+_TRUST: Final = (
+    "If a proxy inspects TLS, add its CA: for this check to the file of SSL_CERT_FILE, for the Docker engine to"
+    " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
+)
+_TLS: Final = f"{_BETWEEN} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
+#: Findings for exceptions, by class or error number: code, problem and fix. The first that fits counts.
+_FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
+    (ssl.SSLCertVerificationError, "tls-untrusted", "has a certificate that is not trusted", _TRUST),
+    (ssl.SSLError, "tls-broken", "does not complete TLS", _TLS),
+    (socket.EAI_AGAIN, "no-name-server", "cannot be looked up: no name server answers", _NAMES),
+    (socket.gaierror, "name-not-found", "has no address", _NAMES),
+    (TimeoutError, "port-silent", "does not answer in time", _NETWORK),
+    (errno.ECONNREFUSED, "port-closed", "cannot be connected to", _NETWORK),
+    (errno.ENETUNREACH, "no-network", "cannot be connected to", _NETWORK),
+    (errno.EHOSTUNREACH, "no-network", "cannot be connected to", _NETWORK),
+)
+_TUNNEL_REFUSED: Final = re.compile("Tunnel connection failed: (...)")  # of http.client, before the proxy's reason
+#: A character that is not percent-encoded would put a part of the password into the place of host, port or path.
+_PROXY_URL: Final = re.compile(
+    r"(?:(?P<scheme>https?)://)?(?:(?P<login>[^@/?#\s]+)@)?(?P<host>([\w.-]+|\[[\da-f:.]+])(:\d+)?)/?", re.IGNORECASE
+)
 
 
 class Answer(NamedTuple):
-    """An HTTP answer, and the host that gave it: a registry redirects to the storage of its layers."""
+    """An HTTP answer, and the host that sent it: a registry redirects to the storage of its layers."""
 
     status: int
     content: bytes = b""
@@ -82,24 +90,25 @@ class Answer(NamedTuple):
             case _:
                 return "", ""
 
+    def reject(self) -> CheckFailed:
+        """Return the finding for an answer that is not about a login or permission."""
+        problem = f"{self.host} answers {self.status} {self.error[1]}".rstrip()
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            fix = "Start fewer tasks at a time, or request a higher quota. For public.ecr.aws, map a connection."
+            return CheckFailed("rate-limited", problem, fix)
+        fix = f"Check the host and AWS's health, and try again. {_BETWEEN}"
+        return CheckFailed("registry-error", problem, fix)
+
 
 class RegistryClient:
-    """A client of one registry, with one login.
-
-    :param host: as images name it: with a port if it has one
-    :param login: user name and password
-    """
+    """A client of one registry, with a user name and password."""
 
     def __init__(self, host: str, login: tuple[str, str]) -> None:
         self.host = host
-        self.name = host.partition(":")[0]
-        self._authorization = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"
+        self._authorization = f"Basic {encoded(*login)}"
 
     def get(self, path: str, accept: tuple[str, ...] = ()) -> Answer:
-        """Request a path, such as ``/v2/``, and follow redirects, to other hosts without the login.
-
-        :raises CheckFailed: there is no answer
-        """
+        """Request a path, such as ``/v2/``, and follow redirects, to other hosts without the login."""
         import urllib3
 
         # No content encoding: a small answer could become a large one.
@@ -110,131 +119,77 @@ class RegistryClient:
         try:
             with (
                 suppress_library_logs(),
-                self._open_pool(proxy) as pool,
+                _open_pool(self.host, proxy) as pool,
                 pool.request("GET", url, headers=headers, preload_content=False, **limits) as answer,
             ):
                 content = answer.read(LARGEST_ANSWER_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._explain(error, proxy) from None
+            raise _explain(error, self.host, proxy) from None
         return Answer(answer.status, content, urllib3.util.parse_url(answer.url or url).netloc or self.host)
 
     def check_login(self) -> StepResult:
         """Check that the registry accepts the login."""
         answer = self.get("/v2/")
         if answer.host != self.host:
-            fix = "Look for a proxy or a login page between this host and the registry."
-            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", fix)
-        if answer.status == HTTPStatus.OK:
-            return StepResult(f"{self.host} accepts the token")
+            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", _BETWEEN)
         if answer.status in DENIED:
             problem = f"{self.host} refuses the token: {answer.error[1] or answer.status}"
-            fix = (
-                "Remove it with ecr-secrets-backend clear, and try again. If the next one is refused as well, the"
-                " identity is of another partition or region, or the policy of a VPC endpoint denies it."
-            )
+            fix = "Run ecr-secrets-backend clear. If this lasts, check the partition and the VPC endpoint's policy."
             raise CheckFailed("token-refused", problem, fix)
-        raise reject(answer)
-
-    def _open_pool(self, proxy: Url | None) -> PoolManager:
-        import urllib3
-
-        trust = ssl.create_default_context()
-        with suppress(OSError):  # there is no such folder, or it is not readable for this user
-            for certificate in sorted((CERTIFICATES / self.host).glob("*.crt")):
-                with suppress(OSError):
-                    trust.load_verify_locations(certificate)
-        if proxy is None:
-            return urllib3.PoolManager(ssl_context=trust)
-        login = urllib3.make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
-        url = proxy._replace(auth=None).url
-        return urllib3.ProxyManager(url, proxy_headers=login, ssl_context=trust, proxy_ssl_context=trust)
-
-    def _explain(self, error: Exception, proxy: Url | None) -> CheckFailed:
-        """Return the finding for an exception, by the causes that urllib3 wraps."""
-        found = list(causes(error))
-        last = next(filter(None, map(str, reversed(found))), type(error).__name__)
-        code, words = next(
-            filter(None, map(_recognize, found)), ("registry-error", f"does not answer as expected: {last}")
-        )
-        pool: Any = next(filter(None, (getattr(cause, "pool", None) for cause in found)), None)
-        asked = f"{pool.host}:{pool.port}" if pool else ""
-        if asked and asked != f"{self.name}:{self.host.partition(':')[2] or 443}":
-            return storage_failure(asked.removesuffix(":443"), words)
-        registry, hop = Registry.find(self.host), f"the proxy {proxy.netloc}" if proxy else self.host
-        endpoint = f"com.amazonaws.{registry.region}.ecr" if registry else ""
-        part = "account and region" if registry else "host"
-        fix = _PROXY if proxy and _FIXES[code] == _NETWORK else _FIXES[code]
-        fix = fix.format(
-            host=self.host,
-            hop=hop,
-            setting="HTTPS_PROXY" if proxy else f"the {part} of the registry in backend_kwargs",
-            group=f", and the security group of the VPC endpoint {endpoint}.dkr" if registry else "",
-            endpoints=f"; in a VPC, use the endpoints {endpoint}.api and {endpoint}.dkr"
-            if registry and not proxy
-            else "",
-            plain=""
-            if registry
-            else " Docker's engine uses plain HTTP only for 127.0.0.0/8 and its insecure-registries.",
-        )
-        return CheckFailed(code, f"{self.host if code.startswith('tls-') else hop} {words}", fix)
+        if answer.status != HTTPStatus.OK:
+            raise answer.reject()
+        return StepResult(f"{self.host} accepts the token")
 
 
-def _recognize(cause: BaseException) -> tuple[str, str] | None:
-    """Return the code of a finding for an exception, and what the host does, in words; None if it says neither."""
-    words = str(cause)
-    if words.startswith(_TUNNEL_REFUSED):  # without its reason, which may echo the proxy's login
-        return "proxy-refused", f"refuses to connect to the registry: {words.removeprefix(_TUNNEL_REFUSED)[:3]}"
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return "tls-untrusted", f"has a certificate that is not trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return "tls-broken", f"does not complete TLS: {cause.reason or words}"
-    if isinstance(cause, socket.gaierror):
-        is_silent = cause.errno == socket.EAI_AGAIN
-        return (
-            ("no-name-server", "cannot be looked up: no name server answers")
-            if is_silent
-            else ("name-not-found", "has no address")
-        )
-    if isinstance(cause, TimeoutError):
-        return "port-silent", "does not answer in time"
-    codes = {errno.ECONNREFUSED: "port-closed", errno.ENETUNREACH: "no-network", errno.EHOSTUNREACH: "no-network"}
-    code = codes.get(getattr(cause, "errno", None) or 0)
-    return (code, f"cannot be connected to: {getattr(cause, 'strerror', words)}") if code else None
+def _open_pool(host: str, proxy: re.Match[str] | None) -> PoolManager:
+    import urllib3
+
+    trust = ssl.create_default_context()
+    with suppress(OSError):  # this user may not read the folder or a file
+        for certificate in (CERTIFICATES / host).glob("*.crt"):
+            trust.load_verify_locations(certificate)
+    if proxy is None:
+        return urllib3.PoolManager(ssl_context=trust)
+    login = urllib3.make_headers(proxy_basic_auth=unquote(proxy["login"])) if proxy["login"] else None
+    url = f"{proxy['scheme'] or 'http'}://{proxy['host']}"
+    return urllib3.ProxyManager(url, proxy_headers=login, ssl_context=trust, proxy_ssl_context=trust)
 
 
-def reject(answer: Answer) -> CheckFailed:
-    """Return the finding for an answer that has nothing to do with a login or permission."""
-    problem = f"{answer.host} answers {answer.status} {answer.error[1]}".rstrip()
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        fix = "Spread the tasks, or request a higher quota. For public.ecr.aws, map a connection: a login has its own."
-        return CheckFailed("rate-limited", problem, fix)
-    fix = "Try again. If it lasts, check AWS's health for that region, and any proxy between."
-    if answer.status == HTTPStatus.NOT_FOUND:
-        fix = "Correct the host, or the proxy between: what answers is not this registry."
-    return CheckFailed("registry-error", problem, fix)
-
-
-def storage_failure(host: str, words: str) -> CheckFailed:
-    """Return the finding for a host to which the registry redirects, as it does for layers."""
-    fix = f"Allow this host TCP to {host}, and check any proxy that may have sent the redirect."
-    if ".s3" in host or host.startswith("s3"):
-        fix = "Allow this host to reach Amazon S3 in the registry's region: by a route, or a gateway endpoint for S3."
-    return CheckFailed("storage-unreachable", f"the registry redirects to {host}, which {words}", fix)
-
-
-def _find_proxy(host: str) -> Url | None:
-    """Return the URL of the proxy that the environment sets for a registry; None if there is none."""
+def _find_proxy(host: str) -> re.Match[str] | None:
+    """Return the URL of the proxy that the environment sets for a registry; None if it sets none."""
     url = getproxies().get("https")
     if not url or proxy_bypass(host):
         return None
-    from urllib3.exceptions import LocationParseError
-    from urllib3.util import parse_url
-
-    with suppress(LocationParseError):
-        proxy = parse_url(url if "://" in url else f"http://{url}")
-        # With more after the port, a part of the password may be in the place of host or port.
-        rest = (proxy.path or "").strip("/") or proxy.query or proxy.fragment
-        if proxy.host and proxy.scheme in ("http", "https") and not rest:
-            return proxy
-    fix = "Write http://HOST:PORT, with the characters of a user name and password percent-encoded."
+    if proxy := _PROXY_URL.fullmatch(url):
+        return proxy
+    fix = "Write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with user name and password percent-encoded."
     raise CheckFailed("proxy-invalid", "HTTPS_PROXY is not the URL of a proxy for HTTP or HTTPS", fix)
+
+
+def _explain(error: Exception, host: str, proxy: re.Match[str] | None) -> CheckFailed:
+    """Return the finding for an exception of urllib3, from the first cause in it that is known."""
+    found = list(causes(error))
+    last = next(filter(None, map(str, reversed(found))), type(error).__name__)
+    code, problem, fix = next(filter(None, map(_recognize, found)), ("registry-error", f"does not answer: {last}", ""))
+    pool: Any = next(filter(None, (getattr(cause, "pool", None) for cause in found)), None)
+    target = f"{pool.host}:{pool.port}".removesuffix(":443") if pool else host
+    if target != host.removesuffix(":443"):
+        return storage_failure(target, problem)
+    hop = f"the proxy {proxy['host']}" if proxy and not code.startswith("tls-") else host
+    fix = _PROXY if hop != host and fix in (_NAMES, _NETWORK) else fix or f"Try again. {_BETWEEN}"
+    return CheckFailed(code, f"{hop} {problem}", fix.format(host=host))
+
+
+def _recognize(cause: BaseException) -> tuple[str, str, str] | None:
+    if refusal := _TUNNEL_REFUSED.match(str(cause)):
+        return "proxy-refused", f"refuses to connect to the registry: {refusal[1]}", _REFUSING_PROXY
+    for kind, code, problem, fix in _FINDINGS:
+        if isinstance(cause, kind) if isinstance(kind, type) else getattr(cause, "errno", None) == kind:
+            return code, f"{problem}: {cause}", fix
+    return None
+
+
+def storage_failure(host: str, problem: str) -> CheckFailed:
+    """Return the finding for a host to which the registry redirects, as it does for layers."""
+    fix = f"Allow TCP from this host to {host}; for Amazon S3 in a VPC, by a route or a gateway endpoint for S3."
+    return CheckFailed("storage-unreachable", f"the registry redirects to {host}, which {problem}", fix)

@@ -1,28 +1,30 @@
-"""What a check reports: a value for people and for programs."""
+"""The result of a step of ``check``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
 
 from ecr_secrets_backend.errors import CredentialSource, one_line
 
-#: Characters of a message. A registry, an engine or a file may have written most of it.
+#: Characters of a message, most of which a registry, an engine or a file may have written.
 LONGEST_MESSAGE: Final = 2000
-#: So many characters of a token in a row are not shown. Of a longer text, only the beginning is searched for them.
-_PART_OF_SECRET: Final = 16
-_LONGEST_TEXT: Final = 10 * LONGEST_MESSAGE
+_LONGEST_TEXT: Final = 10 * LONGEST_MESSAGE  # is searched for secrets
+#: A word is hidden if it shares so many characters in a row with a secret: what repeats a secret may cut it.
+_SECRET_PART: Final = 16
+_LONG_WORD: Final = re.compile(rf"[\w+/=-]{{{_SECRET_PART},}}")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step of a check has found.
+    """A finding of a step.
 
-    :param code: a word that programs can rely on
-    :param fix: how to fix it
-    :param sources: what each source of AWS credentials said, if the step asks them
+    :param code: for programs; it never changes
+    :param sources: what each source of AWS credentials reported, if the step reads them
+    :param connection: the connection's ID; None: the step is about all connections
+    :param seconds: how long the step took
     """
 
     message: str
@@ -30,28 +32,36 @@ class StepResult:
     code: str = "ok"
     fix: str | None = None
     sources: tuple[CredentialSource, ...] = ()
+    connection: str | None = None
+    step: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as ``docs/commands/check.md`` documents them."""
+        fields = {"connection": self.connection, "step": self.step, "state": self.state, "code": self.code}
+        fields |= {"message": self.message, "remedy": self.fix}
+        sources = {"sources": [asdict(source) for source in self.sources]} if self.sources else {}
+        return {**fields, "seconds": self.seconds, **sources}
 
     def without(self, secrets: Collection[str]) -> StepResult:
-        """Return it in bounded lines, without any part of a secret, which a registry or engine may echo."""
-        length = _PART_OF_SECRET
-        parts = {secret[start : start + length] for secret in secrets for start in range(len(secret) - length + 1)}
+        """Return the result in bounded lines without secrets, which a registry or an engine may repeat."""
+
+        def parts(text: str) -> set[str]:
+            return {text[start : start + _SECRET_PART] for start in range(len(text) - _SECRET_PART + 1)}
+
+        secret_parts = set().union(*map(parts, secrets))
 
         def clean(text: str) -> str:
-            text = text[:_LONGEST_TEXT]
-            hidden = bytearray(len(text))
-            for start in range(len(text) - length + 1):
-                if text[start : start + length] in parts:
-                    hidden[start : start + length] = b"1" * length
-            runs = groupby(zip(text, hidden, strict=True), lambda pair: pair[1])
-            return one_line(
-                "".join("***" if is_hidden else "".join(c for c, _ in run) for is_hidden, run in runs), LONGEST_MESSAGE
+            text = _LONG_WORD.sub(
+                lambda word: "***" if parts(word[0]) & secret_parts else word[0], text[:_LONGEST_TEXT]
             )
+            return one_line(text, LONGEST_MESSAGE)
 
         return replace(self, message=clean(self.message), fix=self.fix and clean(self.fix))
 
 
-class CheckFailed(Exception):  # noqa: N818 - named for what it reports
-    """A step that failed, so that the steps after it cannot run."""
+class CheckFailed(Exception):  # noqa: N818 - an outcome of a step
+    """A step failed, so the steps after it cannot run."""
 
     def __init__(self, code: str, message: str, fix: str, sources: tuple[CredentialSource, ...] = ()) -> None:
         self.result = StepResult(message, "failed", code, fix, sources)
@@ -59,7 +69,7 @@ class CheckFailed(Exception):  # noqa: N818 - named for what it reports
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Return an exception and those that it wraps, in the ways of Python, urllib3, requests and docker."""
+    """Return an exception and those in it: Python, urllib3, requests and docker each wrap exceptions differently."""
     seen: list[BaseException] = []
     found: list[object] = [error]
     while found:

@@ -29,6 +29,11 @@ HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 S3 = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
 CDN = "production.cloudflare.example"
 LOGIN = ("AWS", "a-token")
+STEPS = [
+    *("configuration", "AWS identity", "token", "registry: login"),
+    *("image: registry", "image: permission", "image: tag", "image: platform"),
+    *("engine", "engine: login", "engine: login used", "Docker's own logins"),
+]
 AMD64 = "linux/amd64"
 DIGEST = f"sha256:{'0' * 64}"
 CONTENT = {"config": {"digest": DIGEST}, "os": "linux", "architecture": "amd64"}
@@ -75,7 +80,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def registry_of(site: Site, authority: trustme.CA) -> socketserver.TCPServer:
-    """A registry with an image, whose configuration is in a storage, as ECR's are; and that storage itself."""
+    """A registry with an image, and the storage of the image's configuration, as ECR's are."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST, S3, CDN).configure_cert(context)
 
@@ -147,7 +152,8 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "config.json"
 
 
-#: What a Docker engine answers to the request for its version; why it refuses all requests, or a login.
+#: What a Docker engine answers to the request for its version; why it refuses all requests, or a login. In a reason,
+#: {password} and {header} are what the login had.
 ENGINE: dict[str, Any] = {
     "version": {"Version": "28.0", "ApiVersion": "1.44", "Os": "linux", "Arch": "amd64"},
     "refusal": None,
@@ -157,16 +163,17 @@ ENGINE: dict[str, Any] = {
 
 @pytest.fixture
 def engine(docker_config: Path) -> Iterator[str]:
-    """A Docker engine that answers as ``ENGINE`` says; yields its URL."""
+    """A Docker engine that answers with ``ENGINE``; yields its URL."""
     del docker_config
 
     class Engine(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            sent = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
             is_login = self.path.endswith("/auth")
             status, answer = 200, {"Status": "Login Succeeded"} if is_login else ENGINE["version"]
             if refusal := ENGINE["refusal"] or (is_login and ENGINE["auth"]):
-                status, answer = 500, {"message": refusal}
+                header = base64.b64encode(f"{sent.get('username')}:{sent.get('password')}".encode()).decode()
+                status, answer = 500, {"message": refusal.format(header=header, **sent)}
             body = b"OK" if self.path.endswith("/_ping") else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -7,18 +7,18 @@ import platform
 import sys
 import warnings
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker.api.client
 import pytest
 
 from ecr_secrets_backend.cli.check import engine as engine_module
 from ecr_secrets_backend.cli.check.engine import DEFAULT_URL, Engine
-from ecr_secrets_backend.cli.check.result import CheckFailed
+from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
-from tests.unit.cli.check.conftest import ENGINE
+from tests.unit.cli.check.conftest import ENGINE, fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 LOGIN = Login("123456789012.dkr.ecr.us-east-1.amazonaws.com", build_token(), "mint")
 
-
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("docker_config")
 
 
 @pytest.fixture(autouse=True)
@@ -42,15 +38,12 @@ def _no_open_sockets() -> Iterator[None]:
         gc.collect()
 
 
-def fail(engine: Engine) -> CheckFailed:
+def fail_version(*options: str) -> StepResult:
     """Return how the check of an engine's version fails."""
-    with pytest.raises(CheckFailed) as caught:
-        list(engine.check_version())
-    return caught.value
+    return fail(lambda: list(Engine(*options).check_version()))
 
 
-def test_the_engine_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the option, by DOCKER_HOST, or where DockerOperator looks."""
+def test_the_engine_is_that_of_the_option_of_docker_host_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
     assert Engine("unix:///other.sock").url == "unix:///other.sock"
     assert Engine().url == "tcp://docker:2375"
@@ -61,11 +54,10 @@ def test_the_engine_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_options_for_tls_belong_together() -> None:
     """DockerOperator ignores them unless all three are set."""
     with pytest.raises(CommandError, match="belong together"):
-        Engine("tcp://docker:2376", "ca.pem")
+        Engine("tcp://docker:2376", "ca.pem", None, None)
 
 
-def test_without_an_engine_the_platform_is_this_host_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Docker names it."""
+def test_without_an_engine_the_platform_is_that_of_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
 
     assert Engine(f"unix://{tmp_path}/nowhere.sock").platform() == "linux/arm64"
@@ -73,9 +65,9 @@ def test_without_an_engine_the_platform_is_this_host_s(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("url", ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://", "tcp://127.0.0.1:x", ""])
 def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is wrong with its URL."""
+    """The finding names its URL, whatever is wrong with it."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    result = fail(Engine(url)).result
+    result = fail_version(url)
 
     assert result.code == "engine-unreachable"
     assert (url or "tcp://127.0.0.1:9") in result.message
@@ -84,23 +76,22 @@ def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: py
 def test_an_engine_by_ssh_needs_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
     """DockerOperator does not use the program ssh, as docker does."""
     monkeypatch.delattr(docker.api.client, "SSHHTTPAdapter", raising=False)  # as without that package
-    result = fail(Engine("ssh://airflow@127.0.0.1")).result
 
-    assert result.code == "engine-ssh"
-    assert "paramiko" in str(result.fix)
+    assert fail_version("ssh://airflow@127.0.0.1").code == "engine-ssh"
 
 
-def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """DockerOperator would fail for it as well."""
-    missing = str(tmp_path / "none.pem")
-    result = fail(Engine("tcp://127.0.0.1:9", missing, missing, missing)).result
+@pytest.mark.parametrize("options", [("/nowhere",) * 3, ()])
+def test_a_missing_certificate_is_reported(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the options, or of docker's variables, which do not matter to a socket."""
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/nowhere")
 
-    assert result.code == "engine-certificate"
+    assert fail_version("tcp://127.0.0.1:9", *options).code == "engine-certificate"
+    assert fail_version("unix:///nowhere.sock").code == "engine-unreachable"
 
 
-def test_an_engine_that_does_not_answer_shows_no_password() -> None:
-    """Its URL may hold one."""
-    result = fail(Engine("tcp://user:s3cret@127.0.0.1:9")).result.without(())
+def test_a_finding_shows_no_password_of_the_engine_s_url() -> None:
+    result = fail_version("tcp://user:s3cret@127.0.0.1:9").without(())
 
     assert "tcp://***@127.0.0.1:9" in result.message
     assert "s3cret" not in str(result)
@@ -118,13 +109,14 @@ def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.Monke
     assert {(each.state, each.code) for each in results} == {("skipped", "no-docker-provider")}
 
 
-def test_an_engine_is_logged_in_to_and_sends_the_login_with_a_pull(engine: str) -> None:
-    """As a DockerHook with that connection does."""
+def test_a_docker_hook_logs_in_and_a_pull_uses_the_login(engine: str) -> None:
     checked = Engine(engine)
 
     assert checked.platform() == "linux/amd64"
     assert checked.log_in("docker_default", LOGIN, '{"email": "a@b.c"}').state == "good"
     assert checked.check_login_used(LOGIN).message == "a pull uses the connection's login"
+    other = LOGIN._replace(token=build_token(password="another-token"))
+    assert fail(lambda: checked.check_login_used(other)).code == "login-lost"
 
 
 @pytest.mark.parametrize(
@@ -133,49 +125,54 @@ def test_an_engine_is_logged_in_to_and_sends_the_login_with_a_pull(engine: str) 
         ("x509: certificate signed by unknown authority", "engine-tls"),
         ("dial tcp: lookup registry: no such host", "engine-no-name"),
         ("dial tcp 10.0.0.1:443: connect: connection refused", "engine-no-network"),
+        ("proxyconnect tcp: EOF", "engine-no-network"),
         ("unauthorized: the token has expired", "engine-login-refused"),
     ],
 )
-def test_an_engine_that_cannot_log_in_is_told_by_its_reason(
+def test_a_failed_login_is_reported_with_the_engine_s_reason(
     engine: str, monkeypatch: pytest.MonkeyPatch, reason: str, code: str
 ) -> None:
-    """Each has its fix on the engine's host."""
     monkeypatch.setitem(ENGINE, "auth", reason)
 
-    with pytest.raises(CheckFailed) as caught:
-        Engine(engine).log_in("docker_default", LOGIN, None)
+    result = fail(lambda: Engine(engine).log_in("docker_default", LOGIN, None))
 
-    assert (caught.value.result.code, reason in caught.value.result.message) == (code, True)
-
-
-def test_what_answers_like_no_engine_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy, for example."""
-    monkeypatch.setitem(ENGINE, "version", ["a page"])
-
-    assert "is not a Docker engine" in fail(Engine(engine)).result.message
+    assert (result.code, reason in result.message) == (code, True)
 
 
-def test_an_engine_that_accepts_only_tls_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fix is its certificates."""
+def test_a_login_without_an_engine_is_reported() -> None:
+    """DockerHook's own exception differs by version."""
+    result = fail(lambda: Engine("unix:///nowhere.sock").log_in("docker_default", LOGIN, None))
+
+    assert result.code == "engine-login-failed"
+
+
+@pytest.mark.parametrize("version", [["a page"], None, 1, "a", {}])
+def test_what_is_not_an_engine_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch, version: Any) -> None:
+    """A proxy may answer in the place of the engine."""
+    monkeypatch.setitem(ENGINE, "version", version)
+
+    assert "not that of a Docker engine" in fail_version(engine).message
+
+
+def test_an_engine_that_accepts_only_tls_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINE, "refusal", "Client sent an HTTP request to an HTTPS server.")
 
-    assert fail(Engine(engine)).result.code == "engine-wants-tls"
+    assert fail_version(engine).code == "engine-wants-tls"
 
 
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
-def test_a_credential_helper_that_is_not_there_is_the_cause(engine: str, docker_config: Path, key: str) -> None:
+def test_a_missing_credential_helper_is_reported(engine: str, docker_config: Path, key: str) -> None:
     """DockerHook reports an engine that does not answer."""
     docker_config.write_text(json.dumps({key: "nowhere" if key == "credsStore" else {LOGIN.host: "nowhere"}}))
-    checked = Engine(engine)
 
-    def steps() -> None:
-        checked.log_in("docker_default", LOGIN, None)
-        checked.check_login_used(LOGIN)
+    result = fail(lambda: Engine(engine).log_in("docker_default", LOGIN, None))
 
-    with pytest.raises(CheckFailed, match=f"{key}.* names the credential helper .*nowhere.*, which fails"):
-        steps()
+    assert result.code == "credential-helper-broken"
+    assert key in result.message
+    assert "docker-credential-nowhere" in str(result.fix)
 
 
+@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
@@ -183,15 +180,15 @@ def test_a_credential_helper_that_is_not_there_is_the_cause(engine: str, docker_
         ("credentials not found in native keychain", "credential-helper"),
     ],
 )
-def test_a_credential_helper_is_asked_before_the_connection_s_login(
-    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: str
+def test_a_credential_helper_that_docker_uses_before_the_connection_is_reported(
+    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch, key: str, answer: str, code: str
 ) -> None:
-    """If it has no login now, it is a warning."""
+    """If it has no login now, that is a warning."""
     helper = docker_config.parent / "docker-credential-planted"
     helper.write_text(f"#!/bin/sh\necho '{answer}'\ncase '{answer}' in cred*) exit 1;; esac\n")
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", str(docker_config.parent), prepend=os.pathsep)
-    docker_config.write_text(json.dumps({"credsStore": "planted"}))
+    docker_config.write_text(json.dumps({key: "planted" if key == "credsStore" else {LOGIN.host: "planted"}}))
     checked = Engine(engine)
     checked.log_in("docker_default", LOGIN, None)
     try:
@@ -200,50 +197,45 @@ def test_a_credential_helper_is_asked_before_the_connection_s_login(
         result = error.result
 
     assert result.code == code
-    assert "Remove credsStore" in str(result.fix)
+    assert f"Remove {key}" in str(result.fix)
 
 
-def test_a_context_of_docker_that_is_another_engine_is_named(
+def test_a_context_of_docker_that_is_another_engine_is_reported(
     engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Docker uses it, and DockerOperator does not: a warning, or the fix if no engine answers."""
-    name = sha256(b"rl").hexdigest()
-    meta = docker_config.parent / "contexts/meta" / name / "meta.json"
+    meta = docker_config.parent / "contexts/meta" / sha256(b"rl").hexdigest() / "meta.json"
     meta.parent.mkdir(parents=True)
     endpoint = {"Host": "unix:///run/rl.sock", "SkipTLSVerify": False}
     meta.write_text(json.dumps({"Name": "rl", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
     docker_config.write_text('{"currentContext": "rl"}')
 
+    assert [each.code for each in Engine(engine).check_version()] == ["ok"]
     monkeypatch.setattr(engine_module, "DEFAULT_URL", engine)
     assert [each.code for each in Engine().check_version()] == ["ok", "docker-context"]
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
-    assert "docker uses context rl (unix:///run/rl.sock)" in str(fail(Engine()).result.fix)
+    assert "docker uses context rl (unix:///run/rl.sock)" in str(fail_version().fix)
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    assert "context" not in str(fail_version().fix)
+    meta.write_text("[]")
+    monkeypatch.delenv("DOCKER_CONTEXT")
+    assert "context" not in str(fail_version().fix)
 
 
-@pytest.mark.usefixtures("docker_config")
-def test_the_socket_of_another_engine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where rootless Docker has it."""
+def test_the_socket_of_rootless_docker_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "docker.sock").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
 
-    assert f"unix://{tmp_path}/docker.sock" in str(fail(Engine()).result.fix)
+    assert f"unix://{tmp_path}/docker.sock" in str(fail_version().fix)
 
 
 @pytest.mark.parametrize("content", ['{"auths": {"h": null}}', '{"auths": {"h": {"auth": 5}}}', "[]"])
-def test_a_config_json_that_docker_s_client_cannot_read_is_named(
+def test_a_config_json_that_docker_s_client_cannot_read_is_reported(
     engine: str, docker_config: Path, content: str
 ) -> None:
-    """And not the engine."""
+    """The engine is not the cause."""
     docker_config.write_text(content)
 
     with pytest.raises(CommandError, match=r"config\.json"):
         list(Engine(engine).check_version())
-
-
-def test_variables_for_tls_do_not_matter_to_a_socket(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does the folder of the certificates alone, as to docker."""
-    monkeypatch.setenv("DOCKER_CERT_PATH", "/nowhere")
-    results = list(Engine(engine).check_version())
-
-    assert [result.code for result in results] == ["ok"]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-import airflow.configuration  # noqa: F401 - which connects to the database that is configured at the first import
 import pytest
+from airflow.models.connection import Connection
+from sqlalchemy import create_engine, insert
 
 from ecr_secrets_backend.cli.check.leftovers import check_dags, check_other_definitions
 
@@ -16,32 +15,36 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where Airflow's database would be."""
+    """The place of Airflow's database."""
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/airflow.db")
     return tmp_path / "airflow.db"
 
 
-def test_a_database_that_is_not_there_is_not_made(database: Path) -> None:
-    """Looking must not change anything."""
+def test_a_missing_database_is_not_made(database: Path) -> None:
     assert list(check_other_definitions("docker_default")) == []
     assert not database.exists()
 
 
-def test_a_database_without_the_row_is_no_leftover(database: Path) -> None:
-    """Nor is one without tables."""
-    with closing(sqlite3.connect(database)) as connection:
-        assert list(check_other_definitions("docker_default")) == []
-        connection.execute("CREATE TABLE connection (conn_id TEXT, host TEXT, login TEXT)")
-        connection.execute("INSERT INTO connection VALUES ('docker_eu', 'h', 'l')")
-        connection.commit()
+def test_a_row_of_the_metadata_database_is_reported(database: Path) -> None:
+    """A database without the table, or with other rows, has no leftover."""
+    database.touch()
+    assert list(check_other_definitions("docker_eu")) == []
+    engine = create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        table = Connection.__table__
+        table.create(connection)
+        row = {"conn_id": "docker_eu", "conn_type": "docker", "host": "h", "login": "l"}
+        connection.execute(insert(table), row | {"is_encrypted": False, "is_extra_encrypted": False})
+    engine.dispose()
 
     assert list(check_other_definitions("docker_default")) == []
     (result,) = check_other_definitions("docker_eu")
     assert result.code == "leftover-row"
+    assert "(host h, login l)" in result.message
+    assert "airflow connections delete docker_eu" in str(result.fix)
 
 
-def test_a_database_that_cannot_be_asked_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker of Airflow 3 has none."""
+def test_a_worker_without_a_database_has_no_leftover(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
 
     assert list(check_other_definitions("docker_default")) == []
@@ -57,21 +60,15 @@ def test_a_database_that_cannot_be_asked_is_no_fault(monkeypatch: pytest.MonkeyP
         ("a.txt", "get_authorization_token", False),
     ],
 )
-def test_a_dag_that_renews_a_login_is_found(
+def test_a_dag_that_renews_a_login_is_reported(
     name: str, source: str, is_found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By how it gets its token."""
+    """A pipe with the name of a DAG does not block the search."""
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(source)
-
-    assert [result.code for result in check_dags()] == ["leftover-dag"] * is_found
-    assert all(name in result.message for result in check_dags())
-
-
-def test_a_pipe_among_the_dags_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has the name of a DAG, and nothing is written into it."""
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
     os.mkfifo(tmp_path / "x.py")
 
-    assert list(check_dags()) == []
+    results = list(check_dags())
+    assert [result.code for result in results] == ["leftover-dag"] * is_found
+    assert all(name in result.message for result in results)

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
+from ecr_secrets_backend.cli.check.result import LONGEST_MESSAGE, StepResult, causes
 
 TOKEN = base64.b64encode(secrets.token_bytes(1500)).decode()
 HEADER = base64.b64encode(f"AWS:{TOKEN}".encode()).decode()
@@ -16,19 +16,17 @@ def test_a_result_is_one_bounded_line() -> None:
     result = StepResult("\x1b[2J\n" + "a " * 200_000, "failed", "a-code", "b\n\x07").without(())
 
     assert (result.message + str(result.fix)).isprintable()
-    assert len(result.message) <= 2000
+    assert len(result.message) == LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize("echo", [TOKEN, HEADER, HEADER[:300], TOKEN[40:500], HEADER[7:30]])
 @pytest.mark.parametrize("around", ["", "=", "/"])
 def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str, around: str) -> None:
-    """A registry or an engine may echo it, whole or cut, in either form."""
-    result = StepResult(f"denied: Basic{around} {around}{echo} is unknown", fix=f"Write {echo}.").without(
-        [TOKEN, HEADER]
-    )
+    """A registry or an engine may repeat it, whole or cut, in either form."""
+    text = f"denied: Basic {around}{echo} is unknown, {around}{echo}"
+    result = StepResult(text, fix=text).without([TOKEN, HEADER])
 
-    assert result.message in (f"denied: Basic{around} {around}*** is unknown", f"denied: Basic{around} *** is unknown")
-    assert echo[:20] not in str(result)
+    assert result.message == result.fix == "denied: Basic *** is unknown, ***"
 
 
 def test_a_result_keeps_the_words_that_are_no_secret() -> None:
@@ -38,17 +36,10 @@ def test_a_result_keeps_the_words_that_are_no_secret() -> None:
     assert StepResult(words).without([TOKEN, HEADER]).message == words
 
 
-def test_the_causes_of_an_error_are_found_in_the_ways_of_each_library() -> None:
-    """By Python's own chain, an attribute or an argument, and each once."""
+def test_each_exception_in_another_is_found_once() -> None:
+    """Python chains exceptions, urllib3 and requests hold them in attributes and arguments."""
     inner, outer = OSError("refused"), RuntimeError("outer", ValueError("argument"))
     outer.__cause__ = inner
     inner.__context__ = outer
 
-    assert {type(cause) for cause in causes(outer)} == {RuntimeError, OSError, ValueError}
-
-
-def test_a_failed_step_carries_its_result() -> None:
-    """With the code and the fix."""
-    assert CheckFailed("tag-missing", "no tag", "Push it.").result == StepResult(
-        "no tag", "failed", "tag-missing", "Push it."
-    )
+    assert sorted(type(cause).__name__ for cause in causes(outer)) == ["OSError", "RuntimeError", "ValueError"]
