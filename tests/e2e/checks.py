@@ -1,4 +1,4 @@
-"""Where ``check`` is run end to end, and what it has found there."""
+"""A place to run ``check`` end to end, and its findings there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """Where the command is run.
+    """Where the command runs.
 
     :param docker: the folder of Docker's configuration
     """
@@ -27,39 +27,25 @@ class Site:
     docker: Path
 
     def check(self, *arguments: str, exit_code: int = 1, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Run it with the kwargs in a file, and give its findings."""
-        (self.folder / "kwargs.json").write_text(json.dumps(self.kwargs))
-        file = ("--backend-kwargs", str(self.folder / "kwargs.json"))
-        return self.findings(*arguments, *file, exit_code=exit_code, prefix=prefix)
-
-    def findings(self, *arguments: str, exit_code: int, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        """Run it as it is."""
-        command = (*prefix, "ecr-secrets-backend", "check", *arguments, "--output", "json")
-        done = self.world.run(*command, environment=self.environment, exit_code=exit_code)
+        """Run the command with the kwargs in a file, and return its findings."""
+        file = self.folder / "kwargs.json"
+        file.write_text(json.dumps(self.kwargs))
+        command = (*prefix, "ecr-secrets-backend", "check", *arguments, "--backend-kwargs", str(file))
+        done = self.world.run(*command, "--output", "json", environment=self.environment, exit_code=exit_code)
         assert "Traceback" not in done.stderr
-        report = json.loads(done.stdout)
-        assert report["ok"] is (exit_code == 0)
-        findings: list[dict[str, Any]] = report["findings"]
+        findings: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
         return findings
 
     def with_(self, **environment: str) -> Site:
-        """Give the same site with further variables."""
+        """Return the same site with further variables."""
         return replace(self, environment={**self.environment, **environment})
 
-    def with_kwargs(self, **kwargs: Any) -> Site:
-        """Give the same site with other kwargs."""
-        return replace(self, kwargs={**self.kwargs, **kwargs})
+    def with_registry(self, registry: str | dict[str, str]) -> Site:
+        """Return the same site with another registry for its connection."""
+        return replace(self, kwargs={**self.kwargs, "connections": {"docker_default": registry}})
 
 
-def fault(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Give the step, code and message with remedy of the one fault, where the way ends."""
-    (failed,) = [finding for finding in findings if finding["state"] == "failed"]
-    assert failed is findings[-1]
-    assert failed["remedy"]
-    return failed["step"], failed["code"], f"{failed['message']}. {failed['remedy']}"
-
-
-def warning(findings: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Give the same of the one warning."""
-    (warned,) = [finding for finding in findings if finding["state"] == "warning"]
-    return warned["step"], warned["code"], f"{warned['message']}. {warned['remedy']}"
+def pick(findings: list[dict[str, Any]], state: str) -> tuple[str, str, str]:
+    """Return the step, code and text of the one finding that failed or warned."""
+    (found,) = [finding for finding in findings if finding["state"] == state]
+    return found["step"], found["code"], f"{found['message']}. {found['remedy']}"
