@@ -1,14 +1,20 @@
-"""Docker's configuration: what others have left there, and what Docker finds."""
+"""Docker's configuration: a file that other programs have written, and the logins that Docker finds in a file."""
 
 from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import pytest
 
+from tests.command_settings import build_kwargs, write_kwargs
+
+if TYPE_CHECKING:
+    from tests.stand_ins.aws import AwsStandIn
+
+Arguments = tuple[str | Path, ...]
 
 OTHERS: dict[str, Any] = {
     "HttpHeaders": {"User-Agent": "Dörte"},
@@ -18,14 +24,26 @@ OTHERS: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "docker/config.json"
+
+
+@pytest.fixture
+def arguments(aws: AwsStandIn, config: Path, tmp_path: Path) -> Arguments:
+    """For two connections, with a cache and a Docker folder of the test's own."""
+    del aws
+    return "docker-config", "--config", config.parent, *write_kwargs(tmp_path, build_kwargs(tmp_path))
+
+
 def write(config: Path, content: object) -> None:
-    """Write it as Docker does."""
-    config.parent.mkdir()
+    """Write a file in a new folder, as Docker does."""
+    config.parent.mkdir(parents=True)
     config.write_text(json.dumps(content, indent="\t", ensure_ascii=False))
 
 
 def passwords(config: Path) -> dict[str, str]:
-    """Read the passwords that Docker finds in its configuration, by host."""
+    """Read the passwords that Docker finds in a file, by host."""
     auths: dict[str, Any] = json.loads(config.read_text())["auths"]
     logins = {host: base64.b64decode(entry["auth"]).decode() for host, entry in auths.items()}
     return {host: login.removeprefix("AWS:") for host, login in logins.items()}

@@ -1,4 +1,4 @@
-"""``docker-config``: keep Docker's own configuration logged in, for tools beside Airflow."""
+"""``docker-config``: keep Docker's own configuration logged in, for tools outside Airflow."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from ecr_secrets_backend.cli.command import FAILED, SUCCESS, Command, CommandErr
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.docker_config import file
 from ecr_secrets_backend.cli.output import Output, iso_time
-from ecr_secrets_backend.entry import BACK_OFF_PART, BACK_OFF_SECONDS, Entry
+from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from ecr_secrets_backend.settings import MappedConnection
 from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: It looks at the file this often even where no token is due: another program may have changed it, or the host slept.
+#: Between two looks at the tokens and the file, which another program may change.
 LONGEST_SLEEP_SECONDS: Final = 60.0
+#: While a connection has no token. The cache decides when AWS is called again.
+RETRY_SECONDS: Final = 5.0
+#: So that a short-lived token is renewed and removed in time: it is not used in the last tenth of its lifetime.
+LOOKS_PER_LIFETIME: Final = 50
 #: How long a signal waits for the end of a write, which takes milliseconds unless the disk hangs.
 WRITE_TIMEOUT_SECONDS: Final = 0.5
 
@@ -38,6 +42,7 @@ class LoginWriter:
     """Writes the logins of some connections into one folder's ``config.json``.
 
     :param in_place: see :func:`~ecr_secrets_backend.cli.docker_config.file.change_logins`
+    :param failures: why a connection has no token, by connection
     """
 
     configured: Configuration
@@ -45,15 +50,15 @@ class LoginWriter:
     folder: Path
     in_place: bool
     failures: dict[str, str] = field(default_factory=dict)
-    _tokens: dict[str, EcrToken] | None = None  # None: nothing is written yet
+    _tokens: dict[str, EcrToken] | None = None  # None before the first write
 
     def write(self) -> None:
-        """Bring all logins up to date; a connection without a valid token loses its entry.
+        """Update all logins, and remove the login of a connection that has no valid token.
 
         :raises CommandError: the file cannot be changed
         """
         is_first = self._tokens is None
-        written = dict(self._earlier_tokens()) if self._tokens is None else self._tokens
+        earlier = dict(self._cached_tokens()) if self._tokens is None else self._tokens
         tokens, failures = fetch(self.configured, self.connections)
         for conn_id, failure in failures.items():
             if self.failures.get(conn_id) != failure:
@@ -62,7 +67,7 @@ class LoginWriter:
         if is_first:
             self._warn(tokens)
         logins = {host: _auth(token) for host, token in tokens.items()}
-        expired = {host: _auth(token) for host, token in written.items() if host not in tokens}
+        expired = {host: _auth(token) for host, token in earlier.items() if host not in tokens}
         changed = file.change_logins(self.folder, logins, expired, in_place=self.in_place)
         self._tokens = tokens
         for host, token in tokens.items():
@@ -70,10 +75,10 @@ class LoginWriter:
                 done = "Logged in" if host in changed else "Already logged in"
                 logger.info("%s to %s until %s, in %s", done, host, iso_time(token.expires_at), self.folder)
         for host in changed & expired.keys():
-            logger.error("Removed the login for %s: its token is no longer valid, and AWS returns no other", host)
+            logger.error("Removed the login for %s: its token expires, and AWS returns no new token", host)
 
-    def _earlier_tokens(self) -> Iterator[tuple[str, EcrToken]]:
-        """Return what is in the cache, by host: an earlier run may have written it."""
+    def _cached_tokens(self) -> Iterator[tuple[str, EcrToken]]:
+        """Return the tokens in the host's cache, by registry: an earlier run may have written them."""
         for mapped in self.connections:
             with suppress(OSError):
                 text = self.configured.store and self.configured.store.read(f"{self.configured.key(mapped)}.json")
@@ -82,36 +87,27 @@ class LoginWriter:
                     yield host, entry.token
 
     def _warn(self, hosts: Iterable[str]) -> None:
-        """Report readers of the file that do not see it replaced, and hosts for which Docker's clients ask a helper."""
+        """Warn of programs that do not use the logins in the file."""
         if not self.in_place and file.is_shared(self.folder):
-            message = "%s/config.json has another link or mount, where the old login stays: %s"
-            logger.warning(message, self.folder, "mount its folder, or use --in-place")
+            problem = f"{self.folder}/{file.FILE_NAME} has another link or mount, where the old login stays"
+            logger.warning("%s. Mount the folder instead of the file, or use --in-place.", problem)
         config = file.DockerConfig.load(self.folder)
         for host in hosts:
             if helper := config.helper(host):
-                asks = "docker-py asks first" if config.is_exempt(host) else "Docker's clients ask first"
-                message = f"%s in %s names the credential helper %r, which {asks}: remove it"
-                logger.warning(message, helper[0], config.path, helper[1])
+                clients = "docker-py uses" if config.is_exempt(host) else "Docker's clients use"
+                problem = f"{helper[0]} in {config.path} names the credential helper {helper[1]!r}"
+                logger.warning("%s, which %s instead of this login. Remove the key.", problem, clients)
 
-    def seconds_until_due(self) -> float:
-        """Return for how long there is nothing to do."""
-        now = time.time()
-        waits = [LONGEST_SLEEP_SECONDS, *([BACK_OFF_SECONDS] if self.failures else [])]
-        for token in (self._tokens or {}).values():
-            renewal, end = (
-                token.renewal_at(self.configured.settings.refresh_before),
-                token.expires_at - token.serve_margin,
-            )
-            # After the moment of renewal AWS fails, and the cache knows how often to call it.
-            waits.append(renewal - now if renewal > now else token.lifetime * BACK_OFF_PART)
-            waits.append(max(0.0, end - now))  # when it is removed
-        return min(waits)
+    def seconds_to_sleep(self) -> float:
+        """Return the time until the next write."""
+        lifetimes = [token.lifetime / LOOKS_PER_LIFETIME for token in (self._tokens or {}).values()]
+        return min([LONGEST_SLEEP_SECONDS, *lifetimes, *([RETRY_SECONDS] if self.failures else [])])
 
 
 def fetch(configured: Configuration, connections: list[MappedConnection]) -> tuple[dict[str, EcrToken], dict[str, str]]:
-    """Return the tokens by host, and why there are none by connection.
+    """Return the tokens by registry, and the reasons for missing tokens by connection.
 
-    :raises CommandError: two identities are mapped to one host
+    :raises CommandError: two AWS identities are mapped to one registry
     """
     tokens: dict[str, EcrToken] = {}
     failures: dict[str, str] = {}
@@ -122,7 +118,7 @@ def fetch(configured: Configuration, connections: list[MappedConnection]) -> tup
             failures[mapped.conn_id] = str(error)
             continue
         if tokens.setdefault(login.host, login.token) != login.token:
-            problem = f"Two AWS identities are mapped to {login.host}, for which Docker has one login"
+            problem = f"Two AWS identities are mapped to {login.host}, but Docker has one login for a registry"
             raise CommandError(problem, "Name the connections to use.")
     return tokens, failures
 
@@ -132,7 +128,7 @@ def _auth(token: EcrToken) -> str:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Write the logins once, or stay and renew them."""
+    """Write the logins once, or keep running and renew them."""
     if options.stdout and (options.config or options.in_place or options.watch):
         raise CommandError("--stdout writes no file", "Use it without --config, --in-place and --watch.")
     if options.config == "":
@@ -146,12 +142,12 @@ def run(options: argparse.Namespace, output: Output) -> int:
         tokens, failures = fetch(configured, connections)
         for failure in failures.values():
             logger.error("%s", failure)
-        if not failures:  # where some logins are applied, as to a secret, the others are lost
+        if not failures:  # a secret made from some logins would lack the others
             output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
         return FAILED if failures else SUCCESS
     folder = file.default_folder() if options.config is None else Path(options.config)
     writer = LoginWriter(configured, connections, folder, options.in_place)
-    writer.write()  # also with --watch, a file that cannot be written at first is a wrong configuration
+    writer.write()  # a file that cannot be written now is a wrong configuration, also with --watch
     if options.watch:
         _watch(writer)
     return FAILED if writer.failures else SUCCESS
@@ -163,7 +159,7 @@ def _watch(writer: LoginWriter) -> None:
         if not is_ready and not writer.failures:
             _notify("READY=1")
             is_ready = True
-        time.sleep(writer.seconds_until_due())
+        time.sleep(writer.seconds_to_sleep())
         try:
             writer.write()
         except CommandError as error:
@@ -173,8 +169,8 @@ def _watch(writer: LoginWriter) -> None:
 def _end_on_signals() -> None:
     """Let SIGTERM and SIGINT end this process at once, with exit code 0.
 
-    A thread does it: what a handler raises in the main thread, Airflow or a library may catch, and while that is in C
-    code, no handler runs.
+    A thread ends it, because Airflow or a library may catch the exception of a handler, and no handler runs while the
+    main thread is in C code.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -193,7 +189,7 @@ def _end_on_signals() -> None:
 
 
 def _notify(state: str) -> None:
-    """Report to systemd, if it wants that. Source: ``sd_notify(3)``."""
+    """Report the state to systemd, if this is a service of ``Type=notify``. Source: ``sd_notify(3)``."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -202,24 +198,24 @@ def _notify(state: str) -> None:
 
 COMMAND: Final = Command(
     name="docker-config",
-    help="keep Docker's config.json logged in, for tools beside Airflow",
-    description="Write the logins of mapped registries into Docker's config.json, and leave all else in it as it was.\n"
-    "Docker, compose, Watchtower, BashOperator and all others that read that file pull without a login of their own.",
+    help="keep Docker's config.json logged in, for tools outside Airflow",
+    description="Write the logins of mapped registries into Docker's config.json, and keep everything else in it.\n"
+    "Docker, compose, Watchtower, BashOperator and other readers of that file then pull without a login of their own.",
     epilog="""examples:
   ecr-secrets-backend docker-config                      # once: from cron, or before a build
-  ecr-secrets-backend docker-config --watch              # as a service: renews each login in its own time
+  ecr-secrets-backend docker-config --watch              # as a service: renews each login before it expires
   ecr-secrets-backend docker-config docker_eu --config /shared/docker --backend-kwargs kwargs.json --watch
   (umask 077; ecr-secrets-backend docker-config --stdout > auth.json.new && mv auth.json.new auth.json) # for Podman""",
     arguments=(
         configuration.CONN_IDS,
-        argument("--watch", action="store_true", help="stay, and renew each login in its own time"),
+        argument("--watch", action="store_true", help="keep running, and renew each login before it expires"),
         argument("--config", metavar="DIR", help="the folder of config.json (default: DOCKER_CONFIG, else ~/.docker)"),
         argument(
             "--in-place",
             action="store_true",
-            help="write into the file instead of replacing it: for a file that is mounted alone",
+            help="write into the file instead of replacing it, if the file is mounted without its folder",
         ),
-        argument("--stdout", action="store_true", help="print a config.json that has only these logins; write no file"),
+        argument("--stdout", action="store_true", help="print a config.json with only these logins, and write no file"),
         *configuration.ARGUMENTS,
     ),
     run=run,

@@ -6,51 +6,46 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-from ecr_secrets_backend.private_files import Descriptor, UnsafeFileError
+from ecr_secrets_backend.cli.command import FAILED, CommandError
+from ecr_secrets_backend.private_files import Descriptor
 
-#: Opens a link itself, and a folder that may only be passed through. Without it, as on macOS, no link is followed.
+#: Opens a link itself, and a folder that this user may enter but not read. Without it, as on macOS, links are refused.
 _O_PATH: Final[int] = getattr(os, "O_PATH", 0)
-_MOST_LINKS: Final = 40  # as in Linux
+_MOST_PARTS: Final = 4096  # of a path, those of its links included: links may form a circle
 
 
-def open_folder_of(path: str, *, makes_folders: bool = False) -> tuple[Descriptor, str]:
-    """Open the folder that a file is in, which may not exist yet, and return it with the file's name in it.
+def open_folder_of(path: Path, *, makes_folders: bool = False) -> tuple[Descriptor, str]:
+    """Open the folder of a file, which need not exist, and return the folder and the file's name in it.
 
-    Links on the way, and one in the place of the file, are followed if they, and the folders that they are in, belong
-    to root or to this user: those of other users could lead root to its own files. Each part of the path is opened in
-    the one before, so that nobody can put another into its place after it was checked.
+    A link is followed if the link and its folder belong to root or to this user. Each part is opened relative to the
+    one before, so that no other user can replace a part after its check.
 
-    :param makes_folders: make those that do not exist, for this user alone
-    :raises UnsafeFileError: a link is refused
+    :param makes_folders: make missing folders, for this user alone
+    :raises CommandError: a link belongs to another user
     """
-    folder, parts, rest, links = Descriptor(".", _O_PATH), list[str](), path, 0
-    while True:
-        if rest:
-            folder = Descriptor("/", _O_PATH) if rest.startswith("/") else folder
-            parts += reversed([part for part in rest.split("/") if part])
-            rest = ""
+    folder, parts = Descriptor(".", _O_PATH), list(reversed(path.parts))
+    for _ in range(_MOST_PARTS):
         name = parts.pop()
+        if parts and makes_folders:
+            with suppress(FileExistsError, IsADirectoryError):
+                os.mkdir(name, 0o700, dir_fd=folder.fileno())
         try:
             part = Descriptor(name, _O_PATH, folder)
         except FileNotFoundError:
+            if parts:
+                raise
+            return folder, name
+        status = os.fstat(part.fileno())
+        if not stat.S_ISLNK(status.st_mode):
             if not parts:
                 return folder, name
-            if not makes_folders:
-                raise
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=folder.fileno())
-            part = Descriptor(name, _O_PATH, folder)
-        status = os.fstat(part.fileno())
-        if stat.S_ISLNK(status.st_mode):
-            rest, links = os.readlink("", dir_fd=part.fileno()), links + 1
-            if links > _MOST_LINKS:
-                raise UnsafeFileError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            if not {status.st_uid, os.fstat(folder.fileno()).st_uid} <= {0, os.geteuid()}:
-                problem = f"{name} is a link, and it or its folder belongs to another user"
-                raise UnsafeFileError(errno.EPERM, problem, path)
-        elif parts:
             folder = part
+        elif {status.st_uid, os.fstat(folder.fileno()).st_uid} <= {0, os.geteuid()}:
+            parts += reversed(Path(os.readlink("", dir_fd=part.fileno())).parts)
         else:
-            return folder, name
+            problem = f"{path} is not used: {name} is a link that another user controls"
+            raise CommandError(problem, "Replace the link with a file or folder.", FAILED)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))

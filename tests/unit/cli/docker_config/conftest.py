@@ -1,0 +1,3 @@
+from tests.docker_logins import arguments, config
+
+__all__ = ["arguments", "config"]
