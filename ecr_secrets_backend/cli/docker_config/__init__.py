@@ -27,12 +27,12 @@ from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: Between two looks at the tokens and the file, which another program may change.
+#: Between two writes: another program may have changed the file.
 LONGEST_SLEEP_SECONDS: Final = 60.0
-#: While a connection has no token. The cache decides when AWS is called again.
+#: Between two writes while a connection has no token. The cache decides when AWS is called again.
 RETRY_SECONDS: Final = 5.0
-#: So that a short-lived token is renewed and removed in time: it is not used in the last tenth of its lifetime.
-LOOKS_PER_LIFETIME: Final = 50
+#: Enough to renew or remove a short-lived token in time: it is not served in the last tenth of its lifetime.
+WRITES_PER_LIFETIME: Final = 50
 #: How long a signal waits for the end of a write, which takes milliseconds unless the disk hangs.
 WRITE_TIMEOUT_SECONDS: Final = 0.5
 
@@ -58,7 +58,7 @@ class LoginWriter:
         :raises CommandError: the file cannot be changed
         """
         is_first = self._tokens is None
-        earlier = dict(self._cached_tokens()) if self._tokens is None else self._tokens
+        earlier = self._tokens or dict(self._cached_tokens())
         tokens, failures = fetch(self.configured, self.connections)
         for conn_id, failure in failures.items():
             if self.failures.get(conn_id) != failure:
@@ -81,8 +81,8 @@ class LoginWriter:
         """Return the tokens in the host's cache, by registry: an earlier run may have written them."""
         for mapped in self.connections:
             with suppress(OSError):
-                text = self.configured.store and self.configured.store.read(f"{self.configured.key(mapped)}.json")
-                entry = Entry.from_json(text) if text else None
+                store, name = self.configured.store, f"{self.configured.key(mapped)}.json"
+                entry = Entry.from_json((store and store.read(name)) or b"")
                 if entry and entry.token and (host := mapped.host or entry.token.registry):
                     yield host, entry.token
 
@@ -100,7 +100,7 @@ class LoginWriter:
 
     def seconds_to_sleep(self) -> float:
         """Return the time until the next write."""
-        lifetimes = [token.lifetime / LOOKS_PER_LIFETIME for token in (self._tokens or {}).values()]
+        lifetimes = [token.lifetime / WRITES_PER_LIFETIME for token in (self._tokens or {}).values()]
         return min([LONGEST_SLEEP_SECONDS, *lifetimes, *([RETRY_SECONDS] if self.failures else [])])
 
 
@@ -154,11 +154,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 def _watch(writer: LoginWriter) -> None:
-    is_ready = False
     while True:
-        if not is_ready and not writer.failures:
-            _notify("READY=1")
-            is_ready = True
+        if not writer.failures:
+            _notify("READY=1")  # systemd uses the first one
         time.sleep(writer.seconds_to_sleep())
         try:
             writer.write()
