@@ -16,11 +16,10 @@ import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins
-from tests.command_settings import EU_HOST, US_HOST
+from tests.command_settings import US_HOST
 from tests.docker_logins import arguments, config, passwords, write
 from tests.integration.commands import COMMAND, Watch, run, wait
 from tests.requirements import need_root
-from tests.stand_ins.aws import Error, Hang
 
 if TYPE_CHECKING:
     from tests.docker_logins import Arguments
@@ -33,16 +32,20 @@ OTHER_USER = 54322
 LOGIN = {US_HOST: "YTpi"}
 
 
+@pytest.fixture
+def _root() -> None:
+    need_root()
+
+
+@pytest.mark.usefixtures("_root")
 class TestRoot:
     """Root may write for another user, and that user may have prepared the folder."""
 
-    @pytest.fixture(autouse=True)
-    def _root(self) -> None:
-        need_root()
-
-    def test_the_new_file_belongs_to_the_user(self, config: Path) -> None:
+    @pytest.mark.parametrize("owned", ["folder and file", "file"])
+    def test_the_new_file_belongs_to_the_user(self, config: Path, owned: str) -> None:
+        """In a container, a file that is mounted alone may belong to a user of the host."""
         write(config, {})
-        for path in (config, config.parent):
+        for path in (config, config.parent)[: 1 + owned.startswith("folder")]:
             os.chown(path, OTHER_USER, OTHER_USER + 1)
         change_logins(config.parent, LOGIN, {})
 
@@ -65,33 +68,22 @@ class TestRoot:
         assert [path.name for path in own.iterdir()] == ["docker"]
         assert (own / "docker/config.json").read_text() == "{}"
 
-    @pytest.mark.parametrize("mode", [0o1777, 0o755])
-    def test_a_file_of_another_user_in_root_s_folder_is_refused_if_that_user_could_make_it(
-        self, config: Path, mode: int
-    ) -> None:
-        """As in /tmp; in a container, a file that is mounted alone may belong to a user of the host."""
-        write(config, {})
-        config.parent.chmod(mode)
-        os.chown(config, OTHER_USER, OTHER_USER)
-        if mode == 0o755:
-            assert change_logins(config.parent, LOGIN, {})
-            assert config.stat().st_uid == OTHER_USER
-            return
-        with pytest.raises(CommandError, match="belongs to another user than its folder"):
-            change_logins(config.parent, LOGIN, {})
-        assert config.read_text() == "{}"
-
+    @pytest.mark.parametrize("kind", ["hard link to root's file", "file in a folder like /tmp"])
     @pytest.mark.parametrize("in_place", [False, True])
-    def test_a_hard_link_to_root_s_file_is_refused(self, config: Path, tmp_path: Path, *, in_place: bool) -> None:
-        """The kernel may let another user make one."""
-        config.parent.mkdir()
-        os.chown(config.parent, OTHER_USER, OTHER_USER)
-        (tmp_path / "own.json").write_text("{}")
-        config.hardlink_to(tmp_path / "own.json")
+    def test_a_file_of_another_user_than_its_folder_is_refused(
+        self, config: Path, kind: str, *, in_place: bool
+    ) -> None:
+        """If the other user could make it: the kernel may let a user make a hard link to root's file."""
+        write(config, {})
+        if kind.startswith("hard link"):
+            os.chown(config.parent, OTHER_USER, OTHER_USER)
+        else:
+            config.parent.chmod(0o1777)
+            os.chown(config, OTHER_USER, OTHER_USER)
         with pytest.raises(CommandError, match="belongs to another user than its folder"):
             change_logins(config.parent, LOGIN, {}, in_place=in_place)
 
-        assert (tmp_path / "own.json").read_text() == "{}"
+        assert config.read_text() == "{}"
 
     @pytest.mark.parametrize("in_place", [False, True])
     def test_a_user_that_swaps_the_file_reads_and_changes_nothing_of_root_s(
@@ -142,11 +134,8 @@ def swap_for_ever(folder: Path, secret: Path) -> None:
                 os.close(descriptor)
 
 
+@pytest.mark.usefixtures("_root")
 class TestMounts:
-    @pytest.fixture(autouse=True)
-    def _root(self) -> None:
-        need_root()
-
     def test_a_file_that_is_mounted_alone_is_written_in_place(
         self, arguments: Arguments, config: Path, tmp_path: Path
     ) -> None:
@@ -242,15 +231,6 @@ class TestSignals:
             watch.process.send_signal(signal.SIGTERM)
             assert watch.process.wait(1) == 0
 
-    def test_while_aws_hangs(self, aws: AwsStandIn, arguments: Arguments, config: Path) -> None:
-        aws.script(Hang(30))
-        with Watch.running(*arguments, "--watch") as watch:
-            wait(lambda: aws.calls(operation="GetAuthorizationToken"), watch.process)
-            assert watch.end(signal.SIGTERM) < 1
-            assert watch.process.returncode == 0
-
-        assert not config.exists()
-
     @pytest.mark.parametrize("options", [(), ("--in-place",)])
     def test_after_the_end_of_a_write(
         self, arguments: Arguments, config: Path, marker: Path, tmp_path: Path, options: tuple[str, ...]
@@ -301,21 +281,3 @@ def test_a_reader_never_finds_an_expired_or_half_written_login(
 
     assert len(aws.calls(operation="GetAuthorizationToken")) <= 8  # the next renewals may have begun
     assert all("Logged in to" in line for line in watch.lines)
-
-
-def test_an_outage_is_survived(aws: AwsStandIn, arguments: Arguments, config: Path) -> None:
-    """A valid login stays, an expired one is removed, and the login is back when AWS answers. No secret is logged."""
-    aws.set(token_lifetime=4)
-    with Watch.running(*arguments, "docker_eu", "--watch") as watch:
-        watch.wait_for("Logged in")
-        (first,) = passwords(config).values()
-        aws.script(Error("ServiceUnavailable", status=503))
-        watch.wait_for("An ECR token was not renewed")
-        assert passwords(config) == {EU_HOST: first}
-        watch.wait_for("Removed the login")
-        assert passwords(config) == {}
-        aws.settle()
-        wait(lambda: passwords(config), watch.process)
-
-    assert passwords(config)[EU_HOST] != first
-    assert [secret for secret in aws.secrets() if secret in "".join(watch.lines)] == []

@@ -33,12 +33,6 @@ def test_all_mapped_registries_are_logged_in_to(run: Run, aws: AwsStandIn, argum
     assert f"Logged in to {US_HOST} until 20" in done.stderr
 
 
-def test_only_named_connections_are_logged_in_to(run: Run, arguments: Arguments, config: Path) -> None:
-    run(*arguments, "docker_eu")
-
-    assert list(passwords(config)) == [EU_HOST]
-
-
 def test_the_default_folder_is_docker_s(
     run: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
