@@ -1,4 +1,4 @@
-"""Live Amazon ECR logins for Airflow's Docker connections, with nothing stored and nothing to refresh."""
+"""An Airflow secrets backend that serves Docker connections with valid Amazon ECR tokens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import the backend when it is first needed, and Airflow before it."""
+    """Import the backend at its first use, and Airflow before it."""
     if name != "EcrSecretsBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Airflow imports its backend while this module is itself being imported, and no other order works.
+    # Airflow imports the backend while airflow.configuration is imported. The opposite order is an import cycle.
     import airflow.configuration  # noqa: F401
 
     from ecr_secrets_backend.backend import EcrSecretsBackend

@@ -1,4 +1,4 @@
-"""``python -m ecr_secrets_backend``: the command, where its script is not on the PATH."""
+"""Run the command as ``python -m ecr_secrets_backend``, if its script is not on the PATH."""
 
 from __future__ import annotations
 

@@ -27,34 +27,99 @@ from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.token import EcrToken
 
-RequestToken = Callable[[], EcrToken]
-OnToken = Callable[[EcrToken, float], object]
-#: What a refresh came to, and for how many seconds it called AWS; None: it did not.
-Refreshed = tuple[Entry, float | None]
-Request = Callable[[], Refreshed]
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-U = TypeVar("U")
+Default = TypeVar("Default")
 
-#: How long a lookup waits if no token can be served. With a renewal's wait before it, it stays below 30 s.
+#: How long a lookup waits if no token can be served. Together with the wait for a renewal, it stays below 30 s.
 LOOKUP_TIMEOUT_SECONDS: Final = 28.0
-#: How long the lookup that started a renewal waits for it, while the current token can be served.
+#: How long the lookup that starts a renewal waits for it, while the current token can be served.
 RENEWAL_TIMEOUT_SECONDS: Final = 1.0
-#: How long one holder of a host lock is believed to be at work: longer than a request. Then it is stopped or hangs.
+#: How long a process may hold a host lock, before others replace the lock. A request to AWS takes less.
 LOCK_TIMEOUT_SECONDS: Final = 22.0
-#: How often a refresh that waits for another process reads the host's file: seldom then, because hundreds may wait.
-FIRST_PAUSE_SECONDS: Final = 0.002
-LONGEST_PAUSE_SECONDS: Final = 0.1
-#: While AWS fails, a process warns once in this time.
-WARN_EVERY_SECONDS: Final = 60.0
+#: How often a process that waits for another one reads the host's file: soon at first, then less, as hundreds may wait.
+FIRST_POLL_SECONDS: Final = 0.002
+LONGEST_POLL_SECONDS: Final = 0.1
+#: While AWS fails, a process warns once in this time for each identity.
+WARNING_INTERVAL_SECONDS: Final = 60.0
 
-_MOST_ENTRIES: Final = 4096  # bounds a process whose identities change; far above the identities of one configuration
+_MAX_ENTRIES: Final = 4096  # bounds the memory if identities keep changing; no configuration has that many
 
-#: Where a lookup's token comes from: this process's memory; another process or thread of the host; a request of its
-#: own; or it is the current token, because a renewal is running or AWS fails.
+#: Where the token of a lookup comes from: the memory of this process; another process or thread of this host; the
+#: lookup's own request to AWS; or it is the current token, while its renewal is running or fails.
 Source = Literal["process_hit", "host_hit", "mint", "stale"]
+
+RequestToken = Callable[[], EcrToken]
+OnToken = Callable[[EcrToken, float], object]
+#: Requests a token and records it.
+Request = Callable[[], Entry]
+#: The newest entry after a refresh, and the seconds that the refresh's own request to AWS took; None: it made none.
+RefreshResult = tuple[Entry, float | None]
+
+
+class Memory:
+    """What one process keeps. All its backends share one memory, because Airflow builds a backend for many lookups."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # cachetools' caches are not thread-safe
+        self._entries: TLRUCache[str, Entry] = TLRUCache(
+            _MAX_ENTRIES,
+            ttu=lambda _key, entry, _now: entry.useful_until,
+            timer=lambda: time.time(),  # noqa: PLW0108 - looks time.time up at each call, so that freezegun moves it
+        )
+        #: A refresh stays in it while its thread runs or a caller waits for it.
+        self._refreshes: WeakValueDictionary[str, Future[RefreshResult]] = WeakValueDictionary()
+        self._holder_seen_at: LRUCache[str, float] = LRUCache(_MAX_ENTRIES)
+        self._warned_at: LRUCache[str, float] = LRUCache(_MAX_ENTRIES)
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry of a key."""
+        try:
+            with self._lock:
+                return self._entries[key]  # takes a third of the time of get()
+        except KeyError:
+            return None
+
+    def put(self, entry: Entry) -> None:
+        """Replace the entry of its key."""
+        with self._lock:
+            self._entries[entry.key] = entry
+
+    def join(self, key: str, new: Future[RefreshResult]) -> Future[RefreshResult]:
+        """Return the running refresh of a key. If none is running, register the new one and return it."""
+        with self._lock:
+            refresh = self._refreshes.get(key)
+            if refresh is None or refresh.done():
+                refresh = self._refreshes[key] = new
+            return refresh
+
+    def is_stuck(self, holder_id: str) -> bool:
+        """Return whether this process first saw the holder of a host lock longer than the lock's timeout ago."""
+        now = time.monotonic()
+        with self._lock:
+            return now - self._holder_seen_at.setdefault(holder_id, now) >= LOCK_TIMEOUT_SECONDS
+
+    def should_warn(self, subject: str, interval: float) -> bool:
+        """Return whether a warning is due: once in an interval of seconds for each subject."""
+        now = time.monotonic()
+        with self._lock:
+            is_due = now - self._warned_at.get(subject, -math.inf) >= interval
+            if is_due:
+                self._warned_at[subject] = now
+            return is_due
+
+    def reset_in_children(self) -> None:
+        """Release the lock in each forked child, and remove the refreshes, as their threads do not run there."""
+        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._refreshes = WeakValueDictionary()
+        self._lock.release()
+
+
+_memory: Final = Memory()
+_memory.reset_in_children()
 
 
 class Served(NamedTuple):
@@ -66,10 +131,10 @@ class Served(NamedTuple):
 
 
 class TokenCache:
-    """Tokens by identity, renewed when they are due and by one caller of the host at a time.
+    """Tokens by identity. One caller of the host at a time renews a token when it is due.
 
     :param store: the host's folder; None: each process caches for itself
-    :param refresh_before: seconds before it expires at which a token is renewed
+    :param refresh_before: how many seconds before it expires a token is renewed
     :param memory: None: the memory that all backends of the process share
     """
 
@@ -81,137 +146,137 @@ class TokenCache:
     def get(self, identity: AwsIdentity, request_token: RequestToken, on_token: OnToken = lambda *_: None) -> Served:
         """Return a token that may be served.
 
-        :param mint: requests a new one from AWS; raises TokenError
-        :param on_token: called with a new token, once it is recorded, and with the seconds that its request took
-        :raises TokenError: there is none, and AWS returns none or returned none just now
+        :param request_token: requests a new token from AWS; raises TokenError
+        :param on_token: called with a new token, after it is recorded, and with the seconds that its request took
+        :raises TokenError: no token can be served, and the request failed or timed out, now or before the back-off
         """
         known = self._memory.get(identity.key)
         if known is not None and (token := known.fresh_token(self._refresh_before)):
             return Served(token, "process_hit")
-        request = partial(self._request_token, identity, request_token, on_token)
+        request = partial(self._request_and_record, identity, request_token, on_token)
         deadline = time.monotonic() + LOOKUP_TIMEOUT_SECONDS
         while True:
-            entry, seconds = self._newest(identity.key), None
+            entry, seconds = self._newest_entry(identity.key), None
             if entry.is_due(self._refresh_before):
-                entry, seconds = self._refreshed(identity, request, entry, deadline)
+                entry, seconds = self._join_refresh(identity, request, entry, deadline)
             if token := entry.servable_token():
-                return Served(token, self._source(token, entry, seconds), seconds)
+                return self._serve(token, entry, seconds)
             if entry.failure is not None:
                 raise TokenError(entry.failure, seconds)
-            # What there was has got too old meanwhile, or another caller was interrupted: look again.
+            # The token became too old during its renewal, or the caller that started the refresh was interrupted.
 
-    def _newest(self, key: str) -> Entry:
-        """Return what the process or the host knows, whichever is newer."""
-        known, found = self._memory.get(key) or Entry(key), self._on_host(lambda store: _read(store, key), None)
-        # Below 0, it was recorded before the host started, by a later clock: how long ago cannot be known.
+    def _newest_entry(self, key: str) -> Entry:
+        """Return the newer of the entries in memory and on the host."""
+        known = self._memory.get(key) or Entry(key)
+        found = self._try_store(lambda store: _read_entry(store, key), None)
+        # A negative age: a later clock recorded the entry before the host started, so its age is unknown.
         if found is None or not 0 <= found.age() < known.age():
             return known
         self._memory.put(found)
         return found
 
-    def _on_host(self, operation: Callable[[HostStore], T], otherwise: U) -> T | U:
-        """Return what an operation on the host's folder returns. If it fails, go on without, and report why once."""
-        try:
-            return otherwise if self._store is None else operation(self._store)
-        except OSError as error:
-            if self._memory.should_warn(f"store {error.strerror}", math.inf):
-                message = (
-                    "The host's cache of ECR tokens (in %s) fails, so this process calls AWS more often: %s. "
-                    "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
-                )
-                log(logger, logging.WARNING, message, self._store, error.strerror)
-            return otherwise
+    def _join_refresh(self, identity: AwsIdentity, request: Request, entry: Entry, deadline: float) -> RefreshResult:
+        """Join the running refresh or start one, and return its result. After a timeout, return the given entry.
 
-    def _refreshed(self, identity: AwsIdentity, request: Request, entry: Entry, deadline: float) -> Refreshed:
-        """Join the running refresh or start one, and wait for it, or for moments if the entry's token can be served.
+        An exception such as Airflow's task timeout may interrupt the calling thread at each line. It cancels a refresh
+        that has not started, and other callers try again. A started refresh goes on in its own thread.
 
-        The calling thread may be interrupted at each line, by Airflow's task timeout for instance. A refresh that has
-        not started then is cancelled, and its callers try again; one that has started runs in a thread of its own.
-
-        :raises TokenError: there is nothing to serve, and the refresh has not ended by the deadline
+        :raises TokenError: no token can be served, and the refresh has not ended by the deadline
         """
-        mine: Future[Refreshed] = Future()
+        new: Future[RefreshResult] = Future()
         is_servable = entry.servable_token() is not None
         try:
-            refresh = self._memory.join(identity.key, mine)
-            if refresh is mine:
-                start_thread(partial(self._refresh, mine, identity, request), mine)
-            renewal_timeout = RENEWAL_TIMEOUT_SECONDS if refresh is mine else 0
-            refreshed = refresh.result(renewal_timeout if is_servable else max(0, deadline - time.monotonic()))
+            refresh = self._memory.join(identity.key, new)
+            if refresh is new:
+                start_thread(partial(self._refresh, new, identity, request), new)
+            renewal_timeout = RENEWAL_TIMEOUT_SECONDS if refresh is new else 0
+            newest, seconds = refresh.result(renewal_timeout if is_servable else max(0, deadline - time.monotonic()))
         except CancelledError:
             return Entry(identity.key), None
         except FutureTimeoutError:
             if is_servable:
                 return entry, None
-            raise TokenError(_timeout(identity, LOOKUP_TIMEOUT_SECONDS)) from None
+            raise TokenError(_timeout_failure(identity, LOOKUP_TIMEOUT_SECONDS)) from None
         except BaseException:
-            mine.cancel()
+            new.cancel()
             raise
-        return refreshed if refresh is mine else (refreshed[0], None)
+        return newest, seconds if refresh is new else None
 
-    def _refresh(self, refresh: Future[Refreshed], identity: AwsIdentity, request: Request) -> Refreshed:
-        """Request a token if this process gets the host lock, else wait until another process has recorded one."""
-        pause = FIRST_PAUSE_SECONDS
+    def _refresh(self, refresh: Future[RefreshResult], identity: AwsIdentity, request: Request) -> RefreshResult:
+        """Request a token if this process gets the host lock. Otherwise wait until another process records one."""
+        seconds = FIRST_POLL_SECONDS
         while True:
-            lock = self._on_host(lambda store: store.take_lock(identity.key, self._memory.is_stopped), nullcontext())
+            # If the host's folder cannot be used, the process goes on without a lock.
+            lock = self._try_store(lambda store: store.take_lock(identity.key, self._memory.is_stuck), nullcontext())
             with lock or nullcontext():
-                entry = self._newest(identity.key)
-                if not entry.is_due(self._refresh_before):
+                entry = self._newest_entry(identity.key)
+                is_renewed_elsewhere = lock is None and entry.servable_token() is not None
+                if is_renewed_elsewhere or not entry.is_due(self._refresh_before):
                     return entry, None
                 if lock is not None:
-                    # When its callers have their token:
-                    refresh.add_done_callback(lambda _: self._on_host(lambda store: store.remove_expired(), None))
-                    return self._request(identity, request, entry)
-            if entry.servable_token():
-                return entry, None  # another process renews it, which is not waited for
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
-            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                    # As a callback, because it runs after the callers have their token.
+                    refresh.add_done_callback(lambda _: self._try_store(lambda store: store.remove_expired(), None))
+                    return self._call_aws(identity, request, entry)
+            time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+            seconds = min(seconds * 1.5, LONGEST_POLL_SECONDS)
 
-    def _request(self, identity: AwsIdentity, request: Request, entry: Entry) -> Refreshed:
-        """Request a token within a bounded time; one that arrives later is still recorded, by its own thread."""
+    def _call_aws(self, identity: AwsIdentity, request: Request, entry: Entry) -> RefreshResult:
+        """Request a token with a timeout. If it arrives later, the thread of the request still records it."""
         if entry.servable_token():
             entry = entry.with_renewal()
             self._record(entry)
         started_at = time.monotonic()
         try:
-            return within(REQUEST_TIMEOUT_SECONDS, request)
+            return within(REQUEST_TIMEOUT_SECONDS, request), time.monotonic() - started_at
         except TokenError as error:
             failure = error.failure
         except TimeoutError:
-            failure = _timeout(identity, REQUEST_TIMEOUT_SECONDS)
-        newest = self._newest(identity.key)
-        if newest.recorded_at <= entry.recorded_at:  # nobody has recorded anything since
+            failure = _timeout_failure(identity, REQUEST_TIMEOUT_SECONDS)
+        newest = self._newest_entry(identity.key)
+        if newest.recorded_at <= entry.recorded_at:  # no other process or thread has recorded a result since
             newest = entry.with_failure(failure)
             self._record(newest)
         return newest, time.monotonic() - started_at
 
-    def _request_token(self, identity: AwsIdentity, request_token: RequestToken, on_token: OnToken) -> Refreshed:
+    def _request_and_record(self, identity: AwsIdentity, request_token: RequestToken, on_token: OnToken) -> Entry:
         started_at = time.monotonic()
         token = request_token()
         entry = Entry.of_token(identity.key, str(identity), token)
         self._record(entry)
-        seconds = time.monotonic() - started_at
         with suppress(Exception):
-            on_token(token, seconds)
-        return entry, seconds
+            on_token(token, time.monotonic() - started_at)
+        return entry
 
     def _record(self, entry: Entry) -> None:
         self._memory.put(entry)
-        self._on_host(lambda store: store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until), None)
+        self._try_store(lambda store: store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until), None)
 
-    def _source(self, token: EcrToken, entry: Entry, seconds: float | None) -> Source:
-        """Return where a token comes from; if AWS fails, so that it was not renewed, warn of that."""
+    def _serve(self, token: EcrToken, entry: Entry, seconds: float | None) -> Served:
+        """Return a token with its source. If its renewal failed, warn."""
         if entry.failure is None and seconds is not None:
-            return "mint"
+            return Served(token, "mint", seconds)
         if entry.fresh_token(self._refresh_before):
-            return "host_hit"
-        if entry.failure is not None and self._memory.should_warn(f"stale {entry.key}", WARN_EVERY_SECONDS):
-            message = "An ECR token was not renewed; it is valid for %.0f s more. %s"
+            return Served(token, "host_hit", seconds)
+        if entry.failure is not None and self._memory.should_warn(f"stale {entry.key}", WARNING_INTERVAL_SECONDS):
+            message = "Cannot renew an ECR token, which is valid for %.0f s more: %s"
             log(logger, logging.WARNING, message, token.expires_at - entry.now(), entry.failure)
-        return "stale"
+        return Served(token, "stale", seconds)
+
+    def _try_store(self, operation: Callable[[HostStore], T], default: Default) -> T | Default:
+        """Return the result of an operation on the host's folder, or the default if it fails. Log each cause once."""
+        try:
+            return default if self._store is None else operation(self._store)
+        except OSError as error:
+            if self._memory.should_warn(f"store {error.strerror}", math.inf):
+                message = (
+                    "Cannot use the host's cache of ECR tokens in %s, so this process calls AWS more often: %s. "
+                    "Run `ecr-secrets-backend status` as this user, or set cache_dir to another folder."
+                )
+                log(logger, logging.WARNING, message, self._store, error.strerror)
+            return default
 
 
-def _read(store: HostStore, key: str) -> Entry | None:
+def _read_entry(store: HostStore, key: str) -> Entry | None:
     text = store.read(f"{key}.json")
     if text is None:
         return None
@@ -221,70 +286,6 @@ def _read(store: HostStore, key: str) -> Entry | None:
     return entry
 
 
-def _timeout(identity: AwsIdentity, seconds: float) -> TokenFailure:
+def _timeout_failure(identity: AwsIdentity, seconds: float) -> TokenFailure:
     fix = "Check what hangs: the network, a name server or proxy, or a source of credentials."
     return identity.failure("TimedOut", f"there was no answer within {seconds:.0f} s", fix)
-
-
-class Memory:
-    """What one process knows. All its backends share one, because Airflow builds a backend for many lookups."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for moments only
-        self._entries: TLRUCache[str, Entry] = TLRUCache(
-            _MOST_ENTRIES,
-            ttu=lambda _key, entry, _now: entry.useful_until,
-            timer=lambda: time.time(),  # noqa: PLW0108 - looked up when it is needed
-        )
-        #: A refresh is in it while its thread runs or a caller waits for it.
-        self._refreshes: WeakValueDictionary[str, Future[Refreshed]] = WeakValueDictionary()
-        self._seen_at: LRUCache[str, float] = LRUCache(_MOST_ENTRIES)
-        self._warned_at: LRUCache[str, float] = LRUCache(_MOST_ENTRIES)
-
-    def get(self, key: str) -> Entry | None:
-        """Return what is known under a key."""
-        try:
-            with self._lock:
-                return self._entries[key]  # takes a third of the time of get()
-        except KeyError:
-            return None
-
-    def put(self, entry: Entry) -> None:
-        """Replace what is known under the entry's key."""
-        with self._lock:
-            self._entries[entry.key] = entry
-
-    def join(self, key: str, refresh: Future[Refreshed]) -> Future[Refreshed]:
-        """Return the refresh that is running for a key: the given one if there was none."""
-        with self._lock:
-            running = self._refreshes.get(key)
-            if running is None or running.done():
-                running = self._refreshes[key] = refresh
-            return running
-
-    def is_stopped(self, holder: str) -> bool:
-        """Return whether this process has seen a holder of a host lock, whose ID is random, for too long."""
-        now = time.monotonic()
-        with self._lock:
-            return now - self._seen_at.setdefault(holder, now) >= LOCK_TIMEOUT_SECONDS
-
-    def should_warn(self, subject: str, every: float) -> bool:
-        """Return whether a warning is due: once in ``every`` seconds for each subject."""
-        now = time.monotonic()
-        with self._lock:
-            is_due = now - self._warned_at.get(subject, -math.inf) >= every
-            if is_due:
-                self._warned_at[subject] = now
-            return is_due
-
-    def survive_forks(self) -> None:
-        """Let a child that is forked while other threads are at work begin with a free lock and no refresh."""
-        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._reset)
-
-    def _reset(self) -> None:
-        self._refreshes = WeakValueDictionary()
-        self._lock.release()
-
-
-_memory: Final = Memory()
-_memory.survive_forks()

@@ -20,19 +20,19 @@ from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgn
 logger = logging.getLogger(__name__)
 
 FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
-#: Memory first: a token need not outlive the host, and a read costs microseconds.
+#: Preferred to the temp folders, because a read takes microseconds and no token is written to a disk.
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder in it is private, or refused
-#: Not tempfile.gettempdir(), which falls back to the working directory.
+#: Used instead of tempfile.gettempdir(), which falls back to the working directory.
 _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
 
 
 class HostStore:
-    """Named files and locks in a private folder, in the first of several places that can be used.
+    """Named files and locks in a private folder, in the first place that can be used.
 
-    Every operation opens the folder again and works relative to it, so that the folder may be deleted at any time, and
+    Each operation opens the folder again and works relative to it, so that the folder may be deleted at any time. It
     raises OSError if no place can be used.
 
-    :param cache_dir: the first place; None: one of the others
+    :param cache_dir: the first place to try; None: only the default places
     """
 
     def __init__(self, cache_dir: str | None) -> None:
@@ -42,7 +42,7 @@ class HostStore:
         return self._cache_dir or f"$XDG_RUNTIME_DIR, {_SHARED_MEMORY} or the temp folder"
 
     def places(self) -> Iterator[tuple[str, bool]]:
-        """Yield where the folder may be, the best first, each with whether its missing parents are made."""
+        """Yield the possible paths of the folder, in order, each with whether its missing parents are created."""
         name = FOLDER_NAME.format(uid=os.geteuid())
         if self._cache_dir is not None:
             yield os.path.join(self._cache_dir, name), True
@@ -58,19 +58,19 @@ class HostStore:
         return None
 
     def write(self, name: str, content: bytes, useful_until: float) -> None:
-        """Replace a file atomically: a reader gets the whole of the old or of the new one.
+        """Replace a file atomically, so that a reader gets either the old or the new content.
 
-        :param useful_until: the time from which any process may remove it, in seconds since the epoch
+        :param useful_until: when the file expires and any process may remove it, in seconds since the epoch
         """
         if len(content) > LARGEST_FILE_BYTES:
             raise OSError(errno.EFBIG, f"{len(content):,} bytes are too large for the cache", name)
         with self._open_folder() as folder:
-            for leftover in os.listdir(folder.fileno()):  # of a killed writer: its successor holds the lock now
+            for leftover in os.listdir(folder.fileno()):  # the temporary file of a writer that was killed
                 if leftover.startswith(f"{name}.") and leftover.endswith(".tmp"):
                     with suppress(OSError):
                         folder.remove(leftover)
             temporary = f"{name}.{secrets.token_hex()}.tmp"
-            # Not found: the folder has just been deleted, or another writer has removed the file, and writes its own.
+            # Not found: another process has deleted the folder, or another writer has removed the file as a leftover.
             with suppress(FileNotFoundError), folder.make_file(temporary) as file:
                 try:
                     unwritten = memoryview(content)
@@ -79,57 +79,56 @@ class HostStore:
                     os.utime(file.fileno(), (useful_until, useful_until))
                     file.close()  # a network file system reports here what it could not write
                     with suppress(FileNotFoundError, NotADirectoryError):
-                        os.rmdir(name, dir_fd=folder.fileno())  # no file replaces a folder
+                        os.rmdir(name, dir_fd=folder.fileno())  # a file cannot replace a folder
                     os.replace(temporary, name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
-                finally:  # it is still there only if something has failed
+                finally:  # it still exists only if a step failed
                     with suppress(OSError):
                         folder.remove(temporary)
 
     def remove_expired(self) -> None:
-        """Remove what is of no use any more: all files of an entry that has expired, or that was never written."""
+        """Remove all files of each entry that has expired or was never written."""
         with self._open_folder() as folder:
             names = [name for name in os.listdir(folder.fileno()) if name.endswith((".json", ".lock", ".tmp"))]
             for key in {name.partition(".")[0] for name in names}:
                 with suppress(OSError):
                     _remove_if_expired(folder, key, [name for name in names if name.startswith(f"{key}.")])
 
-    def take_lock(self, name: str, is_stopped: Callable[[str], bool] = lambda _holder: False) -> HostLock | None:
+    def take_lock(self, name: str, is_stuck: Callable[[str], bool] = lambda _holder_id: False) -> HostLock | None:
         """Take a lock, as ``host_lock.take_lock`` does."""
         while True:
-            with self._open_folder() as folder, suppress(PermissionsIgnoredError):  # then in the next place
-                return host_lock.take_lock(folder, name, is_stopped)
+            with self._open_folder() as folder, suppress(PermissionsIgnoredError):  # then try the next place
+                return host_lock.take_lock(folder, name, is_stuck)
 
     def _open_folder(self) -> PrivateFolder:
-        first_problem: OSError | None = None
+        first_error: OSError | None = None
         for path, makes_parents in self.places():
             try:
                 folder = PrivateFolder(path, makes_parents=makes_parents)
-            except OSError as error:  # noqa: PERF203 - there are eight places at the most
-                first_problem = first_problem or error
+            except OSError as error:  # noqa: PERF203 - there are at most eight places
+                first_error = first_error or error
             else:
-                if first_problem and self._cache_dir:
-                    _warn(self._cache_dir, first_problem.strerror, path)
+                if first_error and self._cache_dir:
+                    _warn(self._cache_dir, first_error.strerror, path)
                 return folder
-        raise first_problem or OSError()
+        raise first_error or OSError()
 
 
-@lru_cache  # so once for each folder
+@lru_cache  # to warn once for each folder
 def _warn(cache_dir: str, problem: str, path: str) -> None:
     message = (
         "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
-        "Make cache_dir with mode 1777, on a file system that keeps permissions."
+        "Create cache_dir with mode 1777 on a file system that keeps permissions."
     )
     log(logger, logging.WARNING, message, cache_dir, problem, path)
 
 
 def _remove_if_expired(folder: PrivateFolder, key: str, names: list[str]) -> None:
-    """Remove a key's files, the lock last, if the key has no entry of use and nobody holds the lock."""
+    """Remove the files of a key, if its entry has expired and no process holds its lock."""
     if _is_expired(folder, key) and (lock := host_lock.take_lock(folder, key)):
         with lock:
-            if _is_expired(folder, key):  # still: another process may have renewed it
-                for name in {*names, f"{key}.json"} - {f"{key}.lock"}:
+            if _is_expired(folder, key):  # another process may have renewed it before this one took the lock
+                for name in sorted({*names, f"{key}.lock"}):  # the lock is last
                     folder.remove(name)
-                folder.remove(f"{key}.lock")
 
 
 def _is_expired(folder: PrivateFolder, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""From a mapped connection to its login: whose token is requested in this process, and with which credentials."""
+"""The login of a mapped connection, with the identity and the credentials that it has in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: How soon a long-lived process notices that its credentials were replaced.
+#: How soon a long-running process notices that its credentials were replaced.
 IDENTITY_SECONDS: Final = 10.0
 
 _SOURCES: Final = {
@@ -32,7 +32,7 @@ _SOURCES: Final = {
 
 
 class Login(NamedTuple):
-    """A login for a registry, and how its lookup came by the token, as in ``cache.Served``."""
+    """A login for a registry. ``source`` and ``request_seconds`` are those of ``cache.Served``."""
 
     host: str
     token: EcrToken
@@ -43,76 +43,71 @@ class Login(NamedTuple):
 class Logins:
     """Logins for mapped connections, for the backend and for the commands.
 
-    :param look_up: returns the Airflow connection of an ID, and raises whatever Airflow raises
+    :param look_up: returns the Airflow connection of an ID; raises the exceptions of Airflow
     """
 
     def __init__(self, cache: TokenCache, look_up: Callable[[str], AwsConnection]) -> None:
         self._cache = cache
         self._look_up = look_up
-        self._requests: dict[str, _Request] = {}
+        self._resolved: dict[str, _Resolved] = {}
 
-    def get(self, mapped: MappedConnection) -> Login:
-        """Return a connection's login, with a token that may be served.
+    def get(self, connection: MappedConnection) -> Login:
+        """Return the login of a connection, with a token that may be served.
 
-        :raises TokenError: there is none
+        :raises TokenError: no token can be served, or AWS's answer does not name the registry of the connection
         """
-        request = self._request(mapped)
-        received = partial(_log_token, mapped, request.identity)
-        token, source, seconds = self._cache.get(request.identity, request.request_token, received)
-        if logger.isEnabledFor(logging.DEBUG):  # a line that is not logged would take half as long as all the rest
+        resolved = self._resolved.get(connection.conn_id)
+        if resolved is None or time.monotonic() >= resolved.expires_at:
+            resolved = self._resolved[connection.conn_id] = _Resolved.of(*self.resolve(connection))
+        identity = resolved.identity
+        on_token = partial(_log_token, connection, identity)
+        token, source, seconds = self._cache.get(identity, resolved.request_token, on_token)
+        if logger.isEnabledFor(logging.DEBUG):  # without this check, the line would take a third of a lookup's time
             message, left = "Connection %r: %s, valid for %.0f s more", token.expires_at - time.time()
-            log(logger, logging.DEBUG, message, mapped.conn_id, _SOURCES[source], left)
-        host = mapped.host or token.registry
+            log(logger, logging.DEBUG, message, connection.conn_id, _SOURCES[source], left)
+        host = connection.host or token.registry
         if host is None:
             fix = "Set the connection's registry and region_name in backend_kwargs."
-            failure = request.identity.failure("UnusableAnswer", "the answer names no registry", fix)
-            raise TokenError(failure, seconds)
+            raise TokenError(identity.failure("UnusableAnswer", "the answer names no registry", fix), seconds)
         return Login(host, token, source, seconds)
 
-    def _request(self, mapped: MappedConnection) -> _Request:
-        """Return how a connection's token is requested; what decides that is read again every few seconds."""
-        request = self._requests.get(mapped.conn_id)
-        if request is None or time.monotonic() >= request.until:
-            identity, connection = self.resolve(mapped)
-            # A closure, because its repr, unlike the Airflow connection's, shows nothing.
-            request = _Request(
-                identity, lambda: aws.request_token(identity, connection), time.monotonic() + IDENTITY_SECONDS
-            )
-            self._requests[mapped.conn_id] = request
-        return request
+    def resolve(self, connection: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
+        """Return the identity of a connection in this process, and the Airflow connection that holds its credentials.
 
-    def resolve(self, mapped: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
-        """Return a connection's identity in this process, and the Airflow connection that holds its credentials.
+        The Airflow connection is looked up before any lock is taken: in the triggerer, the event loop that answers the
+        lookup may be waiting for this one.
 
-        That connection is looked up before any lock is taken: in Airflow's triggerer, an event loop that waits for this
-        lookup may be what answers.
-
-        :raises TokenError: it cannot be looked up
+        :raises TokenError: the Airflow connection cannot be looked up
         """
-        identity, connection = mapped.identity, None
+        identity = connection.identity
         if identity.aws_conn_id is None:
             return identity.in_environment(os.environ), None
         try:
-            connection = self._look_up(identity.aws_conn_id)
-            return identity.in_environment(os.environ, connection), connection
-        except Exception as error:  # noqa: BLE001 - whatever Airflow raises, a lookup fails with our exception
-            code, connection = type(error).__name__, None
-        # Raised here, where no exception of Airflow's is its context and no local variable holds credentials.
-        reason = "Airflow does not give that connection to this process"
+            aws_connection = self._look_up(identity.aws_conn_id)
+            return identity.in_environment(os.environ, aws_connection), aws_connection
+        except Exception as error:  # noqa: BLE001 - Airflow may raise any exception, and a lookup raises TokenError
+            code, aws_connection = type(error).__name__, None
+        # Raised here, where no exception of Airflow is its context and no local variable holds credentials.
+        reason = "this process cannot look up the Airflow connection"
         fix = f"Add an Airflow connection {identity.aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
         raise TokenError(identity.failure(code, reason, fix))
 
 
-class _Request(NamedTuple):
-    """How a connection's token is requested, and until when that is known, by ``time.monotonic()``."""
+class _Resolved(NamedTuple):
+    """The identity of a connection in this process, kept until ``time.monotonic()`` reaches ``expires_at``."""
 
     identity: AwsIdentity
     request_token: Callable[[], EcrToken]
-    until: float
+    expires_at: float
+
+    @classmethod
+    def of(cls, identity: AwsIdentity, aws_connection: AwsConnection | None) -> _Resolved:
+        # In a closure, because the repr of an Airflow connection shows its password.
+        return cls(identity, lambda: aws.request_token(identity, aws_connection), time.monotonic() + IDENTITY_SECONDS)
 
 
-def _log_token(mapped: MappedConnection, identity: AwsIdentity, token: EcrToken, seconds: float) -> None:
+def _log_token(connection: MappedConnection, identity: AwsIdentity, token: EcrToken, seconds: float) -> None:
     message = "Received an ECR token for connection %r: registry %s, region %s, identity %s, valid until %s, in %.1f s"
-    host, region = mapped.host or token.registry, identity.region or "of the AWS configuration"
+    host, region = connection.host or token.registry, identity.region or "from the AWS configuration"
     until = datetime.fromtimestamp(token.expires_at, timezone.utc).isoformat(timespec="seconds")
-    log(logger, logging.INFO, message, mapped.conn_id, host, region, identity, until, seconds)
+    log(logger, logging.INFO, message, connection.conn_id, host, region, identity, until, seconds)

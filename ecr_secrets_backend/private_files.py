@@ -1,4 +1,4 @@
-"""Private files and folders: opened without following links, and refused if another user may read or write them."""
+"""Private files and folders. They are opened without following links, and refused if another user has access."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: A token has some 3 kB, "size not fixed". A larger file is not ours, and is not read.
+#: AWS does not limit the size of a token, which is about 3 kB. A larger file is not read.
 LARGEST_FILE_BYTES: Final = 64 * 1024
 
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
-_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking: a pipe in the place of a file would block
+_OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would block
 
-#: Folders whose files turned out not to be private, though the folders are.
+#: Private folders in which new files are not private.
 _ignoring_permissions: Final[set[str]] = set()
 
 
 class UnsafeFileError(OSError):
-    """A file or folder that another user may have put there, or may read."""
+    """A file or folder that another user may have created or may read."""
 
 
 class PermissionsIgnoredError(UnsafeFileError):
@@ -35,13 +35,13 @@ class PermissionsIgnoredError(UnsafeFileError):
 
 
 class Descriptor:
-    """An open file or folder, closed at the latest when nothing refers to the object.
+    """An open file or folder, which is closed when the object is deleted, or before.
 
-    Airflow's task timeout may raise an exception at any moment. So opening it and storing its number is one step of the
-    interpreter, and so is removing the number and closing it.
+    Airflow's task timeout may raise an exception between any two steps of the interpreter. Therefore opening the file
+    and storing its number are one step, and so are removing the number and closing the file.
     """
 
-    _numbers: list[int] = []  # noqa: RUF012 - until __init__, and never changed
+    _numbers: list[int] = []  # noqa: RUF012 - for __del__ before __init__; never changed
 
     def __init__(self, path: str, flags: int, folder: Descriptor | None = None) -> None:
         self._numbers = []
@@ -50,11 +50,11 @@ class Descriptor:
         self._numbers.extend(map(open_there, [path], [flags | _OPEN_SAFELY], [_FILE_MODE]))
 
     def fileno(self) -> int:
-        """Return the number, for the functions of ``os``."""
+        """Return the file descriptor for the functions of ``os``."""
         return self._numbers[0]
 
     def close(self) -> None:
-        """Close it. Of several calls, also from several threads, the first one does."""
+        """Close it. Further calls, also from other threads, do nothing."""
         with suppress(IndexError):  # there is no number left
             list(map(os.close, iter(self._numbers.pop, None)))
 
@@ -69,7 +69,7 @@ class Descriptor:
 
 
 class PrivateFolder(Descriptor):
-    """A folder of this user's, which is made if it does not exist, and closed to other users.
+    """A folder that only this user can open. It is created if it does not exist.
 
     :raises UnsafeFileError: it belongs to another user, or the file system ignores permissions
     """
@@ -92,7 +92,7 @@ class PrivateFolder(Descriptor):
             raise
 
     def open_file(self, name: str, flags: int) -> Descriptor:
-        """Open a private file; any other is refused with UnsafeFileError."""
+        """Open a private file; raise UnsafeFileError if it is not private."""
         file = Descriptor(name, flags, self)
         if problem := find_problem(os.fstat(file.fileno())):
             file.close()
@@ -100,7 +100,7 @@ class PrivateFolder(Descriptor):
         return file
 
     def make_file(self, name: str) -> Descriptor:
-        """Make a private file and open it. If it is not private, remove it, and refuse the folder from now on."""
+        """Create a private file and open it. If it is not private, remove it, and refuse the folder from now on."""
         try:
             return self.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except UnsafeFileError:
@@ -114,7 +114,7 @@ class PrivateFolder(Descriptor):
         return os.stat(name, dir_fd=self.fileno(), follow_symlinks=False)
 
     def remove(self, name: str) -> bool:
-        """Remove a file, a link or an empty folder, and return whether there was one."""
+        """Remove a file, a link or an empty folder; return whether it existed."""
         try:
             os.unlink(name, dir_fd=self.fileno())
         except IsADirectoryError:
@@ -125,7 +125,7 @@ class PrivateFolder(Descriptor):
 
 
 def get_mode(folder: Descriptor) -> int:
-    """Return the permissions of a folder; one of another user is refused with UnsafeFileError."""
+    """Return the permissions of a folder; raise UnsafeFileError if it belongs to another user."""
     status = os.fstat(folder.fileno())
     if status.st_uid != os.geteuid():
         raise UnsafeFileError(errno.EPERM, f"the folder belongs to user {status.st_uid}", folder.path)
@@ -133,13 +133,13 @@ def get_mode(folder: Descriptor) -> int:
 
 
 def find_problem(status: os.stat_result) -> str | None:
-    """Return why a file is refused; None if it is not."""
+    """Return why a file is not private; None if it is."""
     if not stat.S_ISREG(status.st_mode):
         return "is not a file"
     if status.st_uid != os.geteuid():
         return "belongs to another user"
-    if status.st_nlink > 1:  # 0 is sound: the file may have been replaced since it was opened
-        return "has a second name"
+    if status.st_nlink > 1:  # 0 is valid: the file was replaced after it was opened
+        return "has more than one hard link"
     if stat.S_IMODE(status.st_mode) & 0o077:
         return "is open to other users"
     if status.st_size > LARGEST_FILE_BYTES:
@@ -148,7 +148,7 @@ def find_problem(status: os.stat_result) -> str | None:
 
 
 def _make_folder(path: str, *, makes_parents: bool) -> None:
-    """Make a folder; unlike those of ``os.makedirs``, its parents are private as well."""
+    """Create a folder. Its parents are also private, unlike those that ``os.makedirs`` creates."""
     if makes_parents and not os.path.isdir(parent := os.path.dirname(path)):
         _make_folder(parent, makes_parents=True)
     with suppress(FileExistsError):

@@ -10,7 +10,7 @@ import pytest
 from airflow.configuration import conf
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.airflow_compat import METRICS_SWITCHES, denial, passes_denial_on, sends_metrics
+from ecr_secrets_backend.airflow_compat import METRICS_SWITCHES, access_denied, passes_on_access_denied, sends_metrics
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from tests.airflow_version import DENIAL
 from tests.unit.builders import build_failure
@@ -62,28 +62,28 @@ def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pyt
 
 def test_a_denial_is_what_airflow_passes_on() -> None:
     """And what users of the package catch."""
-    error = denial("docker_eu", build_failure())
+    error = access_denied("docker_eu", build_failure())
 
     assert isinstance(error, DENIAL or ConnectionUnavailableError)
     assert isinstance(error, ConnectionUnavailableError)
-    assert passes_denial_on() is (DENIAL is not None)
+    assert passes_on_access_denied() is (DENIAL is not None)
 
 
 def test_a_denial_has_the_same_name_wherever_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that has inherited an API server's modules logs it as any other does."""
     monkeypatch.delitem(sys.modules, "fastapi", raising=False)
-    expected = type(denial("docker_eu", build_failure()))
+    expected = type(access_denied("docker_eu", build_failure()))
     if find_spec("fastapi"):  # from Airflow 3.0 on
         monkeypatch.setitem(sys.modules, "fastapi", import_module("fastapi"))
 
-    found = type(denial("docker_eu", build_failure()))
+    found = type(access_denied("docker_eu", build_failure()))
 
     assert (found.__name__, found.__qualname__) == (expected.__name__, expected.__qualname__)
 
 
 def test_a_denial_survives_pickling() -> None:
     """An exception may cross from one process to another."""
-    error = denial("docker_eu", build_failure())
+    error = access_denied("docker_eu", build_failure())
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
 
     assert (type(copy), str(copy), copy.failure) == (type(error), str(error), build_failure())

@@ -28,7 +28,7 @@ from ecr_secrets_backend.cache import (
     LOCK_TIMEOUT_SECONDS,
     LOOKUP_TIMEOUT_SECONDS,
     RENEWAL_TIMEOUT_SECONDS,
-    WARN_EVERY_SECONDS,
+    WARNING_INTERVAL_SECONDS,
     Memory,
     TokenCache,
 )
@@ -290,7 +290,7 @@ class TestFailures:
             clock.tick(1)
             lookup()
 
-        assert len(caplog.records) == 180 / WARN_EVERY_SECONDS
+        assert len(caplog.records) == 180 / WARNING_INTERVAL_SECONDS
 
     def test_each_identity_has_its_own_warning(
         self, aws: Aws, clock: FrozenDateTimeFactory, caplog: pytest.LogCaptureFixture
@@ -922,7 +922,7 @@ class TestHangs:
 
         wait_until(is_warned)
         assert passwords == {"token 1"}
-        assert "was not renewed; it is valid for 1800 s more. TimedOut: " in caplog.messages[0]
+        assert "Cannot renew an ECR token, which is valid for 1800 s more: TimedOut: " in caplog.messages[0]
 
     def test_a_lookup_does_not_wait_for_ever_for_another_process(
         self, aws: Aws, store: HostStore, new_cache: Callable[[], TokenCache], monkeypatch: pytest.MonkeyPatch
@@ -964,7 +964,7 @@ class TestForksAndThreads:
     def test_a_child_begins_without_a_refresh_and_with_a_free_lock(self) -> None:
         """The thread that ran it when the child was forked is not in the child, and would never end it."""
         memory = Memory()
-        memory.survive_forks()
+        memory.reset_in_children()
         running: Future[Any] = Future()
         memory.join("key", running)
         child = os.fork()

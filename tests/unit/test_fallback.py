@@ -256,7 +256,9 @@ def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
         build_chain(("Recording", {"answres": {"answres": "answres"}}))
 
     assert caught.value.path == "fallback_backends[0].backend_kwargs"
-    assert "do not fit: got an unexpected keyword argument 'answres'; write what tests." in str(caught.value)
+    assert "do not fit: got an unexpected keyword argument 'answres'; write the backend_kwargs that tests." in str(
+        caught.value
+    )
 
 
 def test_a_refusal_of_kwargs_names_the_exception_and_repeats_none_of_its_words() -> None:

@@ -209,7 +209,7 @@ class TestUnsafeFiles:
         ("spoil", "problem"),
         [
             *((spoil_by_mode(0o600 | bit), "is open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
-            (spoil_by_hard_link, "has a second name"),
+            (spoil_by_hard_link, "has more than one hard link"),
             (spoil_by_size, "is too large"),
             (spoil_by_pipe, "is not a file"),
         ],
@@ -578,7 +578,7 @@ class TestPlaces:
         assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
         assert caplog.messages[0] == (
             f"Cannot use cache_dir {file} for ECR tokens: Not a directory. This process uses {folder_in(tmp_path)} "
-            "instead. Make cache_dir with mode 1777, on a file system that keeps permissions."
+            "instead. Create cache_dir with mode 1777 on a file system that keeps permissions."
         )
         assert str(other) in caplog.messages[1]
 

@@ -10,9 +10,11 @@ import pytest
 
 from ecr_secrets_backend import metrics
 from ecr_secrets_backend.cache import Source
+from ecr_secrets_backend.errors import TokenError
+from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.settings import MappedConnection, Settings
 from tests.metrics_page import METRICS
-from tests.unit.builders import build_token
+from tests.unit.builders import build_failure, build_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +56,18 @@ def mapped(connection: object = "123456789012.dkr.ecr.us-east-1.amazonaws.com") 
     return only
 
 
+def login(source: Source, request_seconds: float | None = None) -> Login:
+    return Login("host", build_token(), source, request_seconds)
+
+
+FAILED = TokenError(build_failure(), 0.25)
+
+
 @pytest.mark.parametrize("source", get_args(Source))
 def test_each_source_of_a_token_has_a_metric(put: Callable[[Stats], Stats], source: Source) -> None:
     """None is lost because its name is spelt otherwise."""
     stats = put(Stats())
-    metrics.report(mapped(), source, None, build_token())
+    metrics.report(mapped(), login(source))
 
     assert [call[0] for call in stats.calls] == [f"{metrics.LOOKUPS}{source}", metrics.SECONDS_TO_EXPIRY]
     assert {call[0] for call in stats.calls} <= METRICS.keys()
@@ -67,17 +76,17 @@ def test_each_source_of_a_token_has_a_metric(put: Callable[[Stats], Stats], sour
 @pytest.mark.parametrize(
     ("result", "names"),
     [
-        ("mint", ["lookups.mint", "mint_duration", "seconds_to_expiry"]),
-        ("stale", ["lookups.stale", "mint_duration", "back_offs", "seconds_to_expiry"]),
-        ("error", ["lookups.error", "mint_duration", "back_offs"]),
+        (login("mint", 0.25), ["lookups.mint", "mint_duration", "seconds_to_expiry"]),
+        (login("stale", 0.25), ["lookups.stale", "mint_duration", "back_offs", "seconds_to_expiry"]),
+        (FAILED, ["lookups.error", "mint_duration", "back_offs"]),
     ],
 )
 def test_a_request_has_its_duration_and_a_failed_one_a_back_off(
-    put: Callable[[Stats], Stats], result: Any, names: list[str]
+    put: Callable[[Stats], Stats], result: Login | TokenError, names: list[str]
 ) -> None:
     """In the lookup that made it."""
     stats = put(Stats())
-    metrics.report(mapped(), result, 0.25, None if result == "error" else build_token())
+    metrics.report(mapped(), result)
 
     assert [call[0].removeprefix("ecr_secrets_backend.") for call in stats.calls] == names
     assert stats.calls[1][1] == timedelta(seconds=0.25)
@@ -93,7 +102,7 @@ def test_a_request_has_its_duration_and_a_failed_one_a_back_off(
 def test_tags_come_from_the_settings(put: Callable[[Stats], Stats], connection: object, tags: dict[str, str]) -> None:
     """A region that stands only in the environment, or in the AWS configuration, is not among them."""
     stats = put(Stats())
-    metrics.report(mapped(connection), "process_hit", None, build_token())
+    metrics.report(mapped(connection), login("process_hit"))
 
     assert [call[-1] for call in stats.calls] == [tags, tags]
 
@@ -108,7 +117,7 @@ def test_a_client_that_fails_is_reported_once_and_not_used_again(
 
     stats = put(Stats(fail))
     for _ in range(3):
-        metrics.report(mapped(), "host_hit", None, build_token())
+        metrics.report(mapped(), login("host_hit"))
 
     assert len(stats.calls) == 1
     (record,) = caplog.records
@@ -121,7 +130,7 @@ def test_a_process_that_sends_no_metrics_sends_none(
     """There is no client then, and that is no failure of one."""
     monkeypatch.setattr(metrics, "sends_metrics", lambda: False)
     monkeypatch.setattr(metrics, "_has_failed", threading.Event())
-    metrics.report(mapped(), "host_hit", None, build_token())
+    metrics.report(mapped(), login("host_hit"))
 
     assert (metrics._has_failed.is_set(), caplog.records) == (False, [])
 
@@ -129,7 +138,8 @@ def test_a_process_that_sends_no_metrics_sends_none(
 def test_the_page_lists_each_metric(put: Callable[[Stats], Stats]) -> None:
     """By its name and its type, and no other."""
     stats = put(Stats())
-    for result in (*get_args(Source), "error"):
-        metrics.report(mapped(), result, 0.25, build_token())
+    results: list[Login | TokenError] = [*(login(source, 0.25) for source in get_args(Source)), FAILED]
+    for result in results:
+        metrics.report(mapped(), result)
 
     assert stats.types == {name: metric.type for name, metric in METRICS.items()}
