@@ -35,34 +35,39 @@ TRACED_FILES = {host_lock.__file__, host_store.__file__, private_files.__file__}
 
 
 def is_any(_: str) -> bool:
-    """Take each holder for one that is stopped."""
+    """Take each holder for a stuck one."""
     return True
 
 
-def is_free(store: HostStore) -> bool:
+def hold(store: HostStore, name: str = NAME) -> host_lock.HostLock:
+    lock = store.take_lock(name)
+    assert lock is not None
+    return lock
+
+
+def is_free(store: HostStore, name: str = NAME) -> bool:
     """Return whether the lock can be taken, and release it again."""
-    lock = store.take_lock(NAME)
-    if lock is None:
-        return False
-    lock.release()
-    return True
+    lock = store.take_lock(name)
+    if lock is not None:
+        lock.release()
+    return lock is not None
 
 
 @contextmanager
 def child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> Iterator[int]:
-    """Fork a process that works until it is killed; the block begins when its work is done."""
-    done, say = os.pipe()
+    """Fork a process that works and then waits until it is killed. The block starts when the work is done."""
+    done, report = os.pipe()
     pid = fork()
     if pid == 0:
         try:
             kept = work()
-            os.write(say, b"!")
+            os.write(report, b"!")
             signal.pause()
             del kept
         finally:
             os._exit(1)
     try:
-        os.close(say)
+        os.close(report)
         assert os.read(done, 1) == b"!"
         yield pid
     finally:
@@ -72,43 +77,34 @@ def child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> Iter
 
 
 def c_fork() -> int:
-    """Fork as C code does, as in some servers: Python runs nothing in the child."""
+    """Fork as the C code of some servers does: Python runs none of its handlers in the child."""
     pid: int = ctypes.PyDLL(None).fork()
     return pid
 
 
 def test_one_process_at_a_time_holds_a_lock(store: HostStore) -> None:
-    """Locks of other names are free, and this one is when it is released."""
-    lock, other = store.take_lock(NAME), store.take_lock("other")
-    assert lock is not None
-    assert other is not None
-    with lock, other:
-        assert store.take_lock(NAME) is None
+    with hold(store), hold(store, "other"):
+        assert not is_free(store)
 
     assert is_free(store)
 
 
 def test_a_lock_may_be_released_twice_and_by_any_thread(store: HostStore) -> None:
-    """A second release does nothing, though another lock may have the first one's descriptor by then."""
-    lock = store.take_lock(NAME)
-    assert lock is not None
+    """The second release does nothing, even if another lock has the descriptor of the first one by then."""
+    lock = hold(store)
     thread = threading.Thread(target=lock.release)
     thread.start()
     thread.join()
-    again = store.take_lock(NAME)
-    assert again is not None
-    lock.release()
-
-    assert not is_free(store)
-    again.release()
+    with hold(store):
+        lock.release()
+        assert not is_free(store)
 
 
 def test_threads_that_release_at_once_release_only_their_lock(store: HostStore) -> None:
-    """The others that are taken meanwhile stay locked."""
+    """Locks that are taken at the same time stay locked."""
     barrier = threading.Barrier(4)
     for number in range(50):
-        lock = store.take_lock(NAME)
-        assert lock is not None
+        lock = hold(store)
 
         def release(lock: host_lock.HostLock = lock) -> None:
             barrier.wait()
@@ -117,19 +113,20 @@ def test_threads_that_release_at_once_release_only_their_lock(store: HostStore) 
         threads = [threading.Thread(target=release) for _ in range(barrier.parties)]
         for thread in threads:
             thread.start()
-        taken = store.take_lock(f"other {number}")
-        assert taken is not None
-        for thread in threads:
-            thread.join()
-        assert store.take_lock(f"other {number}") is None
-        taken.release()
+        with hold(store, f"other {number}"):
+            for thread in threads:
+                thread.join()
+            assert not is_free(store, f"other {number}")
 
 
-def test_a_lock_that_nobody_refers_to_is_released(store: HostStore) -> None:
-    """As when an exception comes before its caller could keep it; also if a forked child shares it."""
-    lock = store.take_lock(NAME)
+@pytest.mark.parametrize("release", [lambda locks: locks[0].release(), list.clear], ids=["released", "deleted"])
+def test_a_lock_that_is_released_or_deleted_is_free_although_a_child_shares_it(
+    store: HostStore, release: Callable[[list[host_lock.HostLock]], None]
+) -> None:
+    """An exception may delete it before its caller stores it."""
+    locks = [hold(store)]
     with child(lambda: None, c_fork):
-        del lock
+        release(locks)
         gc.collect()
 
         assert is_free(store)
@@ -143,14 +140,14 @@ def test_the_lock_of_a_killed_process_is_free(store: HostStore) -> None:
 
 
 def test_a_child_does_not_inherit_a_lock(store: HostStore) -> None:
-    """Otherwise the lock of a killed parent is held for as long as its children run."""
-    started, say_started = os.pipe()
-    end, say_end = os.pipe()
+    """Otherwise the lock of a killed parent is held while its children run."""
+    started, report_start = os.pipe()
+    end, report_end = os.pipe()
 
     def fork_with_lock() -> object:
         lock = store.take_lock(NAME)
         if os.fork() == 0:
-            os.write(say_started, b"!")
+            os.write(report_start, b"!")
             os.read(end, 1)
             os._exit(0)
         os.read(started, 1)
@@ -162,36 +159,22 @@ def test_a_child_does_not_inherit_a_lock(store: HostStore) -> None:
 
         assert is_free(store)
     finally:
-        os.write(say_end, b"!")
-        for descriptor in (started, say_started, end, say_end):
+        os.write(report_end, b"!")
+        for descriptor in (started, report_start, end, report_end):
             os.close(descriptor)
 
 
 @pytest.mark.parametrize("fork", [os.fork, c_fork])
 def test_a_child_cannot_release_the_lock_of_its_parent(store: HostStore, fork: Callable[[], int]) -> None:
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with child(lock.release, fork):
+    with hold(store) as lock, child(lock.release, fork):
         assert not is_free(store)
-    lock.release()
 
 
-def test_a_lock_is_released_though_a_child_shares_it(store: HostStore) -> None:
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with child(lambda: None, c_fork):
-        lock.release()
-
-        assert is_free(store)
-
-
-def test_each_holder_writes_an_id_of_its_own(store: HostStore, folder: Path) -> None:
-    """Waiting processes see from it that they wait for the same holder."""
+def test_each_holder_writes_its_own_id(store: HostStore, folder: Path) -> None:
+    """A waiting process recognizes the same holder by it."""
     holders: list[str] = []
     for _ in range(2):
-        lock = store.take_lock(NAME)
-        assert lock is not None
-        with lock:
+        with hold(store):
             for _ in range(2):
                 assert store.take_lock(NAME, holders.append) is None  # type: ignore[arg-type]
             assert (folder / LOCK).read_text() == holders[-1]
@@ -201,8 +184,7 @@ def test_each_holder_writes_an_id_of_its_own(store: HostStore, folder: Path) -> 
     assert holders[0] == holders[1]
 
 
-def test_a_holder_that_has_written_no_id_is_not_replaced(store: HostStore, folder: Path) -> None:
-    """It was stopped before it could; a free lock without an ID is taken."""
+def test_the_lock_of_a_holder_that_has_not_written_its_id_is_not_replaced(store: HostStore, folder: Path) -> None:
     (folder / LOCK).touch(0o600)
     with (folder / LOCK).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -211,7 +193,9 @@ def test_a_holder_that_has_written_no_id_is_not_replaced(store: HostStore, folde
     assert is_free(store)
 
 
-def test_an_unsafe_lock_file_names_no_holder(store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_holder_is_read_from_an_unsafe_lock_file(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another user may have written it."""
 
     def find_locked(*_: object) -> None:
@@ -226,7 +210,7 @@ def test_an_unsafe_lock_file_names_no_holder(store: HostStore, folder: Path, mon
 
 
 def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore, folder: Path) -> None:
-    """When the process goes on, it neither holds nor releases the new lock."""
+    """When the process continues, it neither holds nor releases the new lock."""
     with child(lambda: store.take_lock(NAME)) as stopped:
         os.kill(stopped, signal.SIGSTOP)
         holder = (folder / LOCK).read_text()
@@ -241,45 +225,30 @@ def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore, folder:
     assert is_free(store)
 
 
-def test_a_lock_that_gets_another_holder_meanwhile_is_not_replaced(store: HostStore, folder: Path) -> None:
-    """Nothing is left of the attempt."""
-    locks = [store.take_lock(NAME)]
-
-    def release_to_another(_: str) -> bool:
-        released = locks.pop()
-        assert released is not None
-        released.release()
-        locks.append(store.take_lock(NAME))
-        return True
-
-    assert store.take_lock(NAME, release_to_another) is None
-    assert locks[0] is not None
-    with locks[0]:
-        assert not is_free(store)
-
-    assert not list(folder.glob("*.tmp"))
-
-
-def test_a_lock_whose_holder_releases_it_meanwhile_is_taken(store: HostStore, folder: Path) -> None:
-    lock = store.take_lock(NAME)
-    assert lock is not None
+@pytest.mark.parametrize("is_taken_again", [True, False])
+def test_a_lock_that_its_holder_releases_meanwhile_is_taken_and_not_replaced(
+    store: HostStore, folder: Path, is_taken_again: bool
+) -> None:
+    """If another process takes it first, it keeps it."""
+    locks = [hold(store)]
 
     def release(_: str) -> bool:
-        lock.release()
+        locks.pop().release()
+        if is_taken_again:
+            locks.append(hold(store))
         return True
 
-    taken = store.take_lock(NAME, release)
-    assert taken is not None
+    lock = store.take_lock(NAME, release)
+    assert (lock is None) is is_taken_again
     assert not is_free(store)
     assert not list(folder.glob("*.tmp"))
-    taken.release()
+    for held in (*locks, lock):
+        if held is not None:
+            held.release()
 
 
 def test_a_lock_that_another_process_replaces_is_not_replaced(store: HostStore, folder: Path) -> None:
-    lock, other = store.take_lock(NAME), store.take_lock(f"{NAME}.replacing")
-    assert lock is not None
-    assert other is not None
-    with lock, other:
+    with hold(store), hold(store, f"{NAME}.replacing"):
         assert store.take_lock(NAME, is_any) is None
         assert not is_free(store)
 
@@ -311,10 +280,10 @@ def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore, folder:
             results.join_thread()
 
 
-def test_a_lock_file_that_was_replaced_before_it_was_locked_is_not_taken(
+def test_a_lock_file_that_is_removed_before_it_is_locked_is_not_taken(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is the one that is found under the name, or two processes hold one each."""
+    """Otherwise two processes hold a lock each."""
     (folder / LOCK).touch(0o600)
     lock_file = fcntl.flock
 
@@ -330,10 +299,10 @@ def test_a_lock_file_that_was_replaced_before_it_was_locked_is_not_taken(
     assert is_free(store)
 
 
-def test_processes_that_make_a_lock_file_at_once_use_one(
+def test_processes_that_create_a_lock_file_at_once_use_the_same(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that finds none it can use, and is late in making it, does not take the place of the one made."""
+    """A process that creates it after another one does not replace the file of the other one."""
     (folder / LOCK).touch(0o644)
     make = PrivateFolder.make_file
     held = []
@@ -358,20 +327,18 @@ def make_socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_link, make_socket, Path.mkdir, os.mkfifo, Path.touch])
-def test_what_stands_in_the_place_of_a_lock_file_is_replaced(
+def test_anything_else_with_the_name_of_a_lock_file_is_replaced(
     store: HostStore, folder: Path, make: Callable[[Path], None]
 ) -> None:
     """A link is not followed, and a file that is open to other users is not used."""
     make(folder / LOCK)
 
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with lock:
+    with hold(store):
         assert stat.S_IMODE((folder / LOCK).lstat().st_mode) == 0o600
     assert [file.name for file in folder.iterdir()] == [LOCK]
 
 
-def test_another_process_may_remove_what_stands_in_the_place_of_a_lock_file(
+def test_an_unsafe_lock_file_may_be_removed_by_another_process(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / LOCK).touch(0o644)
@@ -382,15 +349,13 @@ def test_another_process_may_remove_what_stands_in_the_place_of_a_lock_file(
         remove(*arguments, **options)
 
     monkeypatch.setattr("os.unlink", remove_late)
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    lock.release()
+    assert is_free(store)
 
 
 def test_a_lock_file_that_cannot_be_opened_is_not_removed(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may hold it; this one had no descriptors left, for example."""
+    """For example because this process has no descriptors left. Another process may hold the lock."""
     (folder / LOCK).touch(0o600)
     open_file = os.open
 
@@ -412,7 +377,7 @@ def test_a_lock_file_that_cannot_be_opened_is_not_removed(
 def test_a_lock_that_fails_is_not_held(
     store: HostStore, monkeypatch: pytest.MonkeyPatch, function: str, code: int
 ) -> None:
-    """The cause is raised: a file system without locks, a full or read-only one."""
+    """The cause is raised, for example on a file system that has no locks, is full or is read-only."""
 
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -431,10 +396,10 @@ class Interruption(BaseException):
 
 
 class Interrupter:
-    """Interrupts a call at one of the lines that it executes in the store's modules.
+    """Interrupts a call at a line of the store's modules.
 
-    It calls in a thread of its own: if an ``except`` block is interrupted, Python may not notice that the block has
-    ended, and gives each later exception of the thread the wrong context.
+    The call runs in a new thread, because Python may attach the exception of an interrupted ``except`` block to all
+    later exceptions of its thread.
     """
 
     def __init__(self, line: int) -> None:
@@ -467,7 +432,7 @@ class Interrupter:
 
 @pytest.fixture
 def quick_collections() -> Iterator[None]:
-    """Let the garbage collector pass over what exists already, which is all of Airflow."""
+    """Exclude existing objects, such as all of Airflow's, from garbage collections."""
     gc.collect()
     gc.freeze()
     yield
@@ -479,9 +444,7 @@ def use_everything(store: HostStore) -> None:
     store.read(f"{NAME}.json")
     store.write("expired.json", b"content", 0)
     store.remove_expired()
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    with lock:
+    with hold(store):
         new = store.take_lock(NAME, is_any)
         assert new is not None
         new.release()
@@ -491,8 +454,8 @@ def use_everything(store: HostStore) -> None:
 def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow's task timeout may come at any of them."""
-    monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # one in __del__ goes no further
+    """Airflow's task timeout may raise one."""
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # Python ignores one in __del__
     use_everything(store)
     line = 0
     while True:
@@ -502,7 +465,7 @@ def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
         gc.collect()
         assert cache_descriptors() == [], f"line {line}"
         assert is_free(store), f"line {line}"
-        shutil.rmtree(folder)  # with the temporary files, which cost the next round lines
+        shutil.rmtree(folder)  # with the temporary files, which add lines to the next round
         if interrupter.is_due:
             break
 
@@ -512,7 +475,7 @@ def test_an_exception_between_any_two_lines_leaks_no_descriptor_and_no_lock(
 def interrupt_often(store: HostStore) -> tuple[int, int, bool]:
     """Use the store while a signal handler interrupts it.
 
-    :return: how often it was interrupted, how many descriptors that has left open, and whether the lock is free
+    :return: how often it was interrupted, how many descriptors are still open, and whether the lock is free
     """
 
     def interrupt(*_: object) -> None:
@@ -536,13 +499,11 @@ def interrupt_often(store: HostStore) -> tuple[int, int, bool]:
 def write_read_and_lock(store: HostStore) -> None:
     store.write(f"{NAME}.json", b"content", time.time() + 60)
     store.read(f"{NAME}.json")
-    lock = store.take_lock(NAME)
-    assert lock is not None
-    lock.release()
+    hold(store).release()
 
 
 def test_a_signal_handler_that_raises_leaks_no_descriptor_and_no_lock(store: HostStore) -> None:
-    """Between two lines, or within one: most signals come while a file is being opened."""
+    """Most signals arrive within a line that opens a file."""
     fork = get_context("fork")
     results = fork.SimpleQueue()
     process = fork.Process(target=lambda: results.put(interrupt_often(store)))

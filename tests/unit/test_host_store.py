@@ -22,6 +22,8 @@ from tests.unit.folders import KEY, NAME, folder_in, ignore_permissions, mode_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ecr_secrets_backend.host_lock import HostLock
+
 LOCK = f"{KEY}.lock"
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -30,37 +32,36 @@ def names_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-class TestFiles:
-    def test_what_was_written_is_read(self, store: HostStore) -> None:
-        write(store, b"content")
+def hold(store: HostStore, name: str = KEY) -> HostLock:
+    lock = store.take_lock(name)
+    assert lock is not None
+    return lock
 
-        assert store.read(NAME) == b"content"
+
+class TestFiles:
+    @pytest.mark.parametrize("size", [7, 20_000, LARGEST_FILE_BYTES])
+    def test_a_written_file_is_read(self, store: HostStore, size: int) -> None:
+        """AWS does not limit the size of a token: several times its current size fits."""
+        write(store, b"x" * size)
+
+        assert store.read(NAME) == b"x" * size
         assert store.read("other") is None
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o177])
     def test_no_other_user_may_read_or_write(self, store: HostStore, folder: Path, umask: int) -> None:
-        """0600 in 0700, whatever the umask."""
+        """The modes are 0600 and 0700 with any umask."""
         previous = os.umask(umask)
         try:
             write(store, b"content")
-            lock = store.take_lock(KEY)
+            hold(store).release()
         finally:
             os.umask(previous)
 
-        assert lock is not None
-        lock.release()
         assert mode_of(folder) == 0o700
         assert {mode_of(file) for file in folder.iterdir()} == {0o600}
 
-    @pytest.mark.parametrize("size", [20_000, LARGEST_FILE_BYTES])
-    def test_a_token_may_grow(self, store: HostStore, size: int) -> None:
-        """AWS does not fix its size: several times today's fits, and the largest is read whole."""
-        write(store, b"x" * size)
-
-        assert store.read(NAME) == b"x" * size
-
     def test_what_is_too_large_to_be_read_is_not_written(self, store: HostStore, folder: Path) -> None:
-        """What was there before is kept."""
+        """The old file is kept."""
         write(store, b"old")
         with pytest.raises(OSError, match="65,537 bytes are too large") as caught:
             write(store, b"x" * (LARGEST_FILE_BYTES + 1))
@@ -69,8 +70,8 @@ class TestFiles:
         assert store.read(NAME) == b"old"
         assert names_in(folder) == [NAME]
 
-    def test_a_reader_never_sees_half_a_file(self, store: HostStore, folder: Path) -> None:
-        """A file is replaced, not rewritten: a reader that has opened the old one reads it to its end."""
+    def test_a_reader_never_reads_half_a_file(self, store: HostStore, folder: Path) -> None:
+        """A file is replaced and not rewritten, so a reader that has opened the old one reads all of it."""
         write(store, b"old")
         with (folder / NAME).open("rb") as reader:
             write(store, b"new")
@@ -79,7 +80,7 @@ class TestFiles:
     def test_a_file_that_is_replaced_while_it_is_read_is_read(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A reader that has opened the old file returns it, though it has no name any more."""
+        """A reader that has opened the old file returns it."""
         write(store, b"old")
         status_of = os.fstat
 
@@ -91,10 +92,7 @@ class TestFiles:
         monkeypatch.setattr("os.fstat", meanwhile_replaced)
         assert store.read(NAME) == b"old"
 
-    def test_what_the_system_writes_in_parts_is_written_whole(
-        self, store: HostStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A nearly full disk takes the first part only."""
+    def test_a_partial_write_is_completed(self, store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
         write_all = os.write
         monkeypatch.setattr("os.write", lambda file, content: write_all(file, content[:3]))
         write(store, b"content")
@@ -102,7 +100,7 @@ class TestFiles:
         assert store.read(NAME) == b"content"
 
     def test_a_link_is_not_followed(self, store: HostStore, folder: Path, tmp_path: Path) -> None:
-        """It is neither read nor written through; a write replaces it."""
+        """Neither a read nor a write uses its target. A write replaces the link."""
         target = tmp_path / "target"
         target.write_bytes(b"theirs")
         (folder / NAME).symlink_to(target)
@@ -122,7 +120,7 @@ class TestFiles:
         assert store.read(NAME) == b"content"
 
     def test_a_write_that_fails_leaves_nothing_behind(self, store: HostStore, folder: Path) -> None:
-        """Here because of what stands in the place of the file; on a full disk as well."""
+        """Here because a folder has the name of the file."""
         (folder / NAME).mkdir()
         (folder / NAME / "content").touch()
 
@@ -131,7 +129,7 @@ class TestFiles:
         assert names_in(folder) == [NAME]
 
     def test_a_write_that_fails_reports_the_cause(self, store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also if another process has removed the temporary file already."""
+        """Also if another process has removed the temporary file."""
 
         def fail(temporary: str, _: str, *, src_dir_fd: int, **_options: Any) -> None:
             os.unlink(temporary, dir_fd=src_dir_fd)
@@ -141,12 +139,12 @@ class TestFiles:
         with pytest.raises(OSError, match="No space left"):
             write(store, b"content")
 
-    def test_a_write_makes_a_file_of_its_own(
+    def test_a_write_creates_its_temporary_file(
         self, store: HostStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It never writes through what stands there, even if an attacker guesses the name."""
+        """It refuses an existing one, even if an attacker guesses its name."""
         monkeypatch.setattr("secrets.token_hex", lambda: "guessed")
-        monkeypatch.setattr("os.listdir", lambda _: [])  # it comes just in time
+        monkeypatch.setattr("os.listdir", lambda _: [])  # the attacker creates it just in time
         target = tmp_path / "target"
         target.write_bytes(b"theirs")
         (folder / f"{NAME}.guessed.tmp").hardlink_to(target)
@@ -156,7 +154,7 @@ class TestFiles:
         assert target.read_bytes() == b"theirs"
 
     def test_no_two_writes_share_a_temporary_file(self, store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Otherwise one could move the other's into place half written."""
+        """Otherwise one of them could publish the incomplete file of the other."""
         temporaries: list[str] = []
         replace = os.replace
 
@@ -170,10 +168,10 @@ class TestFiles:
 
         assert len(set(temporaries)) == 2
 
-    def test_two_writers_at_once_do_no_harm(
+    def test_two_writers_at_once_both_succeed(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One of the two contents is there in the end, and neither writer fails."""
+        """The file has the content of one of them."""
         replace = os.replace
 
         def after_another(*arguments: Any, **options: Any) -> None:
@@ -217,7 +215,7 @@ class TestUnsafeFiles:
     def test_an_unsafe_file_is_refused_and_can_be_replaced(
         self, store: HostStore, folder: Path, spoil: Callable[[Path], None], problem: str
     ) -> None:
-        """Another user may have written it, or may read it."""
+        """Another user may have written it or may read it."""
         write(store, b"content")
         spoil(folder / NAME)
 
@@ -227,8 +225,7 @@ class TestUnsafeFiles:
         write(store, b"ours")
         assert store.read(NAME) == b"ours"
 
-    def test_what_belongs_to_another_user_is_refused(self, store: HostStore, folder: Path) -> None:
-        """A file, a lock or the folder."""
+    def test_a_file_a_lock_and_a_folder_of_another_user_are_refused(self, store: HostStore, folder: Path) -> None:
         need_root()
         write(store, b"forged")
         os.chown(folder / NAME, 12345, 12345)
@@ -237,9 +234,7 @@ class TestUnsafeFiles:
 
         (folder / LOCK).touch(0o600)
         os.chown(folder / LOCK, 12345, 12345)
-        lock = store.take_lock(KEY)
-        assert lock is not None
-        lock.release()
+        hold(store).release()
         assert (folder / LOCK).stat().st_uid == 0
 
         os.chown(folder, 12345, 12345)
@@ -249,10 +244,10 @@ class TestUnsafeFiles:
             assert str(caught.value) == f"[Errno {errno.EPERM}] the folder belongs to user 12345: '{folder}'"
 
     @pytest.mark.parametrize("them", [1, 54321])
-    def test_every_user_but_the_own_one_is_another(
+    def test_any_other_user_is_refused(
         self, store: HostStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, them: int
     ) -> None:
-        """Root is not special, and numbers are not compared by size."""
+        """Also root, and users with a smaller or larger ID."""
         need_root()
         us = 12345
         monkeypatch.setattr("os.geteuid", lambda: us)
@@ -272,54 +267,48 @@ class TestUnsafeFiles:
 
 class TestFolder:
     @pytest.mark.parametrize("mode", [0o777, 0o701, 0o500, 0o1700])
-    def test_a_folder_of_another_mode_is_corrected(self, store: HostStore, folder: Path, mode: int) -> None:
-        """By the next operation: it is closed to others, and open to its user."""
+    def test_the_next_operation_corrects_the_mode_of_the_folder(
+        self, store: HostStore, folder: Path, mode: int
+    ) -> None:
         folder.chmod(mode)
         store.read(NAME)
 
         assert mode_of(folder) == 0o700
 
     @pytest.mark.usefixtures("no_default_place")
-    def test_parents_of_the_configured_folder_are_made(self, tmp_path: Path) -> None:
-        """A container's fresh volume is empty."""
-        store = HostStore(str(tmp_path / "a" / "b"))
-        write(store, b"content")
-
-        assert store.read(NAME) == b"content"
-
-    @pytest.mark.usefixtures("no_default_place")
-    def test_what_is_made_is_closed_to_others_from_the_start(
+    def test_the_parents_of_cache_dir_are_created_and_private_from_the_start(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """There is no moment in which they could open it."""
-        monkeypatch.setattr("os.fchmod", lambda *_: pytest.fail("it was made open"))
+        """A new volume of a container is empty. Other users cannot open the folders at any moment."""
+        monkeypatch.setattr("os.fchmod", lambda *_: pytest.fail("it was created open to other users"))
+        store = HostStore(str(tmp_path / "a" / "b"))
         previous = os.umask(0)
         try:
-            write(HostStore(str(tmp_path / "a" / "b")), b"content")
+            write(store, b"content")
         finally:
             os.umask(previous)
 
+        assert store.read(NAME) == b"content"
         assert mode_of(tmp_path / "a") == mode_of(tmp_path / "a" / "b") == 0o700
 
     @pytest.mark.usefixtures("no_default_place")
-    def test_processes_that_make_the_folder_at_once_do_no_harm(
+    def test_processes_that_create_the_folder_at_once_all_succeed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The later one finds it made, and its parents as well."""
         make = os.mkdir
 
-        def late(path: str, mode: int) -> None:
+        def make_late(path: str, mode: int) -> None:
             make(path, mode)
             raise FileExistsError(errno.EEXIST, "File exists", path)
 
-        monkeypatch.setattr("os.mkdir", late)
+        monkeypatch.setattr("os.mkdir", make_late)
         store = HostStore(str(tmp_path / "a" / "b"))
         write(store, b"content")
 
         assert store.read(NAME) == b"content"
 
     def test_the_folder_may_be_deleted_at_any_time(self, store: HostStore, folder: Path) -> None:
-        """It is made anew."""
+        """The next operation creates it again."""
         write(store, b"old")
         (folder / NAME).unlink()
         folder.rmdir()
@@ -331,7 +320,7 @@ class TestFolder:
     def test_the_folder_may_be_deleted_during_a_write(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is as if it had been deleted just after."""
+        """The effect is the same as if it were deleted just after the write."""
 
         def delete(descriptor: int, *_: object) -> None:
             (folder / next(iter(names_in(folder)))).unlink()
@@ -343,8 +332,9 @@ class TestFolder:
 
         assert store.read(NAME) is None
 
-    def test_a_link_in_the_place_of_the_folder_is_refused(self, store: HostStore, folder: Path, tmp_path: Path) -> None:
-        """Nothing is made behind it."""
+    def test_a_link_with_the_name_of_the_folder_is_refused(
+        self, store: HostStore, folder: Path, tmp_path: Path
+    ) -> None:
         folder.rmdir()
         target = tmp_path / "target"
         target.mkdir()
@@ -354,8 +344,7 @@ class TestFolder:
             write(store, b"content")
         assert not list(target.iterdir())
 
-    def test_a_file_in_the_place_of_the_folder_is_refused(self, store: HostStore, folder: Path) -> None:
-        """It is left as it was."""
+    def test_a_file_with_the_name_of_the_folder_is_refused_and_kept(self, store: HostStore, folder: Path) -> None:
         folder.rmdir()
         folder.touch(0o644)
 
@@ -364,7 +353,7 @@ class TestFolder:
         assert mode_of(folder) == 0o644
 
     def test_no_descriptor_is_left_open(self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Success or failure, each operation closes what it has opened."""
+        """Neither after a success nor after a failure."""
         before = names_in(DESCRIPTORS)
         write(store, b"content")
         store.read(NAME)
@@ -383,18 +372,16 @@ class TestFolder:
 
 class TestExpiry:
     def test_an_expired_file_is_removed_with_its_lock(self, store: HostStore, folder: Path) -> None:
-        """The cache of a host whose identities change does not grow for ever."""
+        """Identities that keep changing do not fill the host's cache."""
         write(store, b"useful")
         for number in range(300):
             store.write(f"{number}.json", b"content", time.time() - 1)
-            lock = store.take_lock(str(number))
-            assert lock is not None
-            lock.release()
+            hold(store, str(number)).release()
         store.remove_expired()
 
         assert names_in(folder) == [NAME]
 
-    def test_a_file_is_kept_for_as_long_as_its_writer_has_said(self, store: HostStore) -> None:
+    def test_a_file_is_kept_until_it_expires(self, store: HostStore) -> None:
         with freeze_time() as clock:
             store.write(NAME, b"content", time.time() + 100)
             for seconds, content in ((99, b"content"), (2, None)):
@@ -402,20 +389,17 @@ class TestExpiry:
                 store.remove_expired()
                 assert store.read(NAME) == content
 
-    def test_an_expired_file_that_a_process_renews_is_kept(self, store: HostStore) -> None:
-        """Its lock is held by that process, which still needs it."""
+    def test_an_expired_file_is_kept_while_a_process_holds_its_lock(self, store: HostStore) -> None:
+        """That process is renewing it."""
         store.write(NAME, b"content", time.time() - 1)
-        lock = store.take_lock(KEY)
-        assert lock is not None
-        with lock:
+        with hold(store):
             store.remove_expired()
             assert store.read(NAME) == b"content"
             assert store.take_lock(KEY) is None
 
-    def test_a_file_that_was_renewed_a_moment_ago_is_kept(
+    def test_a_file_that_is_renewed_just_before_its_lock_is_taken_is_kept(
         self, store: HostStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After it was found to have expired, and before its lock was taken."""
         store.write(NAME, b"old", time.time() - 1)
         take_lock = host_lock.take_lock
 
@@ -431,9 +415,7 @@ class TestExpiry:
 
     def test_a_lock_that_is_held_is_kept(self, store: HostStore, folder: Path) -> None:
         """Its holder requests a first token."""
-        lock = store.take_lock(KEY)
-        assert lock is not None
-        with lock:
+        with hold(store):
             store.remove_expired()
             assert names_in(folder) == [LOCK]
             assert store.take_lock(KEY) is None
@@ -443,7 +425,7 @@ class TestExpiry:
 
     @pytest.fixture
     def leftover(self, store: HostStore, folder: Path) -> Path:
-        """What a writer leaves that is killed."""
+        """The temporary file of a writer that was killed."""
         writer = os.fork()
         if writer == 0:
             os.replace = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -454,23 +436,21 @@ class TestExpiry:
         (leftover,) = folder.iterdir()
         return leftover
 
-    def test_what_a_killed_writer_left_is_removed_by_the_next_one(
+    def test_the_next_writer_of_a_file_removes_the_leftover_of_a_killed_one(
         self, store: HostStore, folder: Path, leftover: Path
     ) -> None:
-        """Of the same file: the writer of another one may need its temporary file."""
+        """The writer of another file does not, because it may still be in use."""
         write(store, b"content", "other.json")
         assert leftover.exists()
         write(store, b"content")
 
         assert names_in(folder) == [NAME, "other.json"]
 
-    def test_what_a_killed_writer_left_of_an_entry_that_was_never_written_is_removed(
+    def test_the_leftover_of_an_entry_that_was_never_written_is_removed_if_its_lock_is_free(
         self, store: HostStore, leftover: Path
     ) -> None:
-        """Not while a process has the lock, whose temporary file it may be."""
-        lock = store.take_lock(KEY)
-        assert lock is not None
-        with lock:
+        """The holder of the lock may still use it."""
+        with hold(store):
             store.remove_expired()
             assert leftover.exists()
         store.remove_expired()
@@ -478,16 +458,15 @@ class TestExpiry:
         assert not leftover.exists()
 
     @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("x"), Path.touch])
-    def test_an_unsafe_temporary_file_is_removed_at_once(
+    def test_an_unsafe_temporary_file_is_removed(
         self, store: HostStore, folder: Path, make: Callable[[Path], None]
     ) -> None:
-        """No writer of this user makes one."""
         make(folder / f"{NAME}.0.tmp")
         store.remove_expired()
 
         assert names_in(folder) == []
 
-    def test_what_cannot_be_removed_keeps_no_other_file(self, store: HostStore, folder: Path) -> None:
+    def test_other_files_are_removed_although_one_cannot_be(self, store: HostStore, folder: Path) -> None:
         for name in ("a.json.0.tmp", "a.json"):
             (folder / name).mkdir()
             (folder / name / "content").touch()
@@ -498,7 +477,7 @@ class TestExpiry:
         assert store.read(NAME) is None
         assert {"a.json.0.tmp", "a.json"} <= {*names_in(folder)}
 
-    def test_what_another_process_removes_meanwhile_is_no_failure(
+    def test_files_may_be_removed_by_another_process_meanwhile(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("os.listdir", lambda _: [f"{NAME}.0.tmp", "gone.json", "gone.lock"])
@@ -511,46 +490,37 @@ class TestExpiry:
 class TestPlaces:
     pytestmark = pytest.mark.usefixtures("no_default_place")
 
-    def test_by_default_the_folder_is_in_the_users_runtime_folder(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("variables", "shared_memory", "temp_folders"),
+        [
+            ({"XDG_RUNTIME_DIR": "{place}"}, "/proc/nonexistent", ()),
+            *(
+                ({"XDG_RUNTIME_DIR": unusable}, "{place}", ())
+                for unusable in ("", "relative", "/proc/nonexistent", "/dev/null")
+            ),
+            *(({name: "{place}"}, "/proc/nonexistent", ()) for name in ("TMPDIR", "TEMP", "TMP")),
+            ({}, "/proc/nonexistent", ("/proc/nonexistent", "{place}")),
+        ],
+    )
+    def test_without_cache_dir_the_first_default_place_that_can_be_used_is_used(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        variables: dict[str, str],
+        shared_memory: str,
+        temp_folders: tuple[str, ...],
     ) -> None:
-        """In memory, and gone when the user is."""
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        write(HostStore(None), b"content")
-
-        assert (folder_in(tmp_path) / NAME).exists()
-
-    @pytest.mark.parametrize("runtime_folder", ["", "relative", "/proc/nonexistent", "/dev/null"])
-    def test_without_a_runtime_folder_it_is_in_shared_memory(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime_folder: str
-    ) -> None:
-        """Services seldom have a runtime folder, or have inherited that of another user."""
-        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime_folder)
-        monkeypatch.setattr(host_store, "_SHARED_MEMORY", str(tmp_path))
-        write(HostStore(None), b"content")
-
-        assert (folder_in(tmp_path) / NAME).exists()
-
-    @pytest.mark.parametrize("variable", ["TMPDIR", "TEMP", "TMP"])
-    def test_without_shared_memory_it_is_in_the_temp_folder(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-    ) -> None:
-        """For a kernel or a container without ``/dev/shm``."""
-        monkeypatch.setenv(variable, str(tmp_path))
-        write(HostStore(None), b"content")
-
-        assert (folder_in(tmp_path) / NAME).exists()
-
-    def test_without_a_variable_it_is_in_the_systems_temp_folder(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(host_store, "_TEMP_FOLDERS", ("/proc/nonexistent", str(tmp_path)))
+        """The user's runtime folder, shared memory, the temp folder of a variable, the system's temp folders."""
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value.format(place=tmp_path))
+        monkeypatch.setattr(host_store, "_SHARED_MEMORY", shared_memory.format(place=tmp_path))
+        monkeypatch.setattr(host_store, "_TEMP_FOLDERS", [path.format(place=tmp_path) for path in temp_folders])
         write(HostStore(None), b"content")
 
         assert (folder_in(tmp_path) / NAME).exists()
 
     def test_the_working_directory_is_never_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It may be a DAG folder, or a volume that other hosts read."""
+        """It may be a folder of DAGs or a volume that other hosts read."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("TMPDIR", ".")
         with pytest.raises(FileNotFoundError):
@@ -558,10 +528,10 @@ class TestPlaces:
 
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_configured_folder_that_cannot_be_used_is_replaced_by_a_default(
+    def test_a_default_place_replaces_a_cache_dir_that_cannot_be_used(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One warning for each process names the cause and the fix; nothing warns of defaults that are passed over."""
+        """One warning in each process names the cause and the fix. Unusable default places cause no warning."""
         file, other = tmp_path / "file", tmp_path / "other"
         for path in (file, other):
             path.touch()
@@ -590,10 +560,9 @@ class TestPlaces:
 
         assert HostStore("/dev/null").read(NAME) is None
 
-    def test_without_any_place_the_cause_in_the_first_one_is_raised(
+    def test_without_any_place_the_error_of_the_first_one_is_raised_and_not_logged(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The caller reports it, so the store does not."""
         file = tmp_path / "file"
         file.touch()
         monkeypatch.setenv("TMPDIR", "/proc/nonexistent")
@@ -603,16 +572,15 @@ class TestPlaces:
         assert str(file) in str(caught.value)
         assert caplog.messages == []
 
-    def test_it_names_the_places_where_it_looks(self) -> None:
-        """For a warning that it cannot be used."""
+    def test_its_text_names_the_places(self) -> None:
         assert str(HostStore("/var/cache/tokens")) == "/var/cache/tokens"
         assert str(HostStore(None)) == "$XDG_RUNTIME_DIR, /proc/nonexistent or the temp folder"
 
 
 class TestIgnoredPermissions:
-    """A file system that ignores modes; ``test_cache_faults.py`` has a real one."""
+    """On a file system that ignores modes. ``test_cache_faults.py`` uses a real one."""
 
-    def test_a_folder_that_stays_open_is_refused(
+    def test_a_folder_that_stays_open_to_other_users_is_refused(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder.chmod(0o755)
@@ -624,10 +592,10 @@ class TestIgnoredPermissions:
 
         assert names_in(folder) == []
 
-    def test_a_file_that_stays_open_is_removed_before_anything_is_written(
+    def test_a_file_or_lock_that_stays_open_to_other_users_is_removed_before_anything_is_written(
         self, store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As is a lock; the folder is refused from then on."""
+        """The folder is refused from then on."""
         ignore_permissions(monkeypatch, folder.parent, stat.S_ISREG)
         monkeypatch.setattr("os.write", lambda *_: pytest.fail("a token was written"))
         for operation in (store.take_lock, lambda name: write(store, b"content", name)):
@@ -647,16 +615,14 @@ class TestIgnoredPermissions:
         caplog: pytest.LogCaptureFixture,
         is_kind: Callable[[int], bool],
     ) -> None:
-        """Also if the folder itself is private, and only the files in it are not."""
+        """Also if the folder is private and only the files in it are not."""
         first, second = tmp_path / "first", tmp_path / "second"
         second.mkdir()
         folder_in(first).mkdir(parents=True, mode=0o755)
         monkeypatch.setenv("TMPDIR", str(second))
         ignore_permissions(monkeypatch, first, is_kind)
         stores = [HostStore(str(first)) for _ in range(2)]
-        lock = stores[0].take_lock(KEY)
-        assert lock is not None
-        with lock:
+        with hold(stores[0]):
             write(stores[0], b"content")
             assert stores[1].read(NAME) == b"content"
             assert stores[1].take_lock(KEY) is None
