@@ -17,6 +17,7 @@ from tests.unit.builders import build_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +34,14 @@ def _as_in_a_new_process() -> Iterator[None]:
 def test_airflow_sends_metrics_if_one_of_its_options_is_on(
     monkeypatch: pytest.MonkeyPatch, switch: str, value: str | None, are_on: bool
 ) -> None:
-    """If one is no truth value, Airflow complains by itself, and lookups go on."""
+    """Airflow itself reports an option that is not a truth value. It stops no lookup."""
     if value is not None:
         monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", value)
 
     assert sends_metrics() is are_on
 
 
-def test_the_configuration_file_counts_as_well() -> None:
-    """As the environment does."""
+def test_airflow_sends_metrics_if_its_configuration_file_says_so() -> None:
     conf.read_dict({"metrics": {"statsd_on": "True"}})
     try:
         assert sends_metrics()
@@ -50,7 +50,7 @@ def test_the_configuration_file_counts_as_well() -> None:
 
 
 def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So its forks, which tasks are, need not; if Airflow is still reading its configuration, the first lookup does."""
+    """Its forks, which run the tasks, need not. While Airflow reads its configuration, the first lookup reads them."""
     with monkeypatch.context() as patch:
         patch.delattr("airflow.configuration.conf")
         EcrSecretsBackend(connections={"docker_default": {}})
@@ -60,8 +60,7 @@ def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pyt
     assert sends_metrics.cache_info().currsize == 1
 
 
-def test_a_denial_is_what_airflow_passes_on() -> None:
-    """And what users of the package catch."""
+def test_airflow_passes_a_failed_lookup_on_and_users_can_catch_it() -> None:
     error = access_denied("docker_eu", build_failure())
 
     assert isinstance(error, DENIAL or ConnectionUnavailableError)
@@ -69,21 +68,22 @@ def test_a_denial_is_what_airflow_passes_on() -> None:
     assert passes_on_access_denied() is (DENIAL is not None)
 
 
-def test_a_denial_has_the_same_name_wherever_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that has inherited an API server's modules logs it as any other does."""
+#: The modules that an API server has imported; none before Airflow 3.
+SERVERS = [import_module("fastapi")] if find_spec("fastapi") else []
+
+
+@pytest.mark.parametrize("server", [None, *SERVERS], ids=["a task", "an API server"][: 1 + len(SERVERS)])
+def test_the_exception_of_a_failed_lookup_has_one_name_and_can_be_pickled(
+    monkeypatch: pytest.MonkeyPatch, server: ModuleType | None
+) -> None:
+    """On an API server it is also an answer with status 403. A task may inherit the modules of an API server."""
     monkeypatch.delitem(sys.modules, "fastapi", raising=False)
     expected = type(access_denied("docker_eu", build_failure()))
-    if find_spec("fastapi"):  # from Airflow 3.0 on
-        monkeypatch.setitem(sys.modules, "fastapi", import_module("fastapi"))
-
-    found = type(access_denied("docker_eu", build_failure()))
-
-    assert (found.__name__, found.__qualname__) == (expected.__name__, expected.__qualname__)
-
-
-def test_a_denial_survives_pickling() -> None:
-    """An exception may cross from one process to another."""
+    if server is not None:
+        monkeypatch.setitem(sys.modules, "fastapi", server)
     error = access_denied("docker_eu", build_failure())
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
 
+    assert (type(error).__name__, type(error).__qualname__) == (expected.__name__, expected.__qualname__)
     assert (type(copy), str(copy), copy.failure) == (type(error), str(error), build_failure())
+    assert getattr(error, "status_code", None) == (403 if server and DENIAL else None)

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import sys
 from datetime import datetime, timedelta, timezone
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +35,7 @@ def build(tmp_path: Path) -> Any:
 
 
 def test_nine_shapes_cost_one_call_for_each_identity_and_region(aws: AwsStandIn, build: Any) -> None:
-    """Each gets its right host, and a token that its region's registry accepts."""
+    """Each connection has its own host, and a token that the registry of its region accepts."""
     backend = build(
         {
             "host": HOST,
@@ -84,8 +81,7 @@ def test_nine_shapes_cost_one_call_for_each_identity_and_region(aws: AwsStandIn,
     assert role_call.parameters["ExternalId"] == "an-id"
 
 
-def test_every_name_of_a_kwarg_is_read_or_refused(build: Any) -> None:
-    """Also one that Python has a meaning for."""
+def test_a_kwarg_with_the_name_of_a_parameter_is_refused(build: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         build(self=1)
 
@@ -93,8 +89,7 @@ def test_every_name_of_a_kwarg_is_read_or_refused(build: Any) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_an_extra_is_passed_on(build: Any) -> None:
-    """As JSON, in the connection's extra."""
+def test_the_connection_has_the_extra_of_the_settings(build: Any) -> None:
     backend = build({"docker_default": {"registry": HOST, "extra": {"email": "a@b.c"}}})
 
     assert backend.get_connection("docker_default").extra_dejson == {"email": "a@b.c"}
@@ -102,7 +97,7 @@ def test_an_extra_is_passed_on(build: Any) -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_airflow_chooses_the_class_of_connection(build: Any) -> None:
-    """A server wants another one than a task; before 3.2 it does not say so, and no task asks here."""
+    """A server expects another class than a task. Airflow sets it from 3.2 on."""
     backend = build()
     assert type(backend.get_connection("docker_default")) is ServerConnection
     put_into_task(backend)
@@ -110,8 +105,8 @@ def test_airflow_chooses_the_class_of_connection(build: Any) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_every_lookup_gets_a_connection_of_its_own(build: Any) -> None:
-    """Whoever changes one changes nobody else's."""
+def test_each_lookup_returns_a_new_connection(build: Any) -> None:
+    """A caller may change it."""
     backend = build()
 
     assert backend.get_connection("docker_default") is not backend.get_connection("docker_default")
@@ -119,13 +114,12 @@ def test_every_lookup_gets_a_connection_of_its_own(build: Any) -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_a_value_is_the_connection_as_json(build: Any) -> None:
-    """For whoever asks for the value."""
     fields = json.loads(build().get_conn_value("docker_default"))
 
     assert (fields["conn_type"], fields["host"], fields["login"]) == ("docker", HOST, "AWS")
 
 
-def test_a_team_may_be_named_and_changes_nothing(aws: AwsStandIn, build: Any) -> None:
+def test_a_team_name_changes_nothing(aws: AwsStandIn, build: Any) -> None:
     """Airflow passes one from 3.2 on."""
     backend = build()
     backend.get_connection(conn_id="docker_default", team_name="blue")
@@ -134,8 +128,7 @@ def test_a_team_may_be_named_and_changes_nothing(aws: AwsStandIn, build: Any) ->
     assert len(aws.calls()) == 1
 
 
-def test_all_else_is_left_to_others(aws: AwsStandIn, build: Any) -> None:
-    """Other connections, variables and configuration."""
+def test_other_connections_variables_and_options_are_not_served(aws: AwsStandIn, build: Any) -> None:
     backend = build()
 
     assert backend.get_connection("postgres_default") is None
@@ -146,8 +139,8 @@ def test_all_else_is_left_to_others(aws: AwsStandIn, build: Any) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_an_unmapped_lookup_and_a_hit_do_nothing_but_look(build: Any) -> None:
-    """No file, no import, no socket: Python's audit hook sees nothing happen; no lock is taken by construction."""
+def test_an_unmapped_lookup_and_a_hit_use_no_file_no_import_and_no_socket(build: Any) -> None:
+    """Python's audit hook receives no event."""
     backend = build()
     backend.get_connection("docker_default")
     events: list[str] = []
@@ -161,8 +154,8 @@ def test_an_unmapped_lookup_and_a_hit_do_nothing_but_look(build: Any) -> None:
     assert events == []
 
 
-def test_a_failure_is_one_that_airflow_passes_on(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """It names the connection, the region, the identity, the code and the remedy; and so does a line at ERROR."""
+def test_a_failure_is_passed_on_and_logged(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The exception and a line at ERROR name the connection, the region, the identity, the code and the fix."""
     aws.script(DENIED)
 
     with pytest.raises(DENIAL or ConnectionUnavailableError) as caught:
@@ -176,7 +169,7 @@ def test_a_failure_is_one_that_airflow_passes_on(aws: AwsStandIn, build: Any, ca
 
 @pytest.mark.usefixtures("aws")
 def test_a_registry_under_another_name_is_served_by_host_and_port(build: Any) -> None:
-    """DockerHook joins them again; both forms of a lookup say the same."""
+    """DockerHook joins them again. Both forms of a lookup return the same."""
     shape = {"registry": "ecr.example.com:8443", "region_name": "us-east-1"}
     backend = build(connections={"docker_default": shape})
 
@@ -186,32 +179,8 @@ def test_a_registry_under_another_name_is_served_by_host_and_port(build: Any) ->
     assert (fields["host"], fields["port"], fields["password"]) == ("ecr.example.com", 8443, connection.password)
 
 
-#: What an API server has imported: nothing of the kind before Airflow 3.
-SERVERS = [import_module("fastapi")] if find_spec("fastapi") else []
-
-
-@pytest.mark.parametrize(
-    "modules", [{}, *({"fastapi": server} for server in SERVERS)], ids=["a task", "an API server"][: 1 + len(SERVERS)]
-)
-def test_a_failure_survives_pickling(
-    aws: AwsStandIn, build: Any, monkeypatch: pytest.MonkeyPatch, modules: dict[str, object]
-) -> None:
-    """An exception may cross from one process to another, also where it is an answer of the API server's."""
-    monkeypatch.delitem(sys.modules, "fastapi", raising=False)
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    aws.script(DENIED)
-    with pytest.raises(ConnectionUnavailableError) as caught:
-        build().get_connection("docker_default")
-
-    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
-
-    assert hasattr(caught.value, "status_code") == bool(modules and DENIAL)
-    assert (type(copy), str(copy), copy.failure) == (type(caught.value), str(caught.value), caught.value.failure)
-
-
-def test_a_failure_does_not_drag_along_what_it_came_from(aws: AwsStandIn, build: Any) -> None:
-    """Neither a cause nor a context: their tracebacks' locals would be shown by Airflow 3.0."""
+def test_a_failure_has_neither_cause_nor_context(aws: AwsStandIn, build: Any) -> None:
+    """Airflow 3.0 would show the local variables of their tracebacks."""
     aws.script(DENIED)
     with pytest.raises(ConnectionUnavailableError) as caught:
         build().get_connection("docker_default")
@@ -219,10 +188,10 @@ def test_a_failure_does_not_drag_along_what_it_came_from(aws: AwsStandIn, build:
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-def test_a_failure_may_be_left_to_the_next_backend(
+def test_with_on_error_next_a_failure_is_logged_and_airflow_continues(
     aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With ``on_error = "next"``; the log still tells, also of what may be used then."""
+    """The line warns that Airflow may use an older connection."""
     aws.script(DENIED)
 
     assert build(on_error="next").get_connection("docker_default") is None
@@ -230,8 +199,8 @@ def test_a_failure_may_be_left_to_the_next_backend(
     assert (record.levelno, record.getMessage().endswith(GOES_ON)) == (logging.ERROR, True)
 
 
-def test_the_retries_of_a_failed_lookup_are_free(aws: AwsStandIn, build: Any) -> None:
-    """Airflow's API server asks five times, each time perhaps of a backend that was just built."""
+def test_the_retries_of_a_failed_lookup_cost_no_call(aws: AwsStandIn, build: Any) -> None:
+    """A worker sends five requests to the API server, which may build a backend for each."""
     aws.script(DENIED)
     for _ in range(5):
         with pytest.raises(ConnectionUnavailableError):
@@ -240,8 +209,8 @@ def test_the_retries_of_a_failed_lookup_are_free(aws: AwsStandIn, build: Any) ->
     assert len(aws.calls()) == 1
 
 
-def test_a_mint_is_told_in_one_line(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Connection, registry, identity, region, until when; and nothing of it is secret."""
+def test_one_line_logs_a_new_token(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It names the connection, registry, identity, region and expiry, and no secret."""
     caplog.set_level(logging.INFO)
     build().get_connection("docker_default")
 
@@ -252,13 +221,13 @@ def test_a_mint_is_told_in_one_line(aws: AwsStandIn, build: Any, caplog: pytest.
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return our warnings; Airflow has its own, such as that of a missing Fernet key."""
+    """Return the warnings of this package. Airflow logs others, such as one about a missing Fernet key."""
     records = [record for record in caplog.records if record.name.startswith("ecr_secrets_backend")]
     return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
 
 
-def test_a_token_walks_through_its_lifetime(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Ten hours of hits, a renewal that fails, an end that names the cause, and a new token when AWS is well again."""
+def test_the_lifetime_of_a_token(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten hours of hits, a renewal that fails, an error after its end, and a new token when AWS answers again."""
     start = datetime.now(timezone.utc)
     backend = build()
 

@@ -366,7 +366,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("has_store", [True, False])
     def test_failures_are_counted_across_pauses_longer_than_the_back_off(self, host: Host, has_store: bool) -> None:
-        """With one lookup a minute, a host whose requests fail calls AWS every two minutes."""
+        """With one lookup a minute, a host on which all requests fail calls AWS every two minutes."""
         cache = TokenCache(host.store if has_store else None, HOUR, Memory())
         for _ in range(60):
             host.fail(partial(host.look_up, cache))

@@ -35,8 +35,8 @@ def test_the_back_off_of_a_short_lived_token_is_short() -> None:
     assert 2.4 <= build_entry(token=build_token(lifetime=30), failure=build_failure(), failures=9).back_off <= 3
 
 
-def test_a_renewal_that_is_running_is_left_alone_while_its_token_is_served() -> None:
-    """For as long as a request may take, or a tenth of a short lifetime; a token that is too old is not left."""
+def test_a_running_renewal_is_a_back_off_while_its_token_can_be_served() -> None:
+    """It lasts as long as a request may take."""
     with freeze_time(datetime.fromtimestamp(NOW, timezone.utc)):
         renewing = Entry.of_token("a-key", "words", build_token()).with_renewal()
         assert 16 <= renewing.back_off_left() <= 20
@@ -46,12 +46,11 @@ def test_a_renewal_that_is_running_is_left_alone_while_its_token_is_served() -> 
 
 
 def test_a_token_without_a_lifetime_has_no_negative_back_off() -> None:
-    """As a damaged file may tell."""
+    """A damaged file may contain one."""
     assert build_entry(token=build_token(lifetime=-1), failure=build_failure(), failures=1).back_off == 0
 
 
 def test_there_is_no_back_off_without_a_failure() -> None:
-    """The last call returned a token."""
     assert build_entry(token=build_token()).back_off == 0
 
 
@@ -66,7 +65,7 @@ def test_the_back_off_runs_down_and_ends() -> None:
 
 
 def test_failures_in_a_row_are_counted_and_a_token_clears_them() -> None:
-    """The token that is there stays beside the failure."""
+    """A failure keeps the last token."""
     token = build_token()
     failed = Entry.of_token("a-key", "words", token).with_failure(build_failure()).with_failure(build_failure())
 
@@ -84,10 +83,10 @@ def test_failures_in_a_row_are_counted_and_a_token_clears_them() -> None:
         (build_token(lifetime=30), 1, 3 + LONGEST_BACK_OFF_SECONDS),
     ],
 )
-def test_an_entry_is_of_use_until_its_token_is_too_old_and_its_failures_are_over(
+def test_an_entry_expires_when_its_token_is_too_old_and_its_count_of_failures_ends(
     token: EcrToken | None, failures: int, until: float
 ) -> None:
-    """A failure is kept for one longest back-off more, so that the next one is still counted as one in a row."""
+    """A failure is kept for 120 s after its back-off, so that the next one is counted as one in a row."""
     entry = build_entry(token=token, failure=build_failure() if failures else None, failures=failures)
 
     assert entry.useful_until == pytest.approx(NOW + until, abs=1.5)
@@ -101,8 +100,7 @@ def test_an_entry_is_of_use_until_its_token_is_too_old_and_its_failures_are_over
         build_entry(token=build_token(registry=None), failure=build_failure(), failures=1, age=0.1),
     ],
 )
-def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
-    """A file holds all of it."""
+def test_an_entry_is_read_as_it_was_written(entry: Entry) -> None:
     assert Entry.from_json(entry.to_json()) == entry
 
 
@@ -147,17 +145,16 @@ def damaged(change: Callable[[Any], object]) -> bytes:
     ],
 )
 def test_other_bytes_are_not_an_entry(text: bytes) -> None:
-    """Cut short, garbage, another shape or another format: a miss."""
+    """A file that is truncated, damaged or of another format is a miss."""
     assert Entry.from_json(text) is None
 
 
-def test_a_file_holds_nothing_that_can_be_derived() -> None:
-    """The jitter comes from the token."""
+def test_the_jitter_is_derived_and_not_written() -> None:
     assert b"jitter" not in build_entry(token=build_token()).to_json()
 
 
 def test_a_clock_that_was_set_back_does_not_make_an_entry_younger() -> None:
-    """At least as much time has passed as the host has been up."""
+    """Its age is at least the host's uptime since it was recorded."""
     with freeze_time("2027-01-15"):
         entry = build_entry(token=build_token(), recorded_at=NOW, age=12 * HOUR)
 

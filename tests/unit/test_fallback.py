@@ -36,8 +36,8 @@ every_lookup = pytest.mark.parametrize(("kind", "look_up"), LOOKUPS.values(), id
 
 
 @every_lookup
-def test_the_first_that_has_it_answers(kind: str, look_up: Any) -> None:
-    """In the order of the configuration; the others are not asked."""
+def test_the_first_backend_that_has_the_value_is_the_last_one_called(kind: str, look_up: Any) -> None:
+    """The order is that of the configuration."""
     asked: list[Any] = []
     chain = build_chain(
         ("Recording", {}),
@@ -50,8 +50,8 @@ def test_the_first_that_has_it_answers(kind: str, look_up: Any) -> None:
 
 
 @every_lookup
-def test_what_none_has_is_none(kind: str, look_up: Any) -> None:
-    """So Airflow goes on to its other sources."""
+def test_a_value_that_no_backend_has_is_none(kind: str, look_up: Any) -> None:
+    """Airflow then tries its next source."""
     assert look_up(build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []})), "a") is None, kind
 
 
@@ -64,8 +64,8 @@ def test_what_none_has_is_none(kind: str, look_up: Any) -> None:
         ("get_conn_value", "next"),
     ],
 )
-def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> None:
-    """An empty variable or option is one; an empty connection is none."""
+def test_an_empty_variable_or_option_is_a_value_and_an_empty_connection_is_not(method: str, found: str) -> None:
+    """As in Airflow."""
     chain = build_chain(("Recording", {"answers": {"a": ""}}), ("Recording", {"answers": {"a": "next"}}))
 
     assert LOOKUPS[method][1](chain, "a") == found
@@ -75,8 +75,9 @@ def test_what_is_empty_is_taken_as_airflow_takes_it(method: str, found: str) -> 
     ("method", "name"), [("get_connection", "conn_id"), ("get_conn_value", "conn_id"), ("get_variable", "key")]
 )
 @pytest.mark.parametrize(("backend", "team"), [("Recording", ["blue"]), ("Catching", ["blue"]), ("Legacy", [])])
-def test_a_team_is_named_to_those_who_can_take_it(method: str, name: str, backend: str, team: list[str]) -> None:
-    """By keyword, and to the others not at all."""
+def test_a_team_name_is_passed_to_the_backends_that_take_it(
+    method: str, name: str, backend: str, team: list[str]
+) -> None:
     asked: list[Any] = []
     chain = build_chain((backend, {"answers": {"a": "found"}, "asked": asked}))
 
@@ -84,8 +85,8 @@ def test_a_team_is_named_to_those_who_can_take_it(method: str, name: str, backen
     assert asked == [(method, "a", *team, threading.current_thread().name)]
 
 
-def test_the_class_of_connections_is_told_to_those_who_know_of_it() -> None:
-    """Airflow tells it from 3.2 on, and a backend may be older."""
+def test_the_class_of_connections_is_passed_to_the_backends_that_take_it() -> None:
+    """Airflow passes it from 3.2 on, and a backend may be older."""
     chain = build_chain(("Recording", {}), ("Legacy", {"answers": {}, "asked": []}), ("Recording", {}))
     chain.set_connection_class(dict)
 
@@ -93,10 +94,10 @@ def test_the_class_of_connections_is_told_to_those_who_know_of_it() -> None:
 
 
 @every_lookup
-def test_one_that_fails_is_logged_and_the_next_is_asked(
+def test_a_failure_is_logged_and_the_next_backend_is_tried(
     kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At ERROR, in one line: which backend, what was looked up, what has failed and where."""
+    """One line at ERROR names the backend, the value, the type of the exception and its place."""
     chain = build_chain(
         ("Recording", {"answers": {"a": ConnectionRefusedError(TOKEN)}}), ("Recording", {"answers": {"a": "found"}})
     )
@@ -111,7 +112,7 @@ def test_one_that_fails_is_logged_and_the_next_is_asked(
 
 
 def raised(*causes: Exception) -> Exception:
-    """Raise each exception while the one before is handled, and give the last."""
+    """Return the last exception, as if each was raised while the one before was handled."""
     context: Exception | None = None
     for cause in causes:
         cause.__context__ = context
@@ -121,7 +122,7 @@ def raised(*causes: Exception) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "logged"),
     [
         (
             raised(ConnectionRefusedError(TOKEN), KeyError(TOKEN), ValueError(TOKEN)),
@@ -135,11 +136,11 @@ def raised(*causes: Exception) -> Exception:
     ],
     ids=["causes", "code of AWS", "many causes"],
 )
-def test_a_failure_is_told_by_its_kinds_alone(error: Exception, told: str, caplog: pytest.LogCaptureFixture) -> None:
-    """With its causes and AWS's code; what it says may quote a secret that was read, and stands in no line."""
+def test_a_failure_is_logged_by_types_alone(error: Exception, logged: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of its causes and the code of AWS are added. Its text, which may quote a secret, is not."""
     build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
-    assert f"'a': {told} (at" in caplog.text
+    assert f"'a': {logged} (at" in caplog.text
     assert TOKEN not in caplog.text
 
 
@@ -147,10 +148,10 @@ class DeniedError(PermissionError):
     pass
 
 
-def let_airflow_know_denials(monkeypatch: pytest.MonkeyPatch) -> None:
-    airflows = ModuleType("airflow.sdk.exceptions")
-    airflows.__dict__["AirflowSecretsBackendAccessDenied"] = DeniedError
-    monkeypatch.setitem(sys.modules, airflows.__name__, airflows)
+def add_denials_to_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("airflow.sdk.exceptions")
+    module.__dict__["AirflowSecretsBackendAccessDenied"] = DeniedError
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @every_lookup
@@ -158,8 +159,8 @@ def let_airflow_know_denials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_exception_whose_attributes_raise_does_not_stop_the_chain(
     kind: str, look_up: Any, attribute: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line in the log names its type, and the next backend is asked."""
-    let_airflow_know_denials(monkeypatch)
+    """The line in the log names its type, and the next backend is tried."""
+    add_denials_to_airflow(monkeypatch)
     error = Hostile.without(attribute)
     chain = build_chain(("Recording", {"answers": {"a": error}}), ("Recording", {"answers": {"a": "found"}}))
     found = None
@@ -171,7 +172,7 @@ def test_an_exception_whose_attributes_raise_does_not_stop_the_chain(
 
 
 def test_a_code_that_aws_could_not_have_sent_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """It would add a line to the log that nobody wrote."""
+    """It could forge a line of the log."""
     error = ClientError({"Error": {"Code": "Foo\nCRITICAL forged", "Message": ""}}, "GetSecretValue")
     build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
@@ -179,33 +180,33 @@ def test_a_code_that_aws_could_not_have_sent_is_not_shown(caplog: pytest.LogCapt
     assert "forged" not in caplog.text
 
 
-@pytest.mark.parametrize(("cause", "told"), [(None, "ValueError"), (OSError(), "ValueError, from OSError")])
-def test_a_cause_that_was_put_aside_is_not_told(
-    cause: Exception | None, told: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("cause", "logged"), [(None, "ValueError"), (OSError(), "ValueError, from OSError")])
+def test_a_suppressed_context_is_not_logged(
+    cause: Exception | None, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in Python's own tracebacks: what an exception was raised from counts, and not what was handled then."""
+    """As in the tracebacks of Python, ``raise … from`` replaces the exception that was being handled."""
     error = raised(KeyError(), ValueError())
     error.__cause__ = cause
     build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
 
-    assert f"'a': {told} (at" in caplog.text
+    assert f"'a': {logged} (at" in caplog.text
 
 
 @every_lookup
-def test_what_a_backend_does_not_implement_is_no_failure(
+def test_a_method_that_a_backend_does_not_implement_is_not_a_failure(
     kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even where the inherited method raises: the backend has none of that."""
+    """The inherited method raises NotImplementedError."""
     assert look_up(build_chain(("Bare", {}), ("Recording", {"answers": {"a": "found"}})), "a") == "found", kind
     assert caplog.records == []
 
 
 @every_lookup
-def test_a_denial_passes_through(
+def test_a_backend_that_denies_access_ends_the_lookup(
     kind: str, look_up: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is an answer, and Airflow's to tell, where Airflow knows such a kind of exception: nobody else is asked."""
-    let_airflow_know_denials(monkeypatch)
+    """From Airflow 3.2.2 on, the task receives its exception."""
+    add_denials_to_airflow(monkeypatch)
     asked: list[Any] = []
     chain = build_chain(("Recording", {"answers": {"a": DeniedError()}}), ("Recording", {"asked": asked}))
 
@@ -215,8 +216,8 @@ def test_a_denial_passes_through(
     assert (asked, caplog.records) == ([], []), kind
 
 
-def test_an_option_that_could_not_be_read_is_not_taken_for_one_that_is_not_set() -> None:
-    """Airflow would go on with its default, such as another database; so it gets what the first failure was."""
+def test_a_failed_lookup_of_an_option_raises_the_first_failure() -> None:
+    """Otherwise Airflow would use the default of the option, such as another database."""
     first = OSError("one")
     chain = build_chain(
         ("Recording", {"answers": {"a": first}}), ("Recording", {"answers": {"a": OSError("two")}}), ("Recording", {})
@@ -240,8 +241,8 @@ def test_an_option_that_could_not_be_read_is_not_taken_for_one_that_is_not_set()
         ("tests.stand_ins.vault.VaultStandIn", "VaultStandIn, which is not a secrets backend"),
     ],
 )
-def test_a_name_that_is_none_is_refused_when_the_chain_is_built(backend: str, problem: str) -> None:
-    """By its path, as Airflow would refuse it in its own setting."""
+def test_a_name_that_is_not_a_backend_is_refused_when_the_chain_is_built(backend: str, problem: str) -> None:
+    """The error names the setting."""
     with pytest.raises(ConfigurationError) as caught:
         FallbackChain([FallbackBackend("fallback_backends[7]", backend, {})])
 
@@ -251,7 +252,7 @@ def test_a_name_that_is_none_is_refused_when_the_chain_is_built(backend: str, pr
 
 
 def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
-    """By their path, and by the name of the one that does not fit, whatever the values are."""
+    """The error names the setting and the kwarg, and quotes no value."""
     with pytest.raises(ConfigurationError) as caught:
         build_chain(("Recording", {"answres": {"answres": "answres"}}))
 
@@ -261,8 +262,8 @@ def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
     )
 
 
-def test_a_refusal_of_kwargs_names_the_exception_and_repeats_none_of_its_words() -> None:
-    """A backend may quote its kwargs, and one of them may be a token; the exception is not attached either."""
+def test_a_refusal_of_kwargs_names_the_type_of_the_exception_alone() -> None:
+    """Its text may quote a token among the kwargs, so it is neither repeated nor attached."""
     with pytest.raises(ConfigurationError) as caught:
         build_chain(("Picky", {"token": TOKEN}))
 
@@ -273,7 +274,7 @@ def test_a_refusal_of_kwargs_names_the_exception_and_repeats_none_of_its_words()
 
 
 def test_no_repr_and_no_local_variable_shows_the_kwargs(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the settings' nor the chain's, nor while one of them is being built or asked."""
+    """Neither those of the settings nor those of the chain while it builds a backend."""
     settings = FallbackBackend("fallback_backends[0]", "tests.stand_ins.secrets_backends.Legacy", {"token": TOKEN})
     with pytest.raises(ConfigurationError) as caught:
         FallbackChain([settings])

@@ -30,7 +30,7 @@ FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
 
 
 def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsStandIn) -> None:
-    """If AWS's answer names none either, the failure names the setting to add."""
+    """If AWS's answer does not name one either, the failure names the setting to add."""
     aws.script(private_answer(proxyEndpoint="http://169.254.169.254/"))
     backend = EcrSecretsBackend(connections={"docker_own": {"region_name": "us-east-1"}}, cache="process")
 
@@ -67,7 +67,7 @@ def look_up(bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) ->
 
 
 def test_an_airflow_connection_holds_the_credentials(look_up: Any, add_connection: Any) -> None:
-    """And new ones are another identity."""
+    """New credentials are another identity."""
     add_connection(FIRST_KEY)
     assert [call.access_key_id for call in look_up()] == [FIRST_KEY]
     assert look_up() == []
@@ -77,17 +77,15 @@ def test_an_airflow_connection_holds_the_credentials(look_up: Any, add_connectio
 
 
 def test_temporary_keys_of_an_airflow_connection_that_rotate_cost_one_call(look_up: Any, add_connection: Any) -> None:
-    """As keys in a file."""
     for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
         add_connection(key_id, aws_session_token="a-session")
         assert [call.access_key_id for call in look_up()] == [key_id]
         assert look_up() == []
 
 
-def test_the_role_region_and_endpoints_of_an_airflow_connection_count(
+def test_the_role_region_and_endpoints_of_an_airflow_connection_are_used(
     bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for any hook of Airflow's."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     add_connection(
         region_name="eu-west-1",
@@ -109,7 +107,7 @@ def test_the_role_region_and_endpoints_of_an_airflow_connection_count(
 def test_the_session_of_airflows_provider_calls_aws(
     look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So what a session factory of one's own adds to its sessions holds for the request of the token as well."""
+    """A configured session factory therefore also applies to the request of a token."""
     monkeypatch.setenv("AIRFLOW__AWS__SESSION_FACTORY", "tests.stand_ins.session_factory.MarkingFactory")
     add_connection(FIRST_KEY)
 
@@ -118,8 +116,10 @@ def test_the_session_of_airflows_provider_calls_aws(
     assert "the-company" in call.user_agent
 
 
-def test_an_airflow_connection_without_keys_leads_to_boto3s_own(look_up: Any, add_connection: Any) -> None:
-    """An AWS connection may be empty, or hold a role alone."""
+def test_without_keys_in_the_airflow_connection_boto3s_default_credentials_are_used(
+    look_up: Any, add_connection: Any
+) -> None:
+    """An AWS connection may be empty or contain only a role."""
     write_keys(SECOND_KEY)
     add_connection(None)
 
@@ -127,7 +127,7 @@ def test_an_airflow_connection_without_keys_leads_to_boto3s_own(look_up: Any, ad
 
 
 def test_a_connection_may_have_an_airflow_connection_of_its_own(look_up: Any, add_connection: Any) -> None:
-    """Over the one for all, and over a profile for all."""
+    """It replaces the common Airflow connection or profile."""
     write_keys(SECOND_KEY, profile="other")
     add_connection(FIRST_KEY)
     connections = {"one": HOST, "two": {"registry": HOST, "aws_conn_id": "aws_ecr"}}
@@ -138,10 +138,10 @@ def test_a_connection_may_have_an_airflow_connection_of_its_own(look_up: Any, ad
 
 
 @pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])
-def test_a_process_that_lives_on_notices_new_credentials_soon(
+def test_a_long_running_process_uses_new_credentials_within_seconds(
     bare: AwsStandIn, add_connection: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, seen: list[str]
 ) -> None:
-    """After a few seconds; it does not look Airflow's connection up at every lookup."""
+    """It does not look up the Airflow connection at each lookup."""
     monkeypatch.setattr("ecr_secrets_backend.logins.IDENTITY_SECONDS", seconds)
     backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_ecr", cache="process")
     for key_id in (FIRST_KEY, SECOND_KEY):
@@ -152,7 +152,7 @@ def test_a_process_that_lives_on_notices_new_credentials_soon(
 
 
 def test_an_airflow_connection_that_is_missing_is_reported(bare: AwsStandIn, caplog: pytest.LogCaptureFixture) -> None:
-    """By its ID and the remedy, and AWS is not asked."""
+    """The failure names its ID and the fix, and AWS is not called."""
     backend = EcrSecretsBackend(connections={"docker_default": HOST}, aws_conn_id="aws_missing")
 
     with pytest.raises(ConnectionUnavailableError, match="Add an Airflow connection 'aws_missing'"):
@@ -165,7 +165,7 @@ def test_an_airflow_connection_that_is_missing_is_reported(bare: AwsStandIn, cap
 def test_without_the_amazon_provider_the_extra_is_named(
     add_connection: Any, monkeypatch: pytest.MonkeyPatch, look_up: Any
 ) -> None:
-    """It is optional: who does not use aws_conn_id does not need it."""
+    """It is optional: only ``aws_conn_id`` needs it."""
     add_connection()
     monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
 
@@ -177,7 +177,7 @@ def test_without_the_amazon_provider_the_extra_is_named(
 def test_nothing_shows_the_secrets_of_an_airflow_connection(
     look_up: Any, add_connection: Any, caplog: pytest.LogCaptureFixture, fails: bool, bare: AwsStandIn
 ) -> None:
-    """No log at any level, and no local variable of the frames that an exception leads to."""
+    """Neither a log at any level nor a local variable in the traceback of an exception."""
     caplog.set_level(logging.DEBUG)
     add_connection(aws_session_token="a-session-of-airflows")
     if fails:

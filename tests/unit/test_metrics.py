@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Stats:
-    """Airflow's, as far as it is used: records each call, and then does what it was told to."""
+    """The methods of Airflow's client that are used. They record each call and then call ``then``."""
 
     def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -40,7 +40,7 @@ class Stats:
 
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stats], Stats]:
-    """Put something in the place of Airflow's Stats, in a process that sends metrics."""
+    """Replace Airflow's client in a process that sends metrics."""
 
     def put(stats: Stats) -> Stats:
         monkeypatch.setattr(metrics, "sends_metrics", lambda: True)
@@ -65,7 +65,6 @@ FAILED = TokenError(build_failure(), 0.25)
 
 @pytest.mark.parametrize("source", get_args(Source))
 def test_each_source_of_a_token_has_a_metric(put: Callable[[Stats], Stats], source: Source) -> None:
-    """None is lost because its name is spelt otherwise."""
     stats = put(Stats())
     metrics.report(mapped(), login(source))
 
@@ -84,7 +83,7 @@ def test_each_source_of_a_token_has_a_metric(put: Callable[[Stats], Stats], sour
 def test_a_request_has_its_duration_and_a_failed_one_a_back_off(
     put: Callable[[Stats], Stats], result: Login | TokenError, names: list[str]
 ) -> None:
-    """In the lookup that made it."""
+    """Both are sent by the lookup that made the request."""
     stats = put(Stats())
     metrics.report(mapped(), result)
 
@@ -100,7 +99,7 @@ def test_a_request_has_its_duration_and_a_failed_one_a_back_off(
     ],
 )
 def test_tags_come_from_the_settings(put: Callable[[Stats], Stats], connection: object, tags: dict[str, str]) -> None:
-    """A region that stands only in the environment, or in the AWS configuration, is not among them."""
+    """A region that only the environment or the AWS configuration has is not among them."""
     stats = put(Stats())
     metrics.report(mapped(connection), login("process_hit"))
 
@@ -110,7 +109,7 @@ def test_tags_come_from_the_settings(put: Callable[[Stats], Stats], connection: 
 def test_a_client_that_fails_is_reported_once_and_not_used_again(
     put: Callable[[Stats], Stats], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It fails no lookup, and slows down one at most."""
+    """It fails no lookup and delays at most one."""
 
     def fail() -> None:
         raise OSError("no such host")
@@ -127,7 +126,7 @@ def test_a_client_that_fails_is_reported_once_and_not_used_again(
 def test_a_process_that_sends_no_metrics_sends_none(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is no client then, and that is no failure of one."""
+    """Airflow has no client then, which is not a failure."""
     monkeypatch.setattr(metrics, "sends_metrics", lambda: False)
     monkeypatch.setattr(metrics, "_has_failed", threading.Event())
     metrics.report(mapped(), login("host_hit"))
@@ -135,8 +134,7 @@ def test_a_process_that_sends_no_metrics_sends_none(
     assert (metrics._has_failed.is_set(), caplog.records) == (False, [])
 
 
-def test_the_page_lists_each_metric(put: Callable[[Stats], Stats]) -> None:
-    """By its name and its type, and no other."""
+def test_the_page_lists_each_metric_with_its_type_and_no_other(put: Callable[[Stats], Stats]) -> None:
     stats = put(Stats())
     results: list[Login | TokenError] = [*(login(source, 0.25) for source in get_args(Source)), FAILED]
     for result in results:
