@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from freezegun import freeze_time
@@ -192,11 +193,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     pytest.fail("it did not happen within 20 s")
 
 
-def raise_error(code: int) -> Callable[..., None]:
-    def fail(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fail
+def raise_error(code: int) -> Mock:
+    return Mock(side_effect=OSError(code, os.strerror(code)))
 
 
 def held(store: HostStore, identity: AwsIdentity = IDENTITY) -> HostLock:
@@ -837,15 +835,23 @@ class TestForksAndThreads:
 
         assert host.look_up(cache) == "token 1"
 
+    def test_a_caller_that_is_interrupted_before_its_refresh_starts_cancels_it(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next lookup starts its own refresh."""
+        cache = host.new_cache()
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_module, "start_thread", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                host.look_up(cache)
+
+        assert host.look_up(cache) == "token 1"
+
     def test_a_process_that_cannot_start_threads_requests_a_token(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For example when it is about to exit."""
-
-        def fail(_: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr("threading.Thread.start", fail)
+        monkeypatch.setattr("threading.Thread.start", Mock(side_effect=RuntimeError("can't start new thread")))
 
         assert host.new_process()() == "token 1"
         assert host.aws.calls == 1

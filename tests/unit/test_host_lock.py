@@ -193,20 +193,32 @@ def test_the_lock_of_a_holder_that_has_not_written_its_id_is_not_replaced(store:
     assert is_free(store)
 
 
-def test_no_holder_is_read_from_an_unsafe_lock_file(
+def find_locked(change: Callable[[Path], object], path: Path) -> Callable[..., None]:
+    """Return a flock that finds the file locked, after another process or user changes it."""
+
+    def flock(*_: object) -> None:
+        change(path)
+        raise BlockingIOError
+
+    return flock
+
+
+def test_the_holder_of_an_unsafe_lock_file_is_not_read(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another user may have written it."""
+    monkeypatch.setattr("fcntl.flock", find_locked(lambda path: path.chmod(0o644), folder / LOCK))
+    with pytest.raises(UnsafeFileError, match="is open to other users"):
+        store.take_lock(NAME, is_any)
 
-    def find_locked(*_: object) -> None:
-        (folder / LOCK).write_bytes(b"x" * 32)
-        (folder / LOCK).chmod(0o644)
-        raise BlockingIOError
 
-    with monkeypatch.context() as patch:
-        patch.setattr("fcntl.flock", find_locked)
-        with pytest.raises(UnsafeFileError, match="is open to other users"):
-            store.take_lock(NAME, is_any)
+def test_a_lock_that_is_removed_while_it_is_found_locked_is_not_taken(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder has just removed an expired entry with its lock."""
+    monkeypatch.setattr("fcntl.flock", find_locked(Path.unlink, folder / LOCK))
+
+    assert store.take_lock(NAME, is_any) is None
 
 
 def test_the_lock_of_a_stopped_process_can_be_replaced(store: HostStore, folder: Path) -> None:
@@ -280,20 +292,22 @@ def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore, folder:
             results.join_thread()
 
 
-def test_a_lock_file_that_is_removed_before_it_is_locked_is_not_taken(
-    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_lock_file_that_is_removed_or_replaced_before_it_is_locked_is_not_taken(
+    store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
 ) -> None:
     """Otherwise two processes hold a lock each."""
-    (folder / LOCK).touch(0o600)
     lock_file = fcntl.flock
 
     def lock_late(file: Any, operation: int) -> None:
-        if operation & fcntl.LOCK_EX and (folder / LOCK).exists() and (folder / LOCK).stat().st_size == 0:
+        if operation & fcntl.LOCK_EX:
             (folder / LOCK).unlink()
+            if is_replaced:
+                (folder / LOCK).touch(0o600)
         lock_file(file, operation)
 
     monkeypatch.setattr("fcntl.flock", lock_late)
-    assert store.take_lock(NAME) is None  # each file was removed just before
+    assert store.take_lock(NAME) is None
 
     monkeypatch.undo()
     assert is_free(store)

@@ -7,6 +7,7 @@ import signal
 import stat
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,19 +186,7 @@ class TestFiles:
         assert store.read(NAME) in {b"one", b"another"}
 
 
-def spoil_by_mode(mode: int) -> Callable[[Path], None]:
-    return lambda file: file.chmod(mode)
-
-
-def spoil_by_hard_link(file: Path) -> None:
-    file.with_name("second").hardlink_to(file)
-
-
-def spoil_by_size(file: Path) -> None:
-    file.write_bytes(b"x" * (LARGEST_FILE_BYTES + 1))
-
-
-def spoil_by_pipe(file: Path) -> None:
+def replace_by_pipe(file: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
 
@@ -206,14 +195,14 @@ class TestUnsafeFiles:
     @pytest.mark.parametrize(
         ("spoil", "problem"),
         [
-            *((spoil_by_mode(0o600 | bit), "is open to other users") for bit in (0o40, 0o20, 0o10, 0o4, 0o2, 0o1)),
-            (spoil_by_hard_link, "has more than one hard link"),
-            (spoil_by_size, "is too large"),
-            (spoil_by_pipe, "is not a file"),
+            *((partial(os.chmod, mode=0o600 | 1 << bit), "is open to other users") for bit in range(6)),
+            (lambda file: file.with_name("second").hardlink_to(file), "has more than one hard link"),
+            (lambda file: file.write_bytes(b"x" * (LARGEST_FILE_BYTES + 1)), "is too large"),
+            (replace_by_pipe, "is not a file"),
         ],
     )
     def test_an_unsafe_file_is_refused_and_can_be_replaced(
-        self, store: HostStore, folder: Path, spoil: Callable[[Path], None], problem: str
+        self, store: HostStore, folder: Path, spoil: Callable[[Path], object], problem: str
     ) -> None:
         """Another user may have written it or may read it."""
         write(store, b"content")
