@@ -95,7 +95,7 @@ class Memory:
             return refresh
 
     def is_stuck(self, holder_id: str) -> bool:
-        """Return whether this process first saw the holder of a host lock longer than the lock's timeout ago."""
+        """Return whether a process, known by the ID that it wrote, holds a host lock longer than its timeout."""
         now = time.monotonic()
         with self._lock:
             return now - self._holder_seen_at.setdefault(holder_id, now) >= LOCK_TIMEOUT_SECONDS
@@ -148,7 +148,7 @@ class TokenCache:
 
         :param request_token: requests a new token from AWS; raises TokenError
         :param on_token: called with a new token, after it is recorded, and with the seconds that its request took
-        :raises TokenError: no token can be served, and the request failed or timed out, now or before the back-off
+        :raises TokenError: no token can be served, because the last request failed or timed out
         """
         known = self._memory.get(identity.key)
         if known is not None and (token := known.fresh_token(self._refresh_before)):
@@ -204,7 +204,7 @@ class TokenCache:
 
     def _refresh(self, refresh: Future[RefreshResult], identity: AwsIdentity, request: Request) -> RefreshResult:
         """Request a token if this process gets the host lock. Otherwise wait until another process records one."""
-        seconds = FIRST_POLL_SECONDS
+        pause = FIRST_POLL_SECONDS
         while True:
             # If the host's folder cannot be used, the process goes on without a lock.
             lock = self._try_store(lambda store: store.take_lock(identity.key, self._memory.is_stuck), nullcontext())
@@ -214,11 +214,11 @@ class TokenCache:
                 if is_renewed_elsewhere or not entry.is_due(self._refresh_before):
                     return entry, None
                 if lock is not None:
-                    # As a callback, because it runs after the callers have their token.
+                    # Runs when the refresh has ended, so that no caller waits for it.
                     refresh.add_done_callback(lambda _: self._try_store(lambda store: store.remove_expired(), None))
                     return self._call_aws(identity, request, entry)
-            time.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
-            seconds = min(seconds * 1.5, LONGEST_POLL_SECONDS)
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+            pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
 
     def _call_aws(self, identity: AwsIdentity, request: Request, entry: Entry) -> RefreshResult:
         """Request a token with a timeout. If it arrives later, the thread of the request still records it."""

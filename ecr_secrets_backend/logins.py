@@ -94,7 +94,7 @@ class Logins:
 
 
 class _Resolved(NamedTuple):
-    """The identity of a connection in this process, kept until ``time.monotonic()`` reaches ``expires_at``."""
+    """The identity of a connection in this process, valid until ``time.monotonic()`` reaches ``expires_at``."""
 
     identity: AwsIdentity
     request_token: Callable[[], EcrToken]
