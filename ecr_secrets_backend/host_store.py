@@ -117,7 +117,7 @@ class HostStore:
 def _warn(cache_dir: str, problem: str, path: str) -> None:
     message = (
         "Cannot use cache_dir %s for ECR tokens: %s. This process uses %s instead. "
-        "Create cache_dir with mode 1777 on a file system that keeps permissions."
+        "Make cache_dir with mode 1777 on a file system that keeps permissions."
     )
     log(logger, logging.WARNING, message, cache_dir, problem, path)
 

@@ -537,7 +537,7 @@ class TestPlaces:
         assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
         assert caplog.messages[0] == (
             f"Cannot use cache_dir {file} for ECR tokens: Not a directory. This process uses {folder_in(tmp_path)} "
-            "instead. Create cache_dir with mode 1777 on a file system that keeps permissions."
+            "instead. Make cache_dir with mode 1777 on a file system that keeps permissions."
         )
         assert str(other) in caplog.messages[1]
 
