@@ -196,9 +196,10 @@ def test_the_lock_of_a_holder_that_has_not_written_its_id_is_not_replaced(store:
 def find_locked(change: Callable[[Path], object], path: Path) -> Callable[..., None]:
     """Return a flock that finds the file locked, after another process or user changes it."""
 
-    def flock(*_: object) -> None:
-        change(path)
-        raise BlockingIOError
+    def flock(_: object, operation: int) -> None:
+        if operation & fcntl.LOCK_EX:
+            change(path)
+            raise BlockingIOError
 
     return flock
 
