@@ -1,7 +1,4 @@
-"""A crowd of processes that look connections up at once: ``python -m tests.integration.crowd``.
-
-A program of its own, so that the processes are forked from one that has no other threads.
-"""
+"""A crowd of processes that look connections up at the same moment."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +30,7 @@ class Lookup:
 
     :param seconds: how long it took
     :param token: a digest of the token, or the error
-    :param cpu: the seconds of CPU that the lookups of its process took in all
+    :param cpu: the seconds of CPU that all lookups of its process took
     """
 
     seconds: float
@@ -47,23 +44,16 @@ def crowd(
     processes: int,
     threads: int,
     start_method: Literal["fork", "spawn"] = "fork",
-    room: Literal["backend", "cache"] = "backend",
+    layer: Literal["backend", "cache"] = "backend",
 ) -> list[Lookup]:
-    """Let every thread of every process look one of the connections up, all at the same moment.
-
-    A process that mints in the background lives on until it has done so, as a task's process would.
+    """
+    Let each thread of each process look up one of the connections, all at once, and return the lookups in no order.
 
     :param kwargs: the backend's
-    :param processes: how many
-    :param threads: how many in each
-    :param start_method: how the processes come to be
-    :param room: where the lookup begins: at the backend, or one room lower, which does without Airflow
-    :return: the lookups, in no order
+    :param layer: the caller's entry: the backend, or the cache below it, which needs no Airflow
     """
-    lookups = programs.run(
-        __name__, kwargs=kwargs, processes=processes, threads=threads, start_method=start_method, room=room
-    )
-    return [Lookup(**lookup) for lookup in lookups]
+    options = {"kwargs": kwargs, "processes": processes, "threads": threads, "layer": layer}
+    return programs.call(_run, start_method=start_method, **options)
 
 
 def _backend(kwargs: dict[str, Any]) -> Callable[[str], str]:
@@ -81,61 +71,56 @@ def _cache(kwargs: dict[str, Any]) -> Callable[[str], str]:
     settings = Settings.parse(kwargs)
     cache = TokenCache(HostStore(settings.cache_dir), settings.refresh_before)
 
-    def lookup(conn_id: str) -> str:
+    def look_up(conn_id: str) -> str:
         identity = settings.connections[conn_id].identity.in_environment(os.environ)
-        return cache.get(identity, partial(aws.request_token, identity))[0].password
+        return cache.get(identity, partial(aws.request_token, identity)).token.password
 
-    return lookup
-
-
-ROOMS = {"backend": _backend, "cache": _cache}
+    return look_up
 
 
-def _thread(lookup: Callable[[str], str], conn_id: str, lookups: list[Lookup]) -> None:
+LAYERS = {"backend": _backend, "cache": _cache}
+
+
+def _look_up(look_up: Callable[[str], str], conn_id: str, lookups: list[Lookup]) -> None:
     started_at = time.monotonic()
     try:
-        token = sha256(lookup(conn_id).encode()).hexdigest()
+        token = sha256(look_up(conn_id).encode()).hexdigest()
     except Exception as error:  # noqa: BLE001 - the test judges it
         token = repr(error)
     lookups.append(Lookup(time.monotonic() - started_at, token))
 
 
-def _process(room: str, kwargs: dict[str, Any], threads: int, everybody: Barrier, results: SimpleQueue[Any]) -> None:
-    lookup = ROOMS[room](kwargs)
+def _process(layer: str, kwargs: dict[str, Any], threads: int, barrier: Barrier, results: SimpleQueue[Any]) -> None:
+    look_up = LAYERS[layer](kwargs)
     conn_ids = list(kwargs["connections"])
     lookups: list[Lookup] = []
-    workers = [
-        threading.Thread(target=_thread, args=(lookup, conn_ids[number % len(conn_ids)], lookups))
+    callers = [
+        threading.Thread(target=_look_up, args=(look_up, conn_ids[number % len(conn_ids)], lookups))
         for number in range(threads)
     ]
-    everybody.wait()
+    barrier.wait()
     began = time.process_time()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
     cpu = time.process_time() - began
-    everybody.wait()  # the end of a spawned process costs more than its lookups
-    results.put([asdict(replace(lookup, cpu=cpu)) for lookup in lookups])
+    barrier.wait()  # the end of a spawned process costs more than its lookups
+    results.put([replace(lookup, cpu=cpu) for lookup in lookups])
     for thread in threading.enumerate():
-        if thread.daemon:  # one that mints in the background
+        if thread.daemon:  # a renewal that is still running, as in a task that goes on
             thread.join()
 
 
-def main() -> None:
-    order = programs.order()
-    ROOMS[order["room"]](order["kwargs"])  # so that a forked process finds all that it needs imported, as a task does
-    context = multiprocessing.get_context(order["start_method"])
-    everybody, results = context.Barrier(order["processes"]), context.SimpleQueue()
-    arguments = (order["room"], order["kwargs"], order["threads"], everybody, results)
-    crowd = [context.Process(target=_process, args=arguments) for _ in range(order["processes"])]
+def _run(kwargs: dict[str, Any], processes: int, threads: int, start_method: str, layer: str) -> list[Lookup]:
+    LAYERS[layer](kwargs)  # a forked process finds everything imported, as a task does
+    context = multiprocessing.get_context(start_method)
+    barrier, results = context.Barrier(processes), context.SimpleQueue()
+    arguments = (layer, kwargs, threads, barrier, results)
+    crowd = [context.Process(target=_process, args=arguments) for _ in range(processes)]  # type: ignore[attr-defined]
     for process in crowd:
         process.start()
     lookups = [lookup for _ in crowd for lookup in results.get()]
     for process in crowd:
         process.join()
-    programs.report(lookups)
-
-
-if __name__ == "__main__":
-    main()
+    return lookups

@@ -1,9 +1,9 @@
 """
-A process that tells all it knows: ``python -m tests.integration.exposed``, with JSON as its argument.
+A process that shows its values in every form: ``python -m tests.integration.exposed``, with JSON as its argument.
 
-It meets one fault of AWS after the other, cold and with a token that is to be renewed. Every library logs at DEBUG:
-once as Airflow has a task do it, and once plainly, with the local variables of every traceback. Whatever is raised or
-kept is shown in every way that Python and the libraries of Airflow know.
+It meets one fault of AWS after another, without a token and with one whose renewal is due. All libraries log at DEBUG:
+once as Airflow configures a task, and once to a plain file, with the local variables of each traceback. Each exception
+and value is printed in every form that Python and the libraries of Airflow know.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ from ecr_secrets_backend import EcrSecretsBackend, aws, cache
 from ecr_secrets_backend.host_store import HostStore
 from tests.stand_ins.aws import AwsStandIn, Hang
 from tests.stand_ins.faults import FAULTS
-from tests.unit.builders import build_entry
+from tests.unit.builders import HOUR, build_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIGN_OF_DEBUG = "lines at DEBUG are kept"
-OUT_OF_TIME = "out of time"  # a hang that is longer than a lookup's patience
-HALF_AN_HOUR = 1800.0
-PAGE_WIDTH = 500  # characters; a line that rich breaks within a secret hides it from us
+TIMEOUT = "timeout"  # a hang that is longer than the bound of a request
+PAGE_WIDTH = 500  # characters, because a secret that rich breaks into lines is not found
 
 
 class Formatter(logging.Formatter):
@@ -79,9 +78,9 @@ def show_error(error: BaseException, shown: TextIO) -> None:
 
 
 def show_values(backend: EcrSecretsBackend, shown: TextIO) -> None:
-    process = cache._memory
-    entries = process._entries.values()
-    for value in (backend, backend._cache, process, *entries, *(entry.token for entry in entries)):
+    memory = cache._memory
+    entries = memory._entries.values()
+    for value in (backend, backend._cache, memory, *entries, *(entry.token for entry in entries)):
         print(repr(value), value, getattr(value, "__dict__", None), file=shown)
         pprint(value, console=Console(file=shown, width=PAGE_WIDTH), expand_all=True)
 
@@ -94,10 +93,10 @@ def look_up(backend: EcrSecretsBackend, shown: TextIO) -> None:
 
 
 def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
-    """Put a token into the host's cache that lives, and is to be renewed."""
+    """Put a token into the host's cache that is valid, and whose renewal is due."""
     identity = backend._connections["docker_default"].identity.in_environment(os.environ)
     token = aws.request_token(identity)
-    end = time.time() + HALF_AN_HOUR
+    end = time.time() + HOUR / 2
     token = replace(token, received_at=end - token.lifetime, expires_at=end)
     entry = build_entry(token=token, recorded_at=token.received_at, key=identity.key)
     HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json(), entry.useful_until)
@@ -105,27 +104,28 @@ def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
 
 def main() -> None:
     order = json.loads(sys.argv[1])
+    kwargs = order["kwargs"]
     log_everything(Path(order["folder"]))
     loader = botocore.loaders.create_loader()
-    mock.patch("botocore.session.create_loader", return_value=loader).start()  # it keeps what it has read
+    mock.patch("botocore.session.create_loader", return_value=loader).start()  # it keeps the files that it has read
     mock.patch("ecr_secrets_backend.aws.ATTEMPTS", 1).start()
     mock.patch("ecr_secrets_backend.aws.READ_TIMEOUT_SECONDS", 0.5).start()
     stand_in = AwsStandIn(os.environ["AWS_ENDPOINT_URL"])
     with Path(order["folder"], "shown.txt").open("w") as shown:
         for name, is_stale in itertools.product((None, *order["faults"]), (False, True)):
-            os.environ["HOME"] = f"/home/{name}/{is_stale}"  # an identity of its own, which has met no fault yet
-            backend = EcrSecretsBackend(**order["kwargs"])
+            os.environ["HOME"] = f"/home/{name}/{is_stale}"  # makes another identity, without a back-off
+            backend = EcrSecretsBackend(**kwargs)
             backend._set_connection_class(Connection)  # as Airflow does in a task
             if is_stale:
-                keep_stale_token(backend, order["kwargs"]["cache_dir"])
+                keep_stale_token(backend, kwargs["cache_dir"])
             if name is not None:
-                fault = Hang(1) if name == OUT_OF_TIME else FAULTS[name][0]
-                # Where a role is assumed, it is the first of two calls that fails, and then the second.
+                fault = Hang(1) if name == TIMEOUT else FAULTS[name][0]
+                # If a role is assumed, the first of two calls fails, and then the second.
                 stand_in.script(replace(fault, operation="GetAuthorizationToken" if is_stale else None))
-            with mock.patch("ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS", 0.2 if name == OUT_OF_TIME else 20.0):
+            with mock.patch("ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS", 0.2 if name == TIMEOUT else 20.0):
                 look_up(backend, shown)
             stand_in.settle()
-        show_values(EcrSecretsBackend(**order["kwargs"]), shown)
+        show_values(EcrSecretsBackend(**kwargs), shown)
 
 
 if __name__ == "__main__":

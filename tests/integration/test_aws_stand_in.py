@@ -1,4 +1,4 @@
-"""What the stand-in for AWS promises to the tests and the demo, tried with real boto3 clients."""
+"""The behaviour of the AWS stand-in that the other tests and the demo rely on, with real boto3 clients."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
@@ -26,7 +25,6 @@ from botocore.parsers import ResponseParserError
 from tests.stand_ins.aws import PROJECT, AwsStandIn, Close, Delay, Error, Fault, Hang, Reply, Reset, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from types_boto3_ecr import ECRClient
@@ -44,26 +42,13 @@ ACCOUNT = "123456789012"  # moto's own
 OTHER_ACCOUNT = "210987654321"
 ROLE_ARN = f"arn:aws:iam::{OTHER_ACCOUNT}:role/puller"
 ONE_TRY = Config(read_timeout=5, retries={"total_max_attempts": 1})
-IMPATIENT = ONE_TRY.merge(Config(read_timeout=0.3))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AwsStandIn]:
-    with AwsStandIn.running() as aws:
-        yield aws
 
 
 @pytest.fixture
-def aws(server: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> AwsStandIn:
-    """The stand-in as if just started, and this process led to it."""
-    for name in list(os.environ):
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in server.environment(region_name="us-east-1").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials that it found first
-    server.reset()
-    return server
+def aws(loopback_aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> AwsStandIn:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it found first
+    return loopback_aws
 
 
 def build_ecr(region_name: str | None = None, config: Config = ONE_TRY) -> ECRClient:
@@ -75,7 +60,6 @@ def build_sts() -> STSClient:
 
 
 def connect(url: str) -> socket.socket:
-    """A bare connection, for what boto3 does not tell apart."""
     address = urlsplit(url)
     return socket.create_connection((address.hostname, address.port or 0), timeout=5)
 
@@ -92,14 +76,6 @@ def request_token(region_name: str | None = None) -> str:
 
 
 class TestTokens:
-    @pytest.mark.usefixtures("aws")
-    def test_a_token_has_the_size_of_a_real_one(self) -> None:
-        """A password is as long as ECR's are, and every call mints another."""
-        passwords = {request_token() for _ in range(5)}
-        assert len(passwords) == 5
-        assert all(2300 <= len(password) <= 2900 for password in passwords)
-
-    @pytest.mark.usefixtures("aws")
     @pytest.mark.parametrize(
         ("region", "suffix"),
         [
@@ -110,20 +86,23 @@ class TestTokens:
             ("us-isob-east-1", "sc2s.sgov.gov"),
         ],
     )
-    def test_the_endpoint_is_the_regions(self, region: str, suffix: str) -> None:
-        """The registry in the answer is the caller's own, in the region asked and under its partition's suffix."""
-        (data,) = build_ecr(region).get_authorization_token()["authorizationData"]
-        assert data["proxyEndpoint"] == f"https://{ACCOUNT}.dkr.ecr.{region}.{suffix}"
+    def test_a_token_is_as_long_as_those_of_ecr_and_names_the_registry_of_its_region(
+        self, aws: AwsStandIn, region: str, suffix: str
+    ) -> None:
+        answer = build_ecr(region).get_authorization_token()
 
-    def test_ecr_public(self, aws: AwsStandIn) -> None:
-        """ECR Public answers with one object that names no registry."""
+        assert answer["authorizationData"][0]["proxyEndpoint"] == f"https://{ACCOUNT}.dkr.ecr.{region}.{suffix}"
+        assert 2300 <= len(password_in(answer)) <= 2900
+        assert aws.authorise("AWS", password_in(answer), region=region, service="ecr") == Verdict(valid=True)
+
+    def test_ecr_public_answers_with_one_object_that_names_no_registry(self, aws: AwsStandIn) -> None:
         data = boto3.client("ecr-public").get_authorization_token()["authorizationData"]
-        assert data.keys() == {"authorizationToken", "expiresAt"}
         password = base64.b64decode(data["authorizationToken"]).decode().removeprefix("AWS:")
+
+        assert data.keys() == {"authorizationToken", "expiresAt"}
         assert aws.authorise("AWS", password, service="ecr-public").valid
 
-    def test_an_assumed_role_brings_its_account(self, aws: AwsStandIn) -> None:
-        """A token minted with a role's credentials belongs to the role's account."""
+    def test_a_token_of_an_assumed_role_belongs_to_the_account_of_the_role(self, aws: AwsStandIn) -> None:
         credentials = build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="test")["Credentials"]
         ecr = boto3.client(
             "ecr",
@@ -132,123 +111,70 @@ class TestTokens:
             aws_session_token=credentials["SessionToken"],
         )
         (data,) = ecr.get_authorization_token()["authorizationData"]
+
         assert data["proxyEndpoint"] == f"https://{OTHER_ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
         assert aws.calls(service="ecr")[0].account == OTHER_ACCOUNT
 
-    def test_a_web_identity_brings_its_account(
-        self, aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize(("lifetime", "offset"), [(None, 0), (900, 0), (-60, 3600)])
+    def test_a_token_expires_by_the_clock_of_the_host_and_says_when_by_that_of_aws(
+        self, aws: AwsStandIn, lifetime: float | None, offset: float
     ) -> None:
-        """A pod's service account mints for the account of its role, and only its mint is signed."""
-        (tmp_path / "token").write_text("a.web.identity")
-        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-        monkeypatch.setenv("AWS_ROLE_ARN", ROLE_ARN)
-        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        request_token()
-        assume, get = aws.calls()
-        assert (assume.operation, assume.access_key_id) == ("AssumeRoleWithWebIdentity", "")
-        assert (get.operation, get.account) == ("GetAuthorizationToken", OTHER_ACCOUNT)
-
-    def test_life(self, aws: AwsStandIn) -> None:
-        """A token lives for as long as the setting says at its birth, twelve hours at first."""
-        for lifetime, expected in ((None, 12 * 3600), (900, 900), (-60, -60)):
-            aws.set(token_lifetime=lifetime)
-            (data,) = build_ecr().get_authorization_token()["authorizationData"]
-            left = data["expiresAt"] - datetime.now(timezone.utc)
-            assert left.total_seconds() == pytest.approx(expected, abs=2)
-
-    def test_clock_offset(self, aws: AwsStandIn) -> None:
-        """AWS's clock moves the Date header and expiresAt together, and leaves the token's real life alone."""
-        aws.set(token_lifetime=-1, clock_offset=3600)
+        """The lifetime is twelve hours at first."""
+        aws.set(token_lifetime=lifetime, clock_offset=offset)
         answer = build_ecr().get_authorization_token()
         date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        assert date.timestamp() == pytest.approx(time.time() + 3600, abs=2)
-        assert answer["authorizationData"][0]["expiresAt"].timestamp() == pytest.approx(date.timestamp() - 1, abs=2)
-        assert aws.authorise("AWS", password_in(answer)) == Verdict(valid=False, reason="expired")
+        expires_at = answer["authorizationData"][0]["expiresAt"]
 
+        assert date.timestamp() == pytest.approx(time.time() + offset, abs=2)
+        assert (expires_at - date).total_seconds() == pytest.approx(lifetime or 12 * 3600, abs=2)
+        assert aws.authorise("AWS", password_in(answer)).reason == (None if lifetime != -60 else "expired")
 
-class TestAuthorise:
-    def test_alive(self, aws: AwsStandIn) -> None:
-        """A token within its life opens the registries of its region and service."""
-        assert aws.authorise("AWS", request_token("eu-west-3"), region="eu-west-3", service="ecr") == Verdict(
-            valid=True
-        )
-
-    def test_expired(self, aws: AwsStandIn) -> None:
-        """A token opens nothing once its life is over."""
+    def test_a_token_expires_while_the_server_runs(self, aws: AwsStandIn) -> None:
         aws.set(token_lifetime=0.5)
         password = request_token()
+
         assert aws.authorise("AWS", password).valid
         time.sleep(0.5)
         assert aws.authorise("AWS", password) == Verdict(valid=False, reason="expired")
 
     @pytest.mark.parametrize(
-        "login",
-        [
-            {"username": "aws"},
-            {"password": "QVdTIGl0IGlzIG5vdA=="},
-            {"region": "us-east-2"},
-            {"service": "ecr-public"},
-        ],
-        ids=lambda login: next(iter(login)),
+        "wrong", [{"username": "aws"}, {"password": "no token"}, {"region": "us-east-2"}, {"service": "ecr-public"}]
     )
-    def test_unknown(self, aws: AwsStandIn, login: dict[str, str]) -> None:
-        """A login that is wrong in one point is as good as none."""
-        right = {"username": "AWS", "password": request_token(), "region": "us-east-1", "service": "ecr"}
-        assert aws.authorise(**(right | login)) == Verdict(valid=False, reason="unknown")
+    def test_a_login_that_is_wrong_in_one_point_is_unknown(self, aws: AwsStandIn, wrong: dict[str, str]) -> None:
+        login = {"username": "AWS", "password": request_token(), "region": "us-east-1", "service": "ecr"}
+
+        assert aws.authorise(**(login | wrong)) == Verdict(valid=False, reason="unknown")
 
 
 class TestFaults:
-    def test_error_as_json(self, aws: AwsStandIn) -> None:
-        """An error from ECR reaches the client with its code, message and status."""
+    def test_an_error_of_ecr_has_its_code_message_and_status(self, aws: AwsStandIn) -> None:
         aws.script(Error("AccessDeniedException", "You may not.", 403))
         with pytest.raises(ClientError) as caught:
-            build_ecr().get_authorization_token()
+            request_token()
+
         assert caught.value.response["Error"] == {"Code": "AccessDeniedException", "Message": "You may not."}
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
         assert caught.value.response["ResponseMetadata"]["RequestId"]
 
-    def test_error_as_xml(self, aws: AwsStandIn) -> None:
-        """An error from STS reaches the client as well, which reads XML there."""
-        aws.script(Error("AccessDenied", "Not <you>, & not now."))
+    def test_an_error_of_sts_is_xml(self, aws: AwsStandIn) -> None:
+        aws.script(Error("AccessDenied", "Not <you>, & not now.", times=1), Reply("no XML"))
         with pytest.raises(ClientError) as caught:
-            build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="test")
-        assert caught.value.response["Error"]["Code"] == "AccessDenied"
+            build_sts().get_caller_identity()
+
         assert caught.value.response["Error"]["Message"] == "Not <you>, & not now."
+        with pytest.raises(ResponseParserError):
+            build_sts().get_caller_identity()
 
-    def test_hang(self, aws: AwsStandIn) -> None:
-        """A call that hangs runs into the client's own timeout."""
-        aws.script(Hang(5))
+    def test_a_hang_is_longer_than_the_timeout_of_the_client_and_ends_without_an_answer(self, aws: AwsStandIn) -> None:
+        aws.script(Hang(5, times=1), Hang(0.1, times=1))
         with pytest.raises(ReadTimeoutError):
-            build_ecr(config=IMPATIENT).get_authorization_token()
-
-    def test_a_hang_is_bounded(self) -> None:
-        """A hang of more than a minute is refused where it is written."""
+            build_ecr(config=ONE_TRY.merge(Config(read_timeout=0.3))).get_authorization_token()
+        with pytest.raises(ConnectionClosedError):
+            request_token()
         with pytest.raises(ValueError, match="60 s at most, not 61"):
             Hang(61)
 
-    def test_a_hang_ends_without_an_answer(self, aws: AwsStandIn) -> None:
-        """A client with patience sees the connection end after the hang."""
-        aws.script(Hang(0.1))
-        with pytest.raises(ConnectionClosedError):
-            build_ecr().get_authorization_token()
-
-    def test_delay(self, aws: AwsStandIn) -> None:
-        """A delayed call is answered, later."""
-        aws.script(Delay(0.2))
-        begin = time.monotonic()
-        assert aws.authorise("AWS", request_token()).valid
-        assert time.monotonic() - begin >= 0.2
-
-    @pytest.mark.parametrize("fault", [Reset(), Close()], ids=["reset", "close"])
-    def test_broken_connections(self, aws: AwsStandIn, fault: Close) -> None:
-        """A connection that breaks looks to boto3 like what it is."""
-        aws.script(fault)
-        with pytest.raises(ConnectionClosedError):
-            build_ecr().get_authorization_token()
-
-    def test_reset_and_close_on_the_wire(self, aws: AwsStandIn) -> None:
-        """A reset is one of TCP's, and a close is not."""
+    def test_a_reset_is_one_of_tcp_and_a_close_is_not(self, aws: AwsStandIn) -> None:
         aws.script(Close(times=1), Reset(times=1))
         with connect(aws.url) as closed:
             closed.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -259,90 +185,42 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         ("body", "seen"),
-        [
-            ("<p>Sign in to the hotel's network</p>", None),
-            ("{}", None),
-            ('{"authorizationData": []}', []),
-            ('{"authorizationData": [{"authorizationToken": "no base64"}]}', [{"authorizationToken": "no base64"}]),
-        ],
-        ids=["not JSON", "nothing in it", "no token", "not base64"],
+        [("<p>Sign in</p>", None), ('{"authorizationData": []}', [])],
     )
-    def test_reply(self, aws: AwsStandIn, body: str, seen: object) -> None:
-        """A reply is passed on to the client as it stands; boto3 finds in it what it can."""
-        aws.script(Reply(body))
+    def test_a_reply_reaches_the_client_as_it_is(self, aws: AwsStandIn, body: str, seen: object) -> None:
+        aws.script(Reply(body, times=1), Reply("Bad gateway", 502, "text/html"))
+
         assert build_ecr().get_authorization_token().get("authorizationData") == seen
-
-    def test_reply_from_a_proxy(self, aws: AwsStandIn) -> None:
-        """A reply may have any status and type of content."""
-        aws.script(Reply("<h1>Bad gateway</h1>", 502, "text/html"))
         with pytest.raises(ClientError) as caught:
-            build_ecr().get_authorization_token()
-        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 502
-        assert caught.value.response["ResponseMetadata"]["HTTPHeaders"]["content-type"] == "text/html"
-
-    def test_reply_in_place_of_xml(self, aws: AwsStandIn) -> None:
-        """A reply that STS would never give breaks the client's parser."""
-        aws.script(Reply("no XML"))
-        with pytest.raises(ResponseParserError):
-            build_sts().get_caller_identity()
+            request_token()
+        metadata = caught.value.response["ResponseMetadata"]
+        assert (metadata["HTTPStatusCode"], metadata["HTTPHeaders"]["content-type"]) == (502, "text/html")
 
 
 class TestScript:
-    def test_rules_are_used_up(self, aws: AwsStandIn) -> None:
-        """A rule is used as often as it says, and then AWS is well again."""
-        aws.script(Error("ThrottlingException", times=2))
-        for _ in range(2):
-            with pytest.raises(ClientError, match="ThrottlingException"):
+    def test_rules_apply_in_their_order_and_as_often_as_they_say(self, aws: AwsStandIn) -> None:
+        """A delay leaves the decision to the next rule; a rule without a number applies until the script ends."""
+        aws.script(Error("First", times=2), Delay(0.1, times=1), Delay(0.1, times=1), Error("Last"))
+        for code in ("First", "First", "Last", "Last"):
+            begin = time.monotonic()
+            with pytest.raises(ClientError, match=code):
                 request_token()
-        assert request_token()
-
-    def test_a_client_that_tries_again_gets_through(self, aws: AwsStandIn) -> None:
-        """A client's own retries are calls like any other, and use rules up."""
-        aws.script(Close(times=1))
-        boto3.client("ecr", config=Config(retries={"total_max_attempts": 2})).get_authorization_token()
-        assert len(aws.calls(operation="GetAuthorizationToken")) == 2
-
-    def test_rules_hold_until_settled(self, aws: AwsStandIn) -> None:
-        """A rule without a number holds for every call until the script is settled."""
-        aws.script(Error("ServerException"))
-        for _ in range(3):
-            with pytest.raises(ClientError):
-                request_token()
+            if len(aws.calls()) == 3:
+                assert time.monotonic() - begin >= 0.2
         aws.settle()
+
         assert request_token()
 
-    def test_rules_may_be_for_one_operation(self, aws: AwsStandIn) -> None:
-        """A rule for one operation leaves the others alone."""
-        aws.script(Error("AccessDenied", operation="AssumeRole"))
-        assert request_token()
+    def test_a_rule_may_be_for_one_operation_or_region(self, aws: AwsStandIn) -> None:
+        aws.script(Error("AccessDenied", operation="AssumeRole"), Error("ServerException", region="us-east-1"))
+
+        assert request_token("eu-west-3")
         with pytest.raises(ClientError, match="AccessDenied"):
             build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="test")
-
-    def test_rules_may_be_for_one_region(self, aws: AwsStandIn) -> None:
-        """A rule for one region leaves the others alone."""
-        aws.script(Error("ServerException", region="us-east-1"))
-        assert request_token("eu-west-3")
         with pytest.raises(ClientError, match="ServerException"):
             request_token("us-east-1")
 
-    def test_rules_are_taken_in_their_order(self, aws: AwsStandIn) -> None:
-        """The first rule that matches decides, and the next one has its turn when that is used up."""
-        aws.script(Error("First", times=1), Error("Second", times=1))
-        for code in ("First", "Second"):
-            with pytest.raises(ClientError, match=code):
-                request_token()
-        assert request_token()
-
-    def test_a_delay_leaves_the_decision_to_the_next_rule(self, aws: AwsStandIn) -> None:
-        """A delay and an error together are a late error."""
-        aws.script(Delay(0.1), Delay(0.1), Error("ServerException"))
-        begin = time.monotonic()
-        with pytest.raises(ClientError, match="ServerException"):
-            request_token()
-        assert time.monotonic() - begin >= 0.2
-
-    def test_a_crowd_shares_the_rules(self, aws: AwsStandIn) -> None:
-        """A rule that is good for ten calls meets ten of a crowd, no more and no fewer."""
+    def test_a_rule_applies_to_as_many_calls_of_a_crowd_as_it_says(self, aws: AwsStandIn) -> None:
         aws.script(Error("ThrottlingException", times=10))
         ecr = build_ecr()
 
@@ -358,46 +236,36 @@ class TestScript:
 
 
 class TestRecord:
-    def test_a_call(self, aws: AwsStandIn) -> None:
-        """A call is remembered with all that tells who asked for what."""
+    def test_a_call_is_recorded_with_its_client_and_parameters(self, aws: AwsStandIn) -> None:
         begin = time.time()
         boto3.client("ecr", config=Config(user_agent_extra="me/1.0")).get_authorization_token(registryIds=[ACCOUNT])
-        (call,) = aws.calls()
-        assert (call.operation, call.service, call.region) == ("GetAuthorizationToken", "ecr", "us-east-1")
-        assert (call.access_key_id, call.account) == (aws.access_key_id, ACCOUNT)
-        assert call.user_agent.endswith("me/1.0")
-        assert call.host == urlsplit(aws.url).netloc
-        assert begin <= call.time <= time.time()
-        assert call.parameters == {"registryIds": [ACCOUNT]}
-
-    def test_parameters_of_assume_role(self, aws: AwsStandIn) -> None:
-        """What a role was assumed with is remembered by the API's names."""
         build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="me", ExternalId="a&b", DurationSeconds=900)
-        (call,) = aws.calls(operation="AssumeRole", service="sts")
+        token, assume = aws.calls()
+
+        assert (token.operation, token.service, token.region) == ("GetAuthorizationToken", "ecr", "us-east-1")
+        assert (token.access_key_id, token.account) == (os.environ["AWS_ACCESS_KEY_ID"], ACCOUNT)
+        assert token.user_agent.endswith("me/1.0")
+        assert token.host == urlsplit(aws.url).netloc
+        assert begin <= token.time <= time.time()
+        assert token.parameters == {"registryIds": [ACCOUNT]}
         expected = {"RoleArn": ROLE_ARN, "RoleSessionName": "me", "ExternalId": "a&b", "DurationSeconds": "900"}
-        assert call.parameters == expected
+        assert assume.parameters == expected
 
-    def test_calls_that_fail(self, aws: AwsStandIn) -> None:
-        """A call counts when it arrives, whatever becomes of it."""
-        aws.script(Reset())
-        with pytest.raises(ConnectionClosedError):
-            request_token()
-        assert len(aws.calls()) == 1
-
-    def test_calls_can_be_told_apart(self, aws: AwsStandIn) -> None:
-        """Calls can be asked for by operation, service and region, and come in their order."""
-        regions = ["eu-west-3", "us-east-1", "eu-west-3"]
-        for region in regions:
-            request_token(region)
+    def test_each_call_and_retry_is_recorded_and_can_be_selected(self, aws: AwsStandIn) -> None:
+        """By operation, service and region, in order."""
+        aws.script(Reset(times=1))
+        boto3.client("ecr", config=Config(retries={"total_max_attempts": 2})).get_authorization_token()
+        request_token("eu-west-3")
         build_sts().get_caller_identity()
-        assert [call.region for call in aws.calls(service="ecr")] == regions
-        assert len(aws.calls(region="eu-west-3")) == 2
+
+        assert [call.region for call in aws.calls(service="ecr")] == ["us-east-1", "us-east-1", "eu-west-3"]
+        assert len(aws.calls(region="eu-west-3")) == 1
         assert [call.service for call in aws.calls(operation="GetCallerIdentity")] == ["sts"]
 
-    def test_secrets(self, aws: AwsStandIn) -> None:
-        """Every secret that went out is known, for others to look for in their logs."""
+    def test_every_secret_that_was_sent_is_known(self, aws: AwsStandIn) -> None:
         token = build_ecr().get_authorization_token()
         credentials = build_sts().assume_role(RoleArn=ROLE_ARN, RoleSessionName="me")["Credentials"]
+
         assert aws.secrets() >= {
             password_in(token),
             token["authorizationData"][0]["authorizationToken"],
@@ -406,12 +274,12 @@ class TestRecord:
             os.environ["AWS_SECRET_ACCESS_KEY"],
         }
 
-    def test_reset(self, aws: AwsStandIn) -> None:
-        """A reset forgets calls, script and settings, but no token that is out in the world."""
+    def test_a_reset_forgets_calls_script_and_settings_but_no_token(self, aws: AwsStandIn) -> None:
         password = request_token()
         aws.script(Error("ServerException"))
         aws.set(token_lifetime=-1)
         aws.reset()
+
         assert aws.calls() == []
         assert aws.authorise("AWS", request_token()).valid
         assert aws.authorise("AWS", password).valid
@@ -419,46 +287,24 @@ class TestRecord:
 
 
 class TestServer:
-    @pytest.mark.usefixtures("aws")
-    def test_the_rest_of_aws_is_motos(self) -> None:
-        """Other services, and ECR's other operations, work as moto has them."""
-        ssm: Any = boto3.client("ssm")
-        ssm.put_parameter(Name="/airflow/variables/colour", Value="blue", Type="String", Overwrite=True)
-        assert ssm.get_parameter(Name="/airflow/variables/colour")["Parameter"]["Value"] == "blue"
-        ecr = build_ecr("eu-west-3")
-        ecr.create_repository(repositoryName="app")
-        assert [found["repositoryName"] for found in ecr.describe_repositories()["repositories"]] == ["app"]
-
-    def test_the_handle_is_light(self) -> None:
-        """The handle costs its users neither moto nor boto3."""
+    def test_the_handle_needs_no_moto_and_shows_no_secret(self, aws: AwsStandIn) -> None:
+        """It can be sent to other processes."""
         code = "import sys, tests.stand_ins.aws; print({'moto', 'boto3', 'botocore'} & sys.modules.keys())"
-        assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "set()\n"
 
-    def test_the_handle_travels(self, aws: AwsStandIn) -> None:
-        """The handle can be sent to other processes, and shows no secret on the way."""
+        assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "set()\n"
         assert pickle.loads(pickle.dumps(aws)) == aws  # noqa: S301
         assert aws.secret_access_key not in repr(aws)
 
-    def test_a_fault_of_no_kind(self, aws: AwsStandIn) -> None:
-        """A request that the server cannot follow fails where it was made."""
+    def test_a_request_that_the_server_cannot_follow_fails_in_the_client(self, aws: AwsStandIn) -> None:
+        port = urlsplit(aws.url).port or 0
+
         with pytest.raises(RuntimeError, match="answered 500 to POST settings"):
             aws.script(Fault())
-
-    def test_a_port_in_use(self, aws: AwsStandIn) -> None:
-        """A server that cannot start says so at once."""
-        port = urlsplit(aws.url).port or 0
         with pytest.raises(RuntimeError, match="exit code 1 before it was ready"), AwsStandIn.running(port=port):
             pass
 
-    def test_the_command(self, tmp_path: Path) -> None:
-        """The server can be had by command, says on standard output where it is, and ends at SIGTERM."""
-        command = [
-            sys.executable,
-            "-m",
-            "tests.stand_ins.aws",
-            "--token-lifetime=7",
-            f"--port-file={tmp_path / 'port'}",
-        ]
+    def test_the_server_is_a_command_that_prints_its_url_and_ends_at_sigterm(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "tests.stand_ins.aws", "--token-lifetime=7", "--port-file", tmp_path / "port"]
         with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
@@ -467,8 +313,7 @@ class TestServer:
             process.terminate()
         assert process.returncode == 0
 
-    def test_no_server_is_left_behind(self) -> None:
-        """The server ends with the process that runs it, even if that is killed."""
+    def test_the_server_ends_if_its_owner_is_killed(self) -> None:
         owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=PROJECT, text=True, stdout=subprocess.PIPE)
         with owner:
             assert owner.stdout is not None

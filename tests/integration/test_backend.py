@@ -1,4 +1,4 @@
-"""What the backend needs a process of its own for."""
+"""The backend in a process of its own: a connection that Airflow cannot build, and its imports."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ import sys
 from typing import TYPE_CHECKING
 
 from ecr_secrets_backend import EcrSecretsBackend
+from tests.process_helpers import REGISTRY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
 
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-
-UNBUILDABLE = """
-import traceback
-from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.errors import ConnectionUnavailableError
-backend = EcrSecretsBackend(connections={{"docker_default": {host!r}}}, cache_dir={cache_dir!r})
-try:
-    backend.get_connection("docker_default")
-except ConnectionUnavailableError as error:
-    print("".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()))
-"""
-
 
 def test_a_connection_that_airflow_cannot_build_is_a_failed_lookup(aws: AwsStandIn, tmp_path: Path) -> None:
-    """Such as on a server with a bad Fernet key: its cause is reported, and no frame holds the token."""
-    program = UNBUILDABLE.format(host=HOST, cache_dir=str(tmp_path))
+    """As on a server with a Fernet key that is not valid: the cause is reported, and no frame holds the token."""
+    program = f"""if True:
+        import traceback
+        from ecr_secrets_backend import EcrSecretsBackend
+        from ecr_secrets_backend.errors import ConnectionUnavailableError
+        backend = EcrSecretsBackend(connections={{"docker_default": {REGISTRY!r}}}, cache_dir={str(tmp_path)!r})
+        try:
+            backend.get_connection("docker_default")
+        except ConnectionUnavailableError as error:
+            print("".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()))
+    """
     environment = {**os.environ, "AIRFLOW__CORE__FERNET_KEY": "not a key"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
 
@@ -41,8 +38,8 @@ def test_a_connection_that_airflow_cannot_build_is_a_failed_lookup(aws: AwsStand
 
 
 def test_a_second_process_needs_no_boto3(aws: AwsStandIn, tmp_path: Path) -> None:
-    """It is served from the host's cache, with nothing imported for it."""
-    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
+    """The host's cache serves it, without an import."""
+    kwargs = {"connections": {"docker_default": REGISTRY}, "cache_dir": str(tmp_path)}
     EcrSecretsBackend(**kwargs).get_connection("docker_default")
     program = f"""if True:
         import sys
@@ -52,7 +49,7 @@ def test_a_second_process_needs_no_boto3(aws: AwsStandIn, tmp_path: Path) -> Non
         assert backend.get_conn_value("docker_default")
         print(sorted(set(sys.modules) - modules), "boto3" in sys.modules)
     """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    output = subprocess.check_output([sys.executable, "-c", program], text=True)
 
-    assert run.stdout.splitlines()[-1] == "[] False"
+    assert output.splitlines()[-1] == "[] False"
     assert len(aws.calls()) == 1

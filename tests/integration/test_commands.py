@@ -1,4 +1,4 @@
-"""What of the commands needs a process of its own."""
+"""Commands in a process of their own: their imports, Airflow's configuration, and the colours of a terminal."""
 
 from __future__ import annotations
 
@@ -35,77 +35,58 @@ def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, mo
 
 
 @pytest.mark.usefixtures("airflow")
-def test_a_command_shares_the_cache_with_airflow(
+def test_a_command_shares_the_cache_with_airflow_and_with_a_command_that_a_task_starts(
     aws: AwsStandIn, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same token by Airflow's configuration as by a file; whatever Airflow logs is not on standard output."""
+    """All print the same token, and standard output has no log line of Airflow."""
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
-    by_airflow = run("token", "docker_default").stdout
-    by_file = run("token", "docker_default", *file).stdout
+    from_airflow = run("token", "docker_default").stdout
+    from_file = run("token", "docker_default", *file).stdout
+    for name in ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"):
+        monkeypatch.setenv(name, "airflow-db-not-allowed:///")  # as Airflow sets it for a BashOperator
+    from_task = run("token", "docker_default").stdout
 
-    assert by_airflow == by_file
+    assert from_airflow == from_file == from_task
+    assert aws.authorise("AWS", from_airflow.strip(), region="us-east-1").valid
     assert len(aws.calls()) == 1
 
 
-@pytest.mark.usefixtures("airflow")
-def test_a_task_may_start_a_command(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a BashOperator does, with what Airflow leaves there in place of its database's URL."""
-    for name in ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"):
-        monkeypatch.setenv(name, "airflow-db-not-allowed:///")
-
-    password = run("token", "docker_default").stdout.strip()
-
-    assert aws.authorise("AWS", password, region="us-east-1").valid
-
-
-def test_with_a_file_airflow_is_not_imported(file: tuple[str, str]) -> None:
-    """It takes a second or more."""
+def test_a_command_with_a_file_and_a_cached_token_imports_no_large_library(file: tuple[str, str]) -> None:
+    """Airflow alone takes a second or more."""
     run("token", "docker_default", *file)
     program = (
         "import sys; from ecr_secrets_backend.cli import main; main(sys.argv[1:]);"
         "print({'airflow', 'boto3', 'botocore', 'docker', 'urllib3'} & set(sys.modules), file=sys.__stdout__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "token", "docker_default", *file],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", program, "token", "docker_default", *file]
 
-    assert done.stdout.splitlines()[-1] == "set()"
-
-
-def test_a_reader_that_has_gone_causes_no_traceback(file: tuple[str, str]) -> None:
-    """As in ``token ... | true``."""
-    command = " ".join((*COMMAND, "status", "--output", "json", *file))
-    done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=True)  # noqa: S602
-
-    assert done.stderr == ""
+    assert subprocess.check_output(command, text=True).splitlines()[-1] == "set()"
 
 
 @pytest.mark.usefixtures("airflow")
-def test_an_airflow_whose_kwargs_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow cannot even be imported then."""
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", '{"conections": {}}')
-    done = run("status", exit_code=2)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        (
+            "BACKEND_KWARGS",
+            '{"conections": {}}',
+            "[secrets] backend_kwargs: conections is not supported; did you mean connections?",
+        ),
+        ("BACKEND", "ecr_secret_backend.EcrSecretsBackend", "Airflow's configuration cannot be read"),
+    ],
+)
+def test_a_configuration_with_which_airflow_cannot_be_imported_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, option: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__SECRETS__{option}", value)
 
-    assert "[secrets] backend_kwargs: conections is not supported; did you mean connections?" in done.stderr
-
-
-@pytest.mark.usefixtures("airflow")
-def test_an_airflow_whose_backend_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Airflow's own words."""
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "ecr_secret_backend.EcrSecretsBackend")
-    done = run("status", exit_code=2)
-
-    assert "Airflow's configuration cannot be read" in done.stderr
+    assert message in run("status", exit_code=2).stderr
 
 
 @pytest.mark.parametrize(("no_color", "has_colour"), [(None, True), ("1", False)])
-def test_colours_are_for_terminals(
+def test_a_terminal_has_colours_without_no_color(
     file: tuple[str, str], monkeypatch: pytest.MonkeyPatch, no_color: str | None, has_colour: bool
 ) -> None:
-    """``NO_COLOR`` turns them off."""
     run("token", "docker_default", *file)
     monkeypatch.setenv("TERM", "xterm-256color")
     if no_color:

@@ -1,4 +1,4 @@
-"""Credentials that are not there, where that takes a process of another user, of a terminal, or of a command."""
+"""Sources without credentials, if the test needs another user, a terminal, or a command."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from ecr_secrets_backend.aws import request_token
 from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.command_settings import US_HOST
 from tests.integration.commands import run, run_on_terminal
+from tests.process_helpers import REGISTRY
 from tests.requirements import need_root
 from tests.stand_ins.aws import Reply
 from tests.stand_ins.credentials import pod_token, write
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 ROLE = "arn:aws:iam::210987654321:role/pull"
-NOBODY = 65534
+USER = 65534
 KEYS = {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "a-secret"}
 SECRET = "an-undisclosed-session-token"
 MFA_PROFILES = {
@@ -38,7 +38,7 @@ MFA_PROFILES = {
 pytestmark = pytest.mark.usefixtures("bare")
 
 
-def failure_in_process() -> str:
+def request_without_credentials() -> str:
     with pytest.raises(TokenError) as caught:
         request_token(AwsIdentity("ecr", "us-east-1"))
     return str(caught.value.failure)
@@ -46,81 +46,92 @@ def failure_in_process() -> str:
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Callable[..., None]:
-    """Write AWS's configuration file, a profile for each argument."""
+    """Write AWS's configuration file, with a profile for each argument."""
     return lambda **profiles: write(
         str(tmp_path / "config"), **{f"profile {name}": options for name, options in profiles.items()}
     )
 
 
 @pytest.fixture
-def kwargs_file(tmp_path: Path) -> tuple[str, str]:
-    """The arguments that have a command use the profile dev."""
-    kwargs = {"connections": {"docker_default": US_HOST}, "profile_name": "dev", "cache_dir": str(tmp_path / "cache")}
-    (tmp_path / "kwargs.json").write_text(json.dumps(kwargs))
-    return "--backend-kwargs", str(tmp_path / "kwargs.json")
+def kwargs_file(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
+    """Return the arguments of a command that uses a profile."""
+
+    def write_kwargs(profile: str) -> tuple[str, str]:
+        kwargs = {"connections": {"docker_default": REGISTRY}, "profile_name": profile}
+        (tmp_path / "kwargs.json").write_text(json.dumps({**kwargs, "cache_dir": str(tmp_path / "cache")}))
+        return "--backend-kwargs", str(tmp_path / "kwargs.json")
+
+    return write_kwargs
 
 
+@pytest.mark.parametrize(
+    ("variables", "reason", "fix"),
+    [
+        (
+            ["AWS_SHARED_CREDENTIALS_FILE"],
+            "{file} is not readable by this user (uid {user})",
+            "Let this user read {file}",
+        ),
+        (
+            ["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"],
+            "this user (uid {user}) cannot read the token {file}: Permission denied",
+            "fsGroup",
+        ),
+    ],
+    ids=["credentials file", "web identity"],
+)
 def test_a_file_that_this_user_may_not_read_is_the_cause(
-    processes: Processes, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
+    processes: Processes,
+    shared_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: list[str],
+    reason: str,
+    fix: str,
 ) -> None:
-    """It is passed over in silence by botocore."""
+    """It is named, though botocore reports nothing of a credentials file that it cannot read."""
     need_root()
-    file = shared_folder / "credentials"
-    file.write_text("[default]\n")
+    file = shared_folder / "file"
+    file.write_text("[default]\n" if "AWS_ROLE_ARN" not in variables else pod_token("airflow:worker"))
     file.chmod(0o600)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for variable in variables:
+        monkeypatch.setenv(variable, ROLE if variable == "AWS_ROLE_ARN" else str(file))
 
-    failure = processes.run(failure_in_process, user=NOBODY)
+    failure = processes.run(request_without_credentials, user=USER)
 
-    assert f"{file} is not readable by this user (uid {NOBODY})" in failure
-    assert f"Let this user read {file}" in failure
-
-
-def test_a_token_that_this_user_may_not_read_is_named(
-    processes: Processes, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By its path, with the user and what lets it read the token."""
-    need_root()
-    token = shared_folder / "token"
-    token.write_text(pod_token("airflow:worker"))
-    token.chmod(0o600)
-    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
-    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
-
-    failure = processes.run(failure_in_process, user=NOBODY)
-
-    assert f"this user (uid {NOBODY}) cannot read the token {token}: Permission denied" in failure
-    assert "fsGroup" in failure
+    for text in (reason, fix):
+        assert text.format(file=file, user=USER) in failure
 
 
 @pytest.mark.parametrize("command", ["token", "check", "docker-config"])
 @pytest.mark.parametrize("has_terminal", [False, True])
-def test_no_command_asks_for_a_code(
-    configure: Any, kwargs_file: tuple[str, str], tmp_path: Path, command: str, has_terminal: bool
+def test_no_command_asks_for_an_mfa_code(
+    configure: Any, kwargs_file: Any, tmp_path: Path, command: str, has_terminal: bool
 ) -> None:
     """Neither at a terminal nor without one."""
     configure(**MFA_PROFILES)
-    arguments = {"token": ["docker_default"], "docker-config": ["--config", str(tmp_path)]}.get(command, [])
+    options = {"token": ["docker_default"], "docker-config": ["--config", str(tmp_path)]}.get(command, [])
+    arguments = [command, *options, *kwargs_file("dev")]
     if has_terminal:
-        shown = run_on_terminal(command, *arguments, *kwargs_file, exit_code=1)
+        shown = run_on_terminal(*arguments, exit_code=1)
     else:
-        done = run(command, *arguments, *kwargs_file, exit_code=1)
+        done = run(*arguments, exit_code=1)
         shown = done.stdout + done.stderr
 
     assert "Enter MFA code" not in shown
     assert "profile mfa requires an MFA code, which no task can enter" in " ".join(shown.split())
 
 
-def test_nothing_keeps_its_output(configure: Any, kwargs_file: tuple[str, str], tmp_path: Path) -> None:
-    """Neither the error, nor the log, nor the host's cache, nor ``status`` or ``check``."""
+def test_no_command_shows_the_output_of_a_credential_program(configure: Any, kwargs_file: Any, tmp_path: Path) -> None:
+    """And the host's cache does not keep it."""
     keys = json.dumps({"Version": 1, "AccessKeyId": KEYS["aws_access_key_id"], "SessionToken": SECRET})
     program = tmp_path / "keys"
     program.write_text(f"#!/bin/sh\necho '{keys}' >&2; exit 3\n")
     program.chmod(0o755)
     configure(dev={"credential_process": str(program)})
+    file = kwargs_file("dev")
 
-    shown = [run("token", "docker_default", *kwargs_file, exit_code=1)]
-    shown += [run("status", *kwargs_file), run("check", "--output", "json", *kwargs_file, exit_code=1)]
+    shown = [run("token", "docker_default", *file, exit_code=1)]
+    shown += [run("status", *file), run("check", "--output", "json", *file, exit_code=1)]
     kept = [path.read_text() for path in (tmp_path / "cache").rglob("*.json")]
 
     assert "ended with exit code 3" in kept[0]
@@ -133,10 +144,10 @@ class TestSso:
     REJECTION = Reply('{"__type": "UnauthorizedException", "message": "Session token not found or invalid"}', 401)
 
     @pytest.fixture(params=["sso_session", "older form"])
-    def sso(
+    def log_in(
         self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> Callable[[float], None]:
-        """Configure the profile dev in one of the two forms, and give what logs in for some seconds."""
+        """Configure the profile dev in one of the two forms; return a function that logs in for some seconds."""
         form = {"sso_start_url": self.START_URL, "sso_region": "us-east-1"}
         profile = {"sso_account_id": "210987654321", "sso_role_name": "pull"}
         sections = {"profile dev": {**profile, **form}, "profile hub": {"role_arn": ROLE, "source_profile": "dev"}}
@@ -156,48 +167,32 @@ class TestSso:
 
         return log_in
 
-    def check(self, kwargs_file: tuple[str, str]) -> dict[str, Any]:
+    def check(self, file: tuple[str, str]) -> dict[str, Any]:
         """Run ``check`` in a process of its own, because botocore reads HOME when it is imported."""
-        told = json.loads(run("check", "--output", "json", *kwargs_file, exit_code=1).stdout)
-        finding: dict[str, Any] = told["findings"][-1]
+        output = json.loads(run("check", "--output", "json", *file, exit_code=1).stdout)
+        finding: dict[str, Any] = output["findings"][-1]
         assert (finding["step"], finding["code"]) == ("AWS identity", "no-credentials")
         assert SECRET not in str(finding)
         assert "aws sso login --profile dev" in finding["remedy"]
         assert "A service needs another source than SSO" in finding["remedy"]
         return finding
 
-    def test_who_never_logged_in_is_told_how(self, sso: Any, kwargs_file: tuple[str, str]) -> None:
-        """And that a service needs another source; `check` lists what was asked before."""
-        del sso
-        finding = self.check(kwargs_file)
+    @pytest.mark.usefixtures("log_in")
+    @pytest.mark.parametrize("profile", ["dev", "hub"])
+    def test_a_missing_login_is_named_with_its_command(self, kwargs_file: Any, profile: str) -> None:
+        """Also if another profile assumes its role with the login; `check` lists SSO as the last source."""
+        finding = self.check(kwargs_file(profile))
 
         assert "the SSO login of profile dev was not found" in finding["message"]
-        assert [each["source"] for each in finding["sources"]][-1] == "SSO"
+        if profile == "dev":
+            assert [each["source"] for each in finding["sources"]][-1] == "SSO"
 
-    def test_a_login_that_has_expired_is_to_be_renewed(
-        self, aws: AwsStandIn, sso: Any, kwargs_file: tuple[str, str]
+    @pytest.mark.parametrize("seconds", [-10, 3600])
+    def test_an_expired_or_rejected_login_is_named_with_its_command(
+        self, aws: AwsStandIn, log_in: Callable[[float], None], kwargs_file: Any, seconds: float
     ) -> None:
-        """By the same command. An older botocore leaves it to the portal to say so."""
-        sso(-10)
+        """The portal rejects a login that was ended there; an older botocore sends it an expired one also."""
+        log_in(seconds)
         aws.script(self.REJECTION)
 
-        assert "the SSO login of profile dev has expired" in self.check(kwargs_file)["message"]
-
-    def test_a_login_that_the_portal_rejects_is_to_be_renewed(
-        self, aws: AwsStandIn, sso: Any, kwargs_file: tuple[str, str]
-    ) -> None:
-        """It was ended there, before its time."""
-        sso(3600)
-        aws.script(self.REJECTION)
-
-        assert "the SSO login of profile dev has expired" in self.check(kwargs_file)["message"]
-
-    def test_the_profile_behind_a_role_is_the_one_to_log_in(
-        self, sso: Any, kwargs_file: tuple[str, str], tmp_path: Path
-    ) -> None:
-        """Not the one that the settings name."""
-        del sso
-        kwargs = json.loads((tmp_path / "kwargs.json").read_text())
-        (tmp_path / "kwargs.json").write_text(json.dumps({**kwargs, "profile_name": "hub"}))
-
-        assert "the SSO login of profile dev was not found" in self.check(kwargs_file)["message"]
+        assert "the SSO login of profile dev has expired" in self.check(kwargs_file("dev"))["message"]

@@ -1,4 +1,4 @@
-"""An event loop that looks up, through threads as Airflow's triggerer does, or by itself."""
+"""An event loop that looks up, through threads as Airflow's triggerer does, or directly."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.errors import ConnectionUnavailableError
+from tests.process_helpers import REGISTRY
 from tests.stand_ins.aws import LONGEST_HANG_SECONDS, Delay, Hang
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-south-1")  # each is an identity of its own
+REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-south-1")  # one identity for each
 REQUEST_SECONDS = 1.0
 LONGEST_GAP_SECONDS = REQUEST_SECONDS / 2
 LOOKUPS = 200
@@ -32,45 +33,39 @@ LEAST_HANG_SECONDS = 4.0  # boto3 waits at least so long for an answer
 @pytest.fixture
 def backend(aws: AwsStandIn, tmp_path: Path) -> EcrSecretsBackend:
     aws.script(Delay(REQUEST_SECONDS))
-    hosts = {"docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com"}
-    backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
+    backend = EcrSecretsBackend(connections={"docker_default": REGISTRY}, cache_dir=str(tmp_path))
     backend._set_connection_class(Connection)
     return backend
 
 
-@pytest.fixture
-def look_up(backend: EcrSecretsBackend) -> Callable[[], str]:
-    return lambda: str(backend.get_connection("docker_default").password)
-
-
-def to_thread(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+def in_threads(backend: EcrSecretsBackend) -> Awaitable[Connection]:
     return asyncio.to_thread(backend.get_connection, "docker_default")
 
 
-def to_the_one_thread(backend: EcrSecretsBackend) -> Awaitable[Connection]:
-    return sync_to_async(backend.get_connection)("docker_default")  # what triggers use where there is no coroutine
+def in_one_thread(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+    return sync_to_async(backend.get_connection)("docker_default")  # triggers use this if there is no coroutine
 
 
-def as_a_coroutine(backend: EcrSecretsBackend) -> Awaitable[Connection]:
-    return backend.aget_connection("docker_default")  # what triggers use from Airflow 3.1 on
+def in_a_coroutine(backend: EcrSecretsBackend) -> Awaitable[Connection]:
+    return backend.aget_connection("docker_default")  # triggers use this from Airflow 3.1 on
 
 
-@pytest.mark.parametrize("hand_over", [to_thread, to_the_one_thread, as_a_coroutine])
-def test_a_loop_that_looks_up_through_threads_goes_on_turning(
-    aws: AwsStandIn, backend: EcrSecretsBackend, hand_over: Callable[[EcrSecretsBackend], Awaitable[Connection]]
+@pytest.mark.parametrize("look_up", [in_threads, in_one_thread, in_a_coroutine])
+def test_a_loop_runs_other_tasks_while_its_lookups_wait(
+    aws: AwsStandIn, backend: EcrSecretsBackend, look_up: Callable[[EcrSecretsBackend], Awaitable[Connection]]
 ) -> None:
-    """Many at once wait for one call, and meanwhile the loop does other things."""
-    turns: list[float] = []
+    """Many lookups at once wait for one AWS call, and do not block the loop."""
+    ran_at: list[float] = []
 
-    async def turn() -> None:
+    async def run_other_task() -> None:
         while True:
             await asyncio.sleep(0.01)
-            turns.append(time.time())
+            ran_at.append(time.time())
 
     async def main() -> list[Connection]:
-        turning = asyncio.create_task(turn())
-        connections = await asyncio.gather(*(hand_over(backend) for _ in range(LOOKUPS)))
-        turning.cancel()
+        other_task = asyncio.create_task(run_other_task())
+        connections = await asyncio.gather(*(look_up(backend) for _ in range(LOOKUPS)))
+        other_task.cancel()
         return connections
 
     tokens = [connection.password for connection in asyncio.run(main())]
@@ -78,18 +73,20 @@ def test_a_loop_that_looks_up_through_threads_goes_on_turning(
     assert (len(tokens), len(set(tokens))) == (LOOKUPS, 1)
     (call,) = aws.calls()
     answered_at = call.time + REQUEST_SECONDS
-    meanwhile = [call.time, *(at for at in turns if call.time < at < answered_at), answered_at]
+    meanwhile = [call.time, *(at for at in ran_at if call.time < at < answered_at), answered_at]
     assert max(after - before for before, after in pairwise(meanwhile)) < LONGEST_GAP_SECONDS
 
 
-def test_lookups_of_a_hanging_aws_wait_side_by_side_and_block_nobody(aws: AwsStandIn, tmp_path: Path) -> None:
-    """Five lookups end within the bound of one, and other code of the loop has its thread meanwhile."""
+def test_lookups_wait_for_a_hanging_aws_at_the_same_time_and_do_not_block_other_code(
+    aws: AwsStandIn, tmp_path: Path
+) -> None:
+    """With the timeouts of users, five lookups end within the bound of one, and other code has its thread meanwhile."""
     aws.script(Hang(LONGEST_HANG_SECONDS))
     hosts = {region: f"123456789012.dkr.ecr.{region}.amazonaws.com" for region in REGIONS}
     backend = EcrSecretsBackend(connections=hosts, cache_dir=str(tmp_path))
 
     async def look_up(conn_id: str) -> None:
-        with pytest.raises(ConnectionUnavailableError):
+        with pytest.raises(ConnectionUnavailableError, match="ReadTimeoutError"):
             await backend.aget_connection(conn_id)
 
     def wait_for_the_calls() -> None:
@@ -110,20 +107,21 @@ def test_lookups_of_a_hanging_aws_wait_side_by_side_and_block_nobody(aws: AwsSta
     assert LEAST_HANG_SECONDS < time.monotonic() - started_at < LOOKUP_BOUND_SECONDS
 
 
-def test_a_loop_may_look_up_by_itself(aws: AwsStandIn, look_up: Callable[[], str]) -> None:
-    """It stands still until there is a token, also when one of its threads is minting that; and no longer."""
+def test_a_loop_may_look_up_directly(aws: AwsStandIn, backend: EcrSecretsBackend) -> None:
+    """The loop is blocked until there is a token, also if one of its threads is requesting that, and no longer."""
 
     async def look_up_on_the_loop() -> str:
-        return look_up()
+        return str(backend.get_connection("docker_default").password)
 
     def wait_for_the_call() -> None:
         while not aws.calls():
             time.sleep(0.01)
 
     async def main() -> list[str]:
-        requesting = asyncio.create_task(asyncio.to_thread(look_up))
+        requesting = asyncio.create_task(asyncio.to_thread(backend.get_connection, "docker_default"))
         await asyncio.to_thread(wait_for_the_call)
-        return await asyncio.gather(requesting, *(look_up_on_the_loop() for _ in range(LOOKUPS)))
+        tokens = await asyncio.gather(*(look_up_on_the_loop() for _ in range(LOOKUPS)))
+        return [*tokens, str((await requesting).password)]
 
     tokens = asyncio.run(main())
 

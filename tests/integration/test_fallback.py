@@ -1,4 +1,4 @@
-"""The real other backends behind ours, as Airflow calls it."""
+"""The real other secrets backends behind ours, called as Airflow calls it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import airflow.models.connection
@@ -16,7 +17,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
 from ecr_secrets_backend import EcrSecretsBackend
-from tests.integration import fallback_forks, programs
+from tests.integration import programs
+from tests.process_helpers import REGISTRY
 from tests.stand_ins.aws import PROJECT, Error
 from tests.stand_ins.vault import VaultStandIn
 
@@ -27,14 +29,14 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 REGION = "us-east-1"
-HOST = f"123456789012.dkr.ecr.{REGION}.amazonaws.com"
-STAND_INS = "tests.stand_ins.secrets_backends"
+RECORDING = "tests.stand_ins.secrets_backends.Recording"
 SOURCES = ["secrets-manager", "parameter-store", "vault", "environment"]
+CHILDREN, THREADS = 3, 8
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _stored(aws_server: AwsStandIn) -> None:
-    """Have something in Secrets Manager and in Parameter Store."""
+    """Store a connection and a variable in Secrets Manager and in Parameter Store."""
     session = boto3.Session(aws_server.access_key_id, aws_server.secret_access_key, region_name=REGION)
     manager = session.client("secretsmanager", endpoint_url=aws_server.url)
     store = session.client("ssm", endpoint_url=aws_server.url)
@@ -53,11 +55,12 @@ def vault() -> Iterator[VaultStandIn]:
 
 
 @pytest.fixture
-def fallbacks(vault: VaultStandIn, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def kwargs(aws: AwsStandIn, vault: VaultStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    del aws
     monkeypatch.setenv("AIRFLOW_CONN_ENVIRONMENT", "http://environment")
     monkeypatch.setenv("AIRFLOW_VAR_ENVIRONMENT", "environment")
     amazon, region = "airflow.providers.amazon.aws.secrets", {"region_name": REGION}
-    return [
+    fallbacks = [
         {"backend": f"{amazon}.secrets_manager.SecretsManagerBackend", "backend_kwargs": region},
         {"backend": f"{amazon}.systems_manager.SystemsManagerParameterStoreBackend", "backend_kwargs": region},
         {
@@ -66,31 +69,38 @@ def fallbacks(vault: VaultStandIn, monkeypatch: pytest.MonkeyPatch) -> list[dict
         },
         {"backend": "airflow.secrets.environment_variables.EnvironmentVariablesBackend"},
     ]
+    return {"connections": {"docker_default": REGISTRY}, "cache_dir": str(tmp_path), "fallback_backends": fallbacks}
 
 
-@pytest.fixture
-def kwargs(aws: AwsStandIn, fallbacks: list[dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
-    del aws  # it must be there
-    return {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path), "fallback_backends": fallbacks}
-
-
-@pytest.fixture
-def backend(kwargs: dict[str, Any]) -> EcrSecretsBackend:
+def build(kwargs: dict[str, Any]) -> EcrSecretsBackend:
     backend = EcrSecretsBackend(**kwargs)
     backend._set_connection_class(airflow.sdk.Connection)
     return backend
 
 
+@pytest.fixture
+def backend(kwargs: dict[str, Any]) -> EcrSecretsBackend:
+    return build(kwargs)
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+
+
 @pytest.mark.parametrize("source", SOURCES)
-def test_each_is_asked_for_what_is_not_mapped(backend: EcrSecretsBackend, source: str) -> None:
-    """Connections, their values, and variables."""
-    assert backend.get_connection(conn_id=source).host == source
+def test_each_backend_returns_its_connections_and_variables(backend: EcrSecretsBackend, source: str) -> None:
+    """A connection is of the class that Airflow sets: a server sets another one than a task."""
+    connection = backend.get_connection(conn_id=source)
+
+    assert (connection.host, type(connection)) == (source, airflow.sdk.Connection)
     assert source in str(backend.get_conn_value(source))
     assert backend.get_variable(key=source) == source
+    backend._set_connection_class(airflow.models.connection.Connection)
+    assert type(backend.get_connection(source)) is airflow.models.connection.Connection
 
 
-def test_what_none_has_is_left_to_airflow(backend: EcrSecretsBackend, caplog: pytest.LogCaptureFixture) -> None:
-    """That nobody has it is no failure."""
+def test_what_no_backend_has_is_left_to_airflow(backend: EcrSecretsBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a warning."""
     assert backend.get_connection("nowhere") is None
     assert backend.get_conn_value("nowhere") is None
     assert backend.get_variable("nowhere") is None
@@ -98,20 +108,13 @@ def test_what_none_has_is_left_to_airflow(backend: EcrSecretsBackend, caplog: py
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("wanted", [airflow.sdk.Connection, airflow.models.connection.Connection])
-def test_a_connection_is_of_the_class_that_airflow_wants(backend: EcrSecretsBackend, source: str, wanted: type) -> None:
-    """A server wants another one than a task."""
-    backend._set_connection_class(wanted)
-
-    assert type(backend.get_connection(source)) is wanted
-
-
 @pytest.mark.parametrize("on_error", ["raise", "next"])
-def test_a_mapped_connection_is_nobody_elses(aws: AwsStandIn, kwargs: dict[str, Any], on_error: str) -> None:
-    """Not even where its token cannot be had."""
+def test_no_other_backend_is_asked_for_a_mapped_connection(
+    aws: AwsStandIn, kwargs: dict[str, Any], on_error: str
+) -> None:
+    """Not even if its lookup fails."""
     aws.script(Error("AccessDeniedException", operation="GetAuthorizationToken"))
-    backend = EcrSecretsBackend(**kwargs, on_error=on_error)
+    backend = build({**kwargs, "on_error": on_error})
 
     if on_error == "raise":
         with pytest.raises(AirflowSecretsBackendAccessDenied):
@@ -121,10 +124,10 @@ def test_a_mapped_connection_is_nobody_elses(aws: AwsStandIn, kwargs: dict[str, 
     assert {call.service for call in aws.calls()} == {"ecr"}
 
 
-def test_one_that_fails_is_passed_over(
+def test_a_backend_that_fails_is_logged_and_the_next_is_asked(
     aws: AwsStandIn, vault: VaultStandIn, backend: EcrSecretsBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a line for each, which names AWS's code, or the client's exception, and what was behind it."""
+    """The line names AWS's code, or the exception of the client."""
     aws.script(
         Error("AccessDeniedException", operation="GetSecretValue"),
         Error("ThrottlingException", operation="GetParameter"),
@@ -132,19 +135,21 @@ def test_one_that_fails_is_passed_over(
     vault.sealed = True
 
     assert backend.get_connection("environment").host == "environment"
-    manager, store, vault_line = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    manager, store, vault_line = errors_in(caplog)
     assert "SecretsManagerBackend) failed to look up connection 'environment': " in manager
     assert " AccessDeniedException (at client.py:" in manager
     assert " ThrottlingException (at client.py:" in store
     assert "VaultBackend) failed to look up connection 'environment': hvac.exceptions.VaultDown (at " in vault_line
 
 
-def test_a_server_that_is_not_there_is_told(kwargs: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Down to what the system says of it."""
+def test_a_server_that_cannot_be_reached_is_logged_with_each_cause(
+    kwargs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Down to the exception of the operating system."""
     kwargs["fallback_backends"][2]["backend_kwargs"]["url"] = "http://127.0.0.1:1"
-    EcrSecretsBackend(**kwargs).get_variable("environment")
+    build(kwargs).get_variable("environment")
 
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    (line,) = errors_in(caplog)
     assert "requests.exceptions.ConnectionError, from urllib3.exceptions.MaxRetryError" in line
     assert ", from ConnectionRefusedError (at " in line
 
@@ -152,7 +157,7 @@ def test_a_server_that_is_not_there_is_told(kwargs: dict[str, Any], caplog: pyte
 def test_no_line_shows_a_secret(
     aws: AwsStandIn, vault: VaultStandIn, backend: EcrSecretsBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither what a backend was built with, nor what AWS quotes, nor what was read and is not well-formed."""
+    """Neither a kwarg of a backend, nor a quotation in AWS's answer, nor a value that is not well-formed."""
     caplog.set_level(logging.DEBUG, "ecr_secrets_backend")
     aws.script(Error("SignatureDoesNotMatch", f"The String was\n{aws.secret_access_key}", operation="GetParameter"))
     vault.data = {"connections/odd": {"conn_uri": "http://a:s3cret-of-a-connection://b://c"}}
@@ -168,34 +173,52 @@ def test_no_line_shows_a_secret(
 
 
 def test_a_team_is_passed_on(tmp_path: Path) -> None:
-    """Airflow names it from 3.2 on."""
+    """From Airflow 3.2 on, Airflow passes it."""
     asked: list[Any] = []
-    fallbacks = [{"backend": f"{STAND_INS}.Recording", "backend_kwargs": {"asked": asked}}]
-    backend = EcrSecretsBackend(
-        connections={"docker_default": HOST}, cache_dir=str(tmp_path), fallback_backends=fallbacks
+    fallbacks = [{"backend": RECORDING, "backend_kwargs": {"asked": asked}}]
+    backend = build(
+        {"connections": {"docker_default": REGISTRY}, "cache_dir": str(tmp_path), "fallback_backends": fallbacks}
     )
     backend.get_connection(conn_id="a", team_name="blue")
     backend.get_conn_value(conn_id="a", team_name="blue")
     backend.get_variable(key="a", team_name="blue")
-    backend.get_config("a")
 
-    assert [question[:-1] for question in asked] == [
-        ("get_connection", "a", "blue"),
-        ("get_conn_value", "a", "blue"),
-        ("get_variable", "a", "blue"),
-        ("get_config", "a"),
-    ]
+    methods = ("get_connection", "get_conn_value", "get_variable")
+    assert [question[:-1] for question in asked] == [(method, "a", "blue") for method in methods]
 
 
-def test_forks_and_threads_find_it_too(kwargs: dict[str, Any]) -> None:
-    """Children of a process that has looked up already, the process itself afterwards, and many threads at once."""
-    found = programs.run(fallback_forks.__name__, kwargs=kwargs, conn_ids=SOURCES)
+def look_up_in_forks_and_threads(kwargs: dict[str, Any]) -> list[list[str]]:
+    backend = build(kwargs)
 
-    assert found == [SOURCES] * (1 + 2 * fallback_forks.CHILDREN + fallback_forks.THREADS)
+    def look_up(_: object = None) -> list[str]:
+        return [backend.get_connection(conn_id).host for conn_id in SOURCES]
+
+    def look_up_in_a_child() -> list[str]:
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.write(writer, json.dumps(look_up()).encode())
+            os._exit(0)  # without the exit handlers of the libraries
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            return list(json.load(answer))
+
+    found = [look_up()]  # so that the backends have clients and open connections when the children are forked
+    for _ in range(CHILDREN):
+        found += [look_up_in_a_child(), look_up()]
+    with ThreadPoolExecutor(THREADS) as threads:
+        found += threads.map(look_up, range(THREADS))
+    return found
+
+
+def test_forks_and_threads_are_served_by_the_other_backends(kwargs: dict[str, Any]) -> None:
+    """Children of a process that has looked up, the process itself afterwards, and many threads at once."""
+    found = programs.call(look_up_in_forks_and_threads, kwargs=kwargs)
+
+    assert found == [SOURCES] * (1 + 2 * CHILDREN + THREADS)
 
 
 def test_a_trigger_asks_the_other_backends_in_a_thread(tmp_path: Path) -> None:
-    """Airflow finds our asynchronous method, so its event loop does not wait for another backend."""
+    """Airflow uses our asynchronous method, so its event loop does not wait for another backend."""
     program = """if True:
         import asyncio, json
         from contextlib import suppress
@@ -213,7 +236,7 @@ def test_a_trigger_asks_the_other_backends_in_a_thread(tmp_path: Path) -> None:
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(
-            {"connections": {"docker_default": HOST}, "fallback_backends": [{"backend": f"{STAND_INS}.Recording"}]}
+            {"connections": {"docker_default": REGISTRY}, "fallback_backends": [{"backend": RECORDING}]}
         ),
     }
     output = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=PROJECT, env=environment)

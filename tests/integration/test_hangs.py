@@ -1,14 +1,14 @@
-"""Sources of credentials that hang or are slow: what the processes of a host get, and what they leave behind."""
+"""Credential programs that hang or are slow: their processes are served, and start them once."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.faults import look_up
+from tests.process_helpers import Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
 
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-SLOW_SECONDS = 16  # longer than a caller waits for a renewal, shorter than a request may take
+#: The timeouts of users, by four, with a program that takes 16 s by four: nearly as long as a request may take.
+QUARTER_TIMES = {
+    "ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS": 5.0,
+    "ecr_secrets_backend.cache.LOCK_TIMEOUT_SECONDS": 5.5,
+    "ecr_secrets_backend.cache.LOOKUP_TIMEOUT_SECONDS": 7.0,
+}
+SLOW_SECONDS = 4
 KEYS = '{"Version": 1, "AccessKeyId": "AKIAONLOOPBACKSTANDS", "SecretAccessKey": "a-key"}'
-#: Takes a second instead of twenty to give up, and half a second instead of five to try again.
+#: Time out after a second instead of twenty, and retry after half a second instead of five.
 SHORT_TIMES = {
     "ecr_secrets_backend.cache.REQUEST_TIMEOUT_SECONDS": 1.0,
     "ecr_secrets_backend.entry.BACK_OFF_SECONDS": 0.5,
@@ -28,13 +33,13 @@ SHORT_TIMES = {
 
 
 @pytest.fixture
-def kwargs(tmp_path: Path) -> dict[str, Any]:
-    return {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path / "cache")}
+def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
+    return Host(aws, processes, tmp_path / "cache")
 
 
 @pytest.fixture
 def credential_program(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
-    """Make a program the only source of credentials; returns the file in which each of its starts is a line."""
+    """Make a program the only source of credentials; return the file to which it writes a line when it starts."""
 
     def make(shell: str) -> Path:
         starts = tmp_path / "starts"
@@ -52,43 +57,33 @@ def credential_program(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_program_that_hung_once_costs_one_timeout(
-    aws: AwsStandIn,
-    processes: Processes,
-    kwargs: dict[str, Any],
-    credential_program: Callable[[str], Path],
-    tmp_path: Path,
+    host: Host, credential_program: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """The process in which it hangs is served after the back-off, while it still hangs; others do not wait for it."""
+    """The process in which it still hangs is served after the back-off; other processes do not wait for it."""
     hung = tmp_path / "hung"
     starts = credential_program(f"[ -e {hung} ] || {{ touch {hung}; sleep 20; }}")
 
-    with (
-        processes.start(look_up, kwargs, aws, 1, 10, SHORT_TIMES) as one,
-        processes.start(look_up, kwargs, aws, 1, 10, SHORT_TIMES) as other,
-    ):
-        experiences = one.result(), other.result()
+    with host.start(1, 10, SHORT_TIMES) as one, host.start(1, 10, SHORT_TIMES) as other:
+        processes = one.result(), other.result()
 
-    for experience in experiences:
-        assert experience.lookups[-1].valid
-        assert {lookup.error is None or "TimedOut" in lookup.error for lookup in experience.lookups} == {True}
-        assert max(lookup.seconds for lookup in experience.lookups) < 3
+    for process in processes:
+        assert process.lookups[-1].valid
+        assert {lookup.error is None or "TimedOut" in lookup.error for lookup in process.lookups} == {True}
+        assert process.seconds < 3
     assert len(starts.read_text().splitlines()) == 2
-    assert len(aws.calls()) == 1
+    assert host.token_requests == 1
 
 
-@pytest.mark.timeout(90)
-def test_a_slow_program_is_started_once_by_a_host(
-    aws: AwsStandIn, processes: Processes, kwargs: dict[str, Any], credential_program: Callable[[str], Path]
-) -> None:
-    """All of its processes wait for the one that has started it, and are served soon after its answer."""
+def test_a_slow_program_is_started_once_by_a_host(host: Host, credential_program: Callable[[str], Path]) -> None:
+    """All processes wait for the one that has started it, and are served soon after its answer."""
     starts = credential_program(f"sleep {SLOW_SECONDS}")
 
     began = time.monotonic()
     with ExitStack() as stack:
-        running = [stack.enter_context(processes.start(look_up, kwargs, aws)) for _ in range(8)]
-        experiences = [process.result() for process in running]
+        running = [stack.enter_context(host.start(1, 0, QUARTER_TIMES)) for _ in range(8)]
+        processes = [process.result() for process in running]
 
-    assert time.monotonic() - began < SLOW_SECONDS + 5
-    assert all(experience.lookups[0].valid for experience in experiences)
+    assert time.monotonic() - began < SLOW_SECONDS + 4
+    assert all(process.lookups[0].valid for process in processes)
     assert len(starts.read_text().splitlines()) == 1
-    assert len(aws.calls()) == 1
+    assert host.token_requests == 1

@@ -1,4 +1,4 @@
-"""Whose token it is: each way by which boto3 and Airflow find credentials, against what stands in for AWS's ends."""
+"""Each source of credentials of boto3, with a stand-in, and which processes share a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
-from tests.integration.faults import look_up
+from tests.process_helpers import REGISTRY, Host
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token, write, write_keys
 from tests.stand_ins.serving import serving
 
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.integration.faults import Lookup
-    from tests.process_helpers import Processes
+    from tests.process_helpers import Lookup, Processes
     from tests.stand_ins.aws import AwsStandIn, Call
 
-HOUR = 3600.0
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 ROLE = "arn:aws:iam::210987654321:role/pull"
 CHAINED_ROLE = "arn:aws:iam::310987654321:role/hub"
 FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
@@ -42,34 +39,30 @@ FIRST_KEY, SECOND_KEY = "AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"
 
 @pytest.fixture
 def calls(bare: AwsStandIn, tmp_path: Path) -> Callable[..., list[Call]]:
-    """Look up in a process of its own, by the host's cache, and list the calls that AWS had for it."""
+    """Look up as a new process of the host, and return the AWS calls of that."""
 
     def look_up(**settings: Any) -> list[Call]:
-        (mapped,) = Settings.parse({"connections": {"docker_default": HOST}, **settings}).connections.values()
+        (mapped,) = Settings.parse({"connections": {"docker_default": REGISTRY}, **settings}).connections.values()
         identity = mapped.identity.in_environment(os.environ)
         before = len(bare.calls())
-        cache = TokenCache(HostStore(str(tmp_path / "cache")), HOUR, Memory())
+        cache = TokenCache(HostStore(str(tmp_path / "cache")), 3600, Memory())
         cache.get(identity, partial(request_token, identity))
         return bare.calls()[before:]
 
     return look_up
 
 
+def keys_of(calls: list[Call]) -> list[str]:
+    return [call.access_key_id for call in calls]
+
+
 class TestSharedFiles:
-    def test_static_keys_that_were_replaced_are_another_identity(self, calls: Any) -> None:
-        """The old keys' token is not served to whoever has the new ones."""
-        write_keys(FIRST_KEY)
-        assert [call.access_key_id for call in calls()] == [FIRST_KEY]
-        write_keys(SECOND_KEY)
-
-        assert [call.access_key_id for call in calls()] == [SECOND_KEY]
-        assert calls() == []
-
-    def test_temporary_keys_that_rotate_cost_one_call(self, calls: Any) -> None:
-        """The keys that a login tool writes every hour may be another user's, so their token is their own."""
-        for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
-            write_keys(key_id, "a-session")
-            assert [call.access_key_id for call in calls()] == [key_id]
+    @pytest.mark.parametrize("session_token", [None, "a-session"])
+    def test_keys_that_were_replaced_are_another_identity(self, calls: Any, session_token: str | None) -> None:
+        """They may be another user's, so each new key costs one call."""
+        for key_id in (FIRST_KEY, SECOND_KEY):
+            write_keys(key_id, session_token)
+            assert keys_of(calls()) == [key_id]
             assert calls() == []
 
     @pytest.mark.parametrize(
@@ -79,27 +72,29 @@ class TestSharedFiles:
             ("AWS_CREDENTIAL_FILE", "AWSAccessKeyId={}\nAWSSecretKey=a-secret\n"),
         ],
     )
-    def test_processes_with_other_files_of_older_tools_do_not_share(
+    def test_processes_with_different_files_of_older_tools_do_not_share(
         self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, text: str
     ) -> None:
-        """boto3 still reads them, and each process is served the token of its own keys."""
+        """boto3 still reads them."""
         for key_id in (FIRST_KEY, SECOND_KEY):
             (tmp_path / key_id).write_text(text.format(key_id))
             monkeypatch.setenv(variable, str(tmp_path / key_id))
-            assert [call.access_key_id for call in calls()] == [key_id]
+            assert keys_of(calls()) == [key_id]
 
     def test_another_profile_is_another_identity(self, calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whether a setting names it or a variable does."""
-        keys = {"aws_access_key_id": FIRST_KEY, "aws_secret_access_key": "a-secret"}
-        others = {"aws_access_key_id": SECOND_KEY, "aws_secret_access_key": "a-secret"}
-        write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], default=keys, other=others)
-        seen = [call.access_key_id for call in calls() + calls(profile_name="other")]
+        """Named in a setting or in a variable."""
+        profiles = {"default": FIRST_KEY, "other": SECOND_KEY}
+        sections = {
+            name: {"aws_access_key_id": key, "aws_secret_access_key": "a-secret"} for name, key in profiles.items()
+        }
+        write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], **sections)
+        keys = keys_of(calls() + calls(profile_name="other"))
         monkeypatch.setenv("AWS_PROFILE", "other")
 
-        assert seen + [call.access_key_id for call in calls()] == [FIRST_KEY, SECOND_KEY, SECOND_KEY]
+        assert keys + keys_of(calls()) == [FIRST_KEY, SECOND_KEY, SECOND_KEY]
 
-    def test_a_profile_may_assume_a_role_and_another_on_top_of_it(self, calls: Any) -> None:
-        """Role chaining: the role of the profile assumes the role of the settings."""
+    def test_a_profile_may_assume_a_role_that_assumes_the_role_of_the_settings(self, calls: Any) -> None:
+        """Role chaining."""
         write_keys(FIRST_KEY, profile="base")
         hub = {"role_arn": CHAINED_ROLE, "source_profile": "base", "external_id": "an-id"}
         write(os.environ["AWS_CONFIG_FILE"], **{"profile hub": hub})
@@ -112,7 +107,6 @@ class TestSharedFiles:
         assert first.parameters["ExternalId"] == "an-id"
 
     def test_another_role_of_a_profile_is_another_identity(self, calls: Any) -> None:
-        """Though the profile has kept its name and its keys."""
         write_keys(FIRST_KEY, profile="base")
         for role in (ROLE, CHAINED_ROLE):
             profile = {"role_arn": role, "source_profile": "base"}
@@ -120,27 +114,29 @@ class TestSharedFiles:
             assume, _ = calls(profile_name="hub")
             assert assume.parameters["RoleArn"] == role
 
-    def test_a_program_may_give_the_credentials(self, calls: Any, tmp_path: Path) -> None:
-        """A profile's ``credential_process``."""
+    def test_a_profile_may_have_a_credential_program(self, calls: Any, tmp_path: Path) -> None:
         keys = {"Version": 1, "AccessKeyId": FIRST_KEY, "SecretAccessKey": "a-secret"}
         (tmp_path / "keys").write_text(json.dumps(keys))
         write(os.environ["AWS_CONFIG_FILE"], default={"credential_process": f"cat {tmp_path / 'keys'}"})
 
-        assert [call.access_key_id for call in calls()] == [FIRST_KEY]
+        assert keys_of(calls()) == [FIRST_KEY]
 
 
 class TestRole:
-    def test_sts_gets_all_that_a_role_may_be_assumed_with(self, calls: Any) -> None:
-        """Each argument, as it was written, serialised as STS reads it."""
+    def test_sts_receives_each_argument_of_assume_role_kwargs(self, calls: Any) -> None:
+        """In the form that STS reads."""
         write_keys(FIRST_KEY)
-        arguments = {
-            "DurationSeconds": 900,
+        texts = {
             "ExternalId": "an-id",
             "Policy": '{"Version": "2012-10-17", "Statement": []}',
-            "PolicyArns": [{"arn": "arn:aws:iam::aws:policy/ReadOnlyAccess"}],
-            "ProvidedContexts": [{"ProviderArn": "arn:aws:iam::aws:contextProvider/x", "ContextAssertion": "text"}],
             "RoleSessionName": "airflow",
             "SourceIdentity": "a-person",
+        }
+        arguments = {
+            **texts,
+            "DurationSeconds": 900,
+            "PolicyArns": [{"arn": "arn:aws:iam::aws:policy/ReadOnlyAccess"}],
+            "ProvidedContexts": [{"ProviderArn": "arn:aws:iam::aws:contextProvider/x", "ContextAssertion": "text"}],
             "Tags": [{"Key": "team", "Value": "data"}],
             "TransitiveTagKeys": ["team"],
         }
@@ -148,15 +144,12 @@ class TestRole:
         assume, token = calls(role_arn=ROLE, assume_role_kwargs=arguments)
 
         assert assume.parameters == {
+            **texts,
             "RoleArn": ROLE,
             "DurationSeconds": "900",
-            "ExternalId": "an-id",
-            "Policy": '{"Version": "2012-10-17", "Statement": []}',
             "PolicyArns.member.1.arn": "arn:aws:iam::aws:policy/ReadOnlyAccess",
             "ProvidedContexts.member.1.ProviderArn": "arn:aws:iam::aws:contextProvider/x",
             "ProvidedContexts.member.1.ContextAssertion": "text",
-            "RoleSessionName": "airflow",
-            "SourceIdentity": "a-person",
             "Tags.member.1.Key": "team",
             "Tags.member.1.Value": "data",
             "TransitiveTagKeys.member.1": "team",
@@ -182,94 +175,65 @@ class TestRole:
         assert "a-secret" not in str(caught.value)
         assert bare.calls() == []
 
-    def test_a_pod_may_bring_its_web_identity(
+    def test_each_service_account_with_a_web_identity_has_its_own_token(
         self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """EKS's roles for service accounts: the token file is shown to STS as it is now, and may be replaced."""
+        """STS receives the current file; a new web identity of the same service account costs no call."""
+        token = tmp_path / "token"
         monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
-        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-        (tmp_path / "token").write_text(web_identity := pod_token("airflow:worker"))
-
-        assume, token = calls()
-
-        assert assume.operation == "AssumeRoleWithWebIdentity"
-        assert (assume.parameters["RoleArn"], assume.parameters["WebIdentityToken"]) == (ROLE, web_identity)
-        assert token.account == "210987654321"
-        (tmp_path / "token").write_text(pod_token("airflow:worker"))
-        assert calls() == []
-
-    def test_web_identities_of_other_service_accounts_do_not_share(
-        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        """Their role is the same, but AWS may refuse it to one of them."""
-        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
-        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
         for service_account in ("airflow:worker", "airflow:other"):
-            (tmp_path / "token").write_text(pod_token(service_account))
-            assert len(calls()) == 2
+            token.write_text(web_identity := pod_token(service_account))
+
+            assume, request = calls()
+
+            assert assume.operation == "AssumeRoleWithWebIdentity"
+            assert (assume.parameters["RoleArn"], assume.parameters["WebIdentityToken"]) == (ROLE, web_identity)
+            assert request.account == "210987654321"
+            token.write_text(pod_token(service_account))
+            assert calls() == []
 
 
 class TestEndpoints:
-    @pytest.mark.parametrize("kind", ["ec2", "ecs", "eks"])
-    def test_a_host_a_task_and_a_pod_have_keys_of_their_own(
-        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: Any
-    ) -> None:
-        """From the endpoint that AWS gives them; that its keys rotate costs no call."""
+    @pytest.fixture
+    def endpoint(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[CredentialEndpoint]:
         (tmp_path / "pod").write_text(pod_token("airflow:worker"))
-        with CredentialEndpoint.running(kind, tmp_path / "pod") as endpoint:
+        with CredentialEndpoint.running(getattr(request, "param", "eks"), tmp_path / "pod") as endpoint:
             for name, value in endpoint.environment().items():
                 monkeypatch.setenv(name, value)
+            yield endpoint
 
-            (call,) = calls()
+    @pytest.mark.parametrize("endpoint", ["ec2", "ecs", "eks"], indirect=True)
+    def test_a_host_a_task_and_a_pod_have_keys_of_their_own(self, calls: Any, endpoint: CredentialEndpoint) -> None:
+        """From the endpoint that AWS provides; new keys of the same identity cost no call."""
+        (call,) = calls()
 
-            assert [call.access_key_id] == endpoint.given[-1:]
-            (tmp_path / "pod").write_text(pod_token("airflow:worker"))
-            assert calls() == []
+        assert [call.access_key_id] == endpoint.given[-1:]
+        endpoint.pod_token.write_text(pod_token("airflow:worker"))
+        assert calls() == []
 
-    def test_pods_of_other_service_accounts_do_not_share(
-        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    def test_pods_of_different_service_accounts_do_not_share(self, calls: Any, endpoint: CredentialEndpoint) -> None:
+        """EKS Pod Identity sets the same variables in all pods; only the pod's token is different."""
+        for service_account in ("airflow:worker", "airflow:other"):
+            endpoint.pod_token.write_text(pod_token(service_account))
+            assert len(calls()) == 1
+
+    def test_processes_with_different_authorization_tokens_do_not_share(
+        self, calls: Any, endpoint: CredentialEndpoint, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """EKS Pod Identity gives all pods the same environment; what it knows them by tells them apart."""
-        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
-            for name, value in endpoint.environment().items():
-                monkeypatch.setenv(name, value)
-            for service_account in ("airflow:worker", "airflow:other"):
-                (tmp_path / "pod").write_text(pod_token(service_account))
-                assert len(calls()) == 1
-
-    def test_processes_with_other_authorization_tokens_do_not_share(
-        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        """One agent serves them all, and knows each by the variable alone."""
-        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
-            for name, value in endpoint.environment().items():
-                monkeypatch.setenv(name, value)
-            monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-            for token in ("one", "two"):
-                (tmp_path / "pod").write_text(token)
-                monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", token)
-                assert len(calls()) == 1
-
-    def test_an_endpoint_that_refuses_is_told(
-        self, calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        """By botocore's words for it."""
-        (tmp_path / "pod").write_text(pod_token("airflow:worker"))
-        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
-            for name, value in endpoint.environment().items():
-                monkeypatch.setenv(name, value)
-            monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
-
-            with pytest.raises(TokenError) as caught:
-                calls()
-
-        assert caught.value.failure.code == "CredentialRetrievalError"
-        assert "401" in caught.value.failure.reason
+        """One agent serves them all, and distinguishes them by this variable alone."""
+        monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        for token in ("one", "two"):
+            endpoint.pod_token.write_text(token)
+            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", token)
+            assert len(calls()) == 1
 
 
 @pytest.fixture
-def tls_front(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """An endpoint of AWS with TLS, in the environment; yields the CA bundle that clients need for it."""
+def ca_bundle(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """Put TLS in front of AWS; yield the CA bundle that clients need for it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -300,36 +264,29 @@ def tls_front(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 class TestNeighbours:
-    """Processes of one host that share the cache; the first has a fault of its own."""
+    """Two processes of a host share the cache; only the first has a fault in its environment."""
 
     @pytest.fixture
-    def first_and_second(
+    def look_up(
         self, aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> Callable[..., list[Lookup]]:
-        def look_up_in_each(variable: str, *values: str) -> list[Lookup]:
-            lookups: list[Lookup] = []
-            for value in values:
-                monkeypatch.setenv(variable, value)
-                kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
-                lookups += processes.run(look_up, kwargs, aws).lookups
-            return lookups
+    ) -> Callable[[str, str], Lookup]:
+        def look_up(variable: str, value: str) -> Lookup:
+            monkeypatch.setenv(variable, value)
+            return Host(aws, processes, tmp_path).run().lookups[0]
 
-        return look_up_in_each
+        return look_up
 
-    def test_a_proxy_that_is_gone_is_the_fault_of_one_process(
-        self, first_and_second: Any, monkeypatch: pytest.MonkeyPatch
+    def test_a_proxy_that_cannot_be_reached_fails_one_process(
+        self, look_up: Callable[[str, str], Lookup], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another process without that proxy has its token at once."""
+        """A process without that proxy is served at once."""
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        faulty, sound = first_and_second("http_proxy", "http://127.0.0.1:9", "")
 
-        assert "ProxyConnectionError" in faulty.error
-        assert sound.valid
+        assert "ProxyConnectionError" in str(look_up("http_proxy", "http://127.0.0.1:9").error)
+        assert look_up("http_proxy", "").valid
 
-    def test_a_missing_ca_bundle_is_the_fault_of_one_process(self, tls_front: str, first_and_second: Any) -> None:
-        """Another process that has the bundle has its token at once."""
-        faulty, sound = first_and_second("REQUESTS_CA_BUNDLE", "/missing/ca.pem", tls_front)
-
-        assert faulty.error
-        assert sound.valid
+    def test_a_missing_ca_bundle_fails_one_process(self, ca_bundle: str, look_up: Callable[[str, str], Lookup]) -> None:
+        """A process with the bundle is served at once."""
+        assert look_up("REQUESTS_CA_BUNDLE", "/missing/ca.pem").error
+        assert look_up("REQUESTS_CA_BUNDLE", ca_bundle).valid

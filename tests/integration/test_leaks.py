@@ -1,4 +1,4 @@
-"""No secret is shown: by no log at any level, by no exception, however it is printed, and by no list of processes."""
+"""No secret in a log at any level, in an exception in any form, or in a list of processes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.sdk import suppress_sdk_logs
-from tests.integration.exposed import OUT_OF_TIME, SIGN_OF_DEBUG
-from tests.integration.faults import look_up
+from tests.integration.exposed import SIGN_OF_DEBUG, TIMEOUT
+from tests.process_helpers import Host
 from tests.stand_ins.aws import PROJECT, Delay, Error, Reply
 from tests.stand_ins.faults import FAULTS, PRIVATE_TOKEN, basic, private_answer
 from tests.stand_ins.serving import serving
@@ -36,34 +36,41 @@ if TYPE_CHECKING:
     from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn, Fault
 
+    #: Kwargs for the backend, and the secrets that the process has.
+    Credentials = tuple[dict[str, Any], list[str]]
+
 ROLE = "arn:aws:iam::210987654321:role/pull"
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 PART_LENGTH = 40
-MAIN_FAULTS = ("denied", "reset", "not JSON", "dead")  # enough for all but one of the ways to get credentials
+MAIN_FAULTS = ("denied", "reset", "not JSON", "dead")  # enough for all sources of credentials but one
 PRIVATE = {PRIVATE_TOKEN, basic(PRIVATE_TOKEN), basic(f"AWS:{PRIVATE_TOKEN}")}
 
 
 def leaks(text: str, known: Iterable[str]) -> list[str]:
-    """Find what is in a text of the beginning and of the end of secrets, as they are and URL-quoted."""
+    """Return the beginnings and ends of secrets that are in a text, as they are or URL-quoted."""
     parts = {part for secret in known for part in (secret[:PART_LENGTH], secret[-PART_LENGTH:])}
     return [part for part in parts | {quote(part, safe="") for part in parts} if part in text]
 
 
 def new_secret() -> str:
-    """Make one that is as long as a session token, and as hard to quote."""
+    """Return one that is as long as a session token, with characters that a URL quotes."""
     return f"{secrets.token_hex(16)}/+={secrets.token_urlsafe(400)}/+={secrets.token_hex(16)}"
 
 
 @pytest.fixture
+def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
+    return Host(aws, processes, tmp_path / "cache")
+
+
+@pytest.fixture
 def credentials(
-    request: pytest.FixtureRequest, aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Let a process get its credentials in one of the ways that AWS knows; gives kwargs, and the secrets in play."""
-    kwargs: dict[str, Any] = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path / "cache")}
+    request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Credentials]:
+    """Give a process its credentials from one of AWS's sources."""
     first, second, third = new_secret(), new_secret(), new_secret()
     if request.param in {"environment", "role"}:
         monkeypatch.setenv("AWS_SESSION_TOKEN", first)
-        yield {**kwargs, "role_arn": ROLE} if request.param == "role" else kwargs, [first, aws.secret_access_key]
+        role = {"role_arn": ROLE} if request.param == "role" else {}
+        yield {**host.kwargs, **role}, [first, host.aws.secret_access_key]
         return
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -73,12 +80,12 @@ def credentials(
         (tmp_path / "token").write_text(first)
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
         monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
-        yield kwargs, [first]
+        yield host.kwargs, [first]
     elif request.param == "program":
         (tmp_path / "answer").write_text(json.dumps({**answer, "Version": 1, "SessionToken": second}))
         (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'answer'}\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-        yield kwargs, [first, second]
+        yield host.kwargs, [first, second]
     else:
 
         class Container(BaseHTTPRequestHandler):
@@ -93,16 +100,16 @@ def credentials(
         with serving(Container) as port:
             monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/")
             monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", third)
-            yield kwargs, [first, second, third]
+            yield host.kwargs, [first, second, third]
 
 
 @pytest.mark.parametrize("credentials", ["environment", "role", "web identity", "container", "program"], indirect=True)
-def test_nothing_is_shown_whatever_happens(
-    request: pytest.FixtureRequest, aws: AwsStandIn, credentials: tuple[dict[str, Any], list[str]], tmp_path: Path
+def test_no_secret_is_shown_by_any_lookup(
+    request: pytest.FixtureRequest, aws: AwsStandIn, credentials: Credentials, tmp_path: Path
 ) -> None:
-    """By logs at DEBUG, exceptions, tracebacks with local variables, and reprs: in success, and in all failures."""
+    """Not in logs at DEBUG, exceptions, tracebacks with local variables, or reprs, with and without a failure."""
     kwargs, known = credentials
-    faults = [*(FAULTS if request.node.callspec.id == "environment" else MAIN_FAULTS), OUT_OF_TIME]
+    faults = [*(FAULTS if request.node.callspec.id == "environment" else MAIN_FAULTS), TIMEOUT]
     folder = tmp_path / "shown"
     folder.mkdir()
     command = [sys.executable, "-m", "tests.integration.exposed"]
@@ -112,16 +119,16 @@ def test_nothing_is_shown_whatever_happens(
     with (folder / "output").open("w") as output:
         subprocess.run([*command, json.dumps(order)], check=True, cwd=PROJECT, stdout=output, stderr=output)
 
-    minted = aws.secrets() - before
-    assert len(minted) > 2 * len(faults)
+    received = aws.secrets() - before
+    assert len(received) > 2 * len(faults)
     for file in folder.iterdir():
-        assert leaks(file.read_text(), {*known, *minted, *PRIVATE}) == [], file.name
+        assert leaks(file.read_text(), {*known, *received, *PRIVATE}) == [], file.name
     for name in ("task.log", "plain.log"):
         log = (folder / name).read_text()
         assert SIGN_OF_DEBUG in log
         assert log.count("has no ECR token") == log.count("was not renewed") == len(faults)
     shown = (folder / "shown.txt").read_text()
-    assert shown.count("most recent call last") == 2 * len(faults)  # no more than one exception from each
+    assert shown.count("most recent call last") == 2 * len(faults)  # one exception of each, without a cause
     assert shown.count("EcrToken(") > len(faults)
 
 
@@ -136,10 +143,10 @@ def test_nothing_is_shown_whatever_happens(
     ],
     ids=["canonical string", "page", "end", "cut short", "line break in the session token"],
 )
-def test_what_quotes_a_secret_is_not_repeated(
-    aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Fault | None
+def test_a_secret_in_an_answer_is_not_repeated(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
 ) -> None:
-    """Neither what AWS says is taken for harmless, nor a proxy's words, nor those of Python's HTTP client."""
+    """Neither from AWS, nor from a proxy, nor from the exceptions of Python's HTTP client."""
     token = new_secret()
     if isinstance(fault, Error):
         fault = replace(fault, message=fault.message.format(token=token))
@@ -148,11 +155,10 @@ def test_what_quotes_a_secret_is_not_repeated(
     if fault is None:
         token = f"{new_secret()}\n{new_secret()}"
     else:
-        aws.script(fault)
+        host.aws.script(fault)
     monkeypatch.setenv("AWS_SESSION_TOKEN", token)
 
-    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
-    process = processes.run(look_up, kwargs, aws)
+    process = host.run()
 
     assert process.lookups[0].error is not None
     assert leaks(f"{process.lookups} {process.lines}", [*token.splitlines(), *PRIVATE]) == []
@@ -166,13 +172,10 @@ def test_what_quotes_a_secret_is_not_repeated(
     ],
     ids=["forged", "long"],
 )
-def test_what_aws_says_is_one_bounded_line_for_the_whole_host(
-    aws: AwsStandIn, processes: Processes, tmp_path: Path, error: Error
-) -> None:
-    """It forges no line of a log, controls no terminal, and is small enough for the host's cache."""
-    aws.script(error)
-    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
-    first, second = processes.run(look_up, kwargs, aws), processes.run(look_up, kwargs, aws)
+def test_an_error_of_aws_is_one_short_line(host: Host, error: Error) -> None:
+    """It forges no line of a log, controls no terminal, and fits into the host's cache."""
+    host.aws.script(error)
+    first, second = host.run(), host.run()
 
     ((_, line),) = first.lines
     assert line.isprintable()
@@ -182,24 +185,23 @@ def test_what_aws_says_is_one_bounded_line_for_the_whole_host(
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "HTTPS_PROXY"])
-def test_a_password_in_a_url_is_not_shown(
-    aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
-) -> None:
-    """Of an endpoint or of a proxy that cannot be reached."""
-    if variable == "HTTPS_PROXY":
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ecr.example")
+def test_a_password_in_a_url_is_not_shown(host: Host, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The URL of an endpoint or a proxy that cannot be reached."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ecr.example")
     monkeypatch.setenv(variable, "http://user:s3cret@127.0.0.1:9")
-    kwargs = {"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path)}
-    process = processes.run(look_up, kwargs, aws)
+
+    process = host.run()
 
     assert "127.0.0.1:9" in process.lines[0][1]
     assert "s3cret" not in f"{process.lines} {process.lookups}"
-    assert not [path for path in tmp_path.rglob("*.json") if "s3cret" in path.read_text()]
+    assert not [path for path in host.cache_dir.rglob("*.json") if "s3cret" in path.read_text()]
 
 
 @pytest.mark.parametrize("name", [*MAIN_FAULTS, "no colon"])
-def test_a_failed_mint_drags_nothing_along(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Its exception has no other behind it, and was raised where no local variable holds what was sent or answered."""
+def test_no_frame_of_a_failed_request_holds_a_secret(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The exception has no cause and no context, and no local variable of its traceback holds what was sent."""
     token = new_secret()
     monkeypatch.setenv("AWS_SESSION_TOKEN", token)
     monkeypatch.setattr(aws_module, "ATTEMPTS", 1)
@@ -215,18 +217,18 @@ def test_a_failed_mint_drags_nothing_along(aws: AwsStandIn, monkeypatch: pytest.
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture) -> None:
-    """Two threads may talk with AWS at the same time, and each is kept out of the logs until it has ended itself."""
+def test_a_request_that_ends_does_not_show_the_logs_of_another_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """The logs of each thread are suppressed until its own request has ended."""
     caplog.set_level(logging.DEBUG)
     logger = logging.getLogger("botocore.parsers")
     has_begun, may_end = threading.Event(), threading.Event()
 
-    def talk() -> None:
+    def request() -> None:
         with suppress_sdk_logs():
             has_begun.set()
             assert may_end.wait(10)
 
-    other = threading.Thread(target=talk)
+    other = threading.Thread(target=request)
     other.start()
     assert has_begun.wait(10)
 
@@ -239,7 +241,7 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     logger.addFilter(let_the_other_end)
     try:
         with suppress_sdk_logs():
-            logger.handle(record)  # the other may end while logging goes through the filters for this line ...
+            logger.handle(record)  # the other request may end while logging runs the filters of this line ...
             let_the_other_end(record)  # ... or before the next
             logger.handle(record)
     finally:
@@ -248,8 +250,8 @@ def test_a_mint_that_ends_does_not_bare_another(caplog: pytest.LogCaptureFixture
     assert caplog.messages == []
 
 
-def test_a_request_that_ends_does_not_bare_another_greenlet(caplog: pytest.LogCaptureFixture) -> None:
-    """Greenlets share their thread's local variables where gevent patches them after our import."""
+def test_a_request_that_ends_does_not_show_the_logs_of_another_greenlet(caplog: pytest.LogCaptureFixture) -> None:
+    """Greenlets share their thread's local variables if gevent patches them after our import."""
     caplog.set_level(logging.DEBUG)
     logger = logging.getLogger("botocore.parsers")
 
@@ -261,18 +263,18 @@ def test_a_request_that_ends_does_not_bare_another_greenlet(caplog: pytest.LogCa
     first, second = greenlet.greenlet(request), greenlet.greenlet(request)
     first.switch()
     second.switch()
-    first.switch()  # it ends, while the other one waits for AWS
+    first.switch()  # it ends while the second waits for AWS
     second.switch()
-    logger.debug("a line of others")
+    logger.debug("a line of other code")
 
-    assert caplog.messages == ["a line of others"]
+    assert caplog.messages == ["a line of other code"]
 
 
 @pytest.mark.parametrize("role_arn", [None, ROLE])
 def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
     aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, role_arn: str | None
 ) -> None:
-    """It prints headers, session tokens among them; other requests of boto3 are printed as ever."""
+    """It prints headers, session tokens among them; it still prints other requests of boto3."""
     program = f"""if True:
         import boto3, http.client
         http.client.HTTPConnection.debuglevel = 1
@@ -294,26 +296,23 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
 
 
 @pytest.mark.parametrize("credentials", ["role", "program"], indirect=True)
-def test_a_list_of_processes_shows_nothing(
-    aws: AwsStandIn, processes: Processes, credentials: tuple[dict[str, Any], list[str]]
-) -> None:
-    """While a lookup waits for AWS, no command line holds what it was started with, sent or got."""
+def test_a_list_of_processes_shows_no_secret(host: Host, credentials: Credentials) -> None:
+    """While a lookup waits for AWS, and after it, no command line holds a secret."""
     kwargs, known = credentials
-    aws.script(Delay(0.5))
-    before = aws.secrets()
+    host.aws.script(Delay(0.5))
+    before = host.aws.secrets()
 
-    with processes.start(look_up, kwargs, aws) as process:
-        while not aws.calls():
+    with host.start(**kwargs) as process:
+        while not host.aws.calls():
             time.sleep(0.01)
-        lists = [commands()]
+        lists = [list_processes()]
         assert process.result().lookups[0].valid
-        lists.append(commands())
+        lists.append(list_processes())
 
     assert all(str(process.pid) in text for text in lists)
-    assert leaks("".join(lists), {*known, *(aws.secrets() - before)}) == []
+    assert leaks("".join(lists), {*known, *(host.aws.secrets() - before)}) == []
 
 
-def commands() -> str:
-    return subprocess.run(
-        ["ps", "-A", "-w", "-w", "-o", "pid,args"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+def list_processes() -> str:
+    command = ["ps", "-A", "-w", "-w", "-o", "pid,args"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

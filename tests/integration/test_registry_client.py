@@ -1,4 +1,4 @@
-"""The registry's part of ``check``, with real sockets, TLS and proxies."""
+"""The registry's step of ``check``, with real sockets and TLS."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 LOGIN = ("AWS", "a-token")
 
 
-def fail(step: Callable[[], object]) -> StepResult:
-    """Return the result of a step that fails."""
+@pytest.fixture(autouse=True)
+def _short_timeouts_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(registry, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+
+
+def failure_at(host: str) -> StepResult:
     with pytest.raises(CheckFailed) as caught:
-        step()
+        RegistryClient(host, LOGIN).check_login()
     return caught.value.result
 
 
@@ -39,14 +44,9 @@ def fail(step: Callable[[], object]) -> StepResult:
         (b"", "tls-broken", "does not complete TLS"),
         (None, "port-silent", "does not answer"),
     ],
+    ids=["plain HTTP", "closed", "silent"],
 )
-def test_what_breaks_before_a_request_is_named(
-    greeting: bytes | None, code: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A port that speaks plain HTTP, one that closes the connection, and one that never says anything."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(registry, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+def test_a_failure_before_the_request_is_named(greeting: bytes | None, code: str, words: str) -> None:
     over = threading.Event()
 
     class Greeting(socketserver.StreamRequestHandler):
@@ -57,27 +57,25 @@ def test_what_breaks_before_a_request_is_named(
             else:
                 self.wfile.write(greeting)
 
-    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeting)) as port:
-        result = fail(RegistryClient(f"localhost:{port}", LOGIN).check_login)
+    with serving(Greeting) as port:
+        result = failure_at(f"localhost:{port}")
         over.set()
 
     assert result.code == code
     assert f"localhost:{port} {words}" in result.message
 
 
-def test_a_port_that_accepts_no_connection_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one behind a firewall that drops packets."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+def test_a_port_that_accepts_no_connection_is_silent() -> None:
+    """Such as a port behind a firewall that drops packets."""
     with ExitStack() as stack:
         server = stack.enter_context(closing(socket()))
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        for _ in range(4):  # the kernel accepts no more than its queue holds
+        for _ in range(4):  # the kernel accepts no more than its queue has room for
             client = stack.enter_context(closing(socket()))
             client.settimeout(0)
             client.connect_ex(server.getsockname())
-        result = fail(RegistryClient(f"127.0.0.1:{server.getsockname()[1]}", LOGIN).check_login)
+        result = failure_at(f"127.0.0.1:{server.getsockname()[1]}")
 
     assert result.code == "port-silent"
     assert "HTTPS_PROXY" in str(result.fix)
@@ -86,14 +84,11 @@ def test_a_port_that_accepts_no_connection_is_silent(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"]
 )
-def test_a_registry_that_never_finishes_its_answer_ends_the_step(
-    drip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its bytes come too often for a timeout of the connection."""
+def test_an_answer_that_never_ends_ends_the_step(drip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes arrive too often for a timeout of the connection."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(check, "STEP_SECONDS", 1.0)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

@@ -1,8 +1,9 @@
-"""The whole at once: tokens that rotate, processes that come, go and are killed, and AWS with a delay."""
+"""Tokens that rotate, processes that start, end and are killed, and AWS with a delay, all at once."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,49 +16,58 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-SOAK_SECONDS = 72
-LIFETIME_SECONDS = 3.0  # so that many tokens live in that time
+LIFETIME_SECONDS = 3.0  # so that many tokens expire during a test
 RENEWED_AFTER_SECONDS = LIFETIME_SECONDS / 2
 AWS_SECONDS = 0.2
+SOAK_SECONDS = 45
 MOST_GROWTH_OBJECTS = 1_000  # a client of boto3 has many more
-MOST_GROWTH_KIB = 16 * 1024  # the allocator keeps some of what it has freed
+MOST_GROWTH_KIB = 16 * 1024  # the allocator keeps some of the memory that is freed
 FILE_NAME = re.compile(r"[0-9a-f]{32}\.(json|lock|json\.[0-9a-f]{64}\.tmp)")
 
 
-READ_SECONDS = 15
-READ_LIFETIME_SECONDS = 3.0
+@pytest.fixture
+def aws(loopback_aws: AwsStandIn) -> AwsStandIn:
+    loopback_aws.set(token_lifetime=LIFETIME_SECONDS)
+    loopback_aws.script(Delay(AWS_SECONDS))
+    return loopback_aws
 
 
-@pytest.mark.timeout(READ_SECONDS + 60)
+def test_readers_are_served_valid_tokens_while_tokens_rotate(aws: AwsStandIn, tmp_path: Path) -> None:
+    """32 threads of 8 processes get whole tokens, without a warning, for one AWS call in half of each lifetime."""
+    seen = soak(tmp_path / "cache", 8, workers=0, steady=8)
+
+    assert (seen.problems, seen.warnings) == ([], [])
+    assert seen.lookups > 8_000
+    calls = aws.calls()
+    assert len(seen.tokens) == len(calls) >= 4
+    assert all(aws.authorise("AWS", token).reason != "unknown" for token in seen.tokens)
+    assert all(after.time - before.time >= RENEWED_AFTER_SECONDS for before, after in pairwise(calls))
+
+
+@pytest.mark.timeout(60)
 def test_no_lookup_fails_though_renewals_are_slower_than_the_machine_is_busy(aws: AwsStandIn, tmp_path: Path) -> None:
     """Forty threads of four processes read without a pause while others are killed: a late renewal is no failure."""
-    aws.set(token_lifetime=READ_LIFETIME_SECONDS)
-    aws.script(Delay(AWS_SECONDS))
-
-    seen = soak(tmp_path / "cache", READ_SECONDS, workers=2, steady=4, threads=10, pause=0)
+    seen = soak(tmp_path / "cache", 12, workers=2, steady=4, threads=10, pause=0)
 
     assert seen.problems == []
     assert seen.killed > 10
-    assert len(aws.calls()) <= seen.seconds / (READ_LIFETIME_SECONDS / 2) + 4
+    assert len(aws.calls()) <= seen.seconds / RENEWED_AFTER_SECONDS + 4
 
 
 @pytest.mark.timeout(SOAK_SECONDS + 60)
-def test_a_soak(aws: AwsStandIn, tmp_path: Path) -> None:
-    """No dead token, no failed lookup, no more calls than lives and kills, and nothing that piles up."""
-    aws.set(token_lifetime=LIFETIME_SECONDS)
-    aws.script(Delay(AWS_SECONDS))
-    cache_dir = tmp_path / "cache"
-
-    seen = soak(cache_dir, SOAK_SECONDS)
+def test_a_host_serves_valid_tokens_and_leaks_nothing_while_its_processes_are_killed(
+    aws: AwsStandIn, tmp_path: Path
+) -> None:
+    """No expired token, no failed lookup, at most one AWS call for each half of a lifetime and kill, and no growth."""
+    seen = soak(tmp_path / "cache", SOAK_SECONDS)
 
     assert seen.problems == []
     assert all(aws.authorise("AWS", token).reason != "unknown" for token in seen.tokens)
 
-    calls = len(aws.calls())
     assert 2 < len(seen.tokens) <= seen.seconds / RENEWED_AFTER_SECONDS + 1
-    assert calls - len(seen.tokens) <= seen.killed  # whoever is killed may have minted, and told nobody
+    assert len(aws.calls()) - len(seen.tokens) <= seen.killed  # a process may be killed with its new token
 
-    assert seen.most_leftovers <= 1  # the last one who was killed, or whoever is writing
+    assert seen.most_leftovers <= 1  # of the process that was killed last, or that writes
     assert [name for name in seen.files if not FILE_NAME.fullmatch(name)] == []
 
     third = len(seen.steady) // 3

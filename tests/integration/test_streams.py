@@ -1,4 +1,4 @@
-"""Streams that a command may have: of any encoding, closed or full."""
+"""The streams of a command: in any encoding, closed or full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command_settings import EU_HOST, US_HOST
+from tests.command_settings import US_HOST, build_kwargs, write_kwargs
 from tests.docker_logins import passwords
 from tests.integration.commands import COMMAND, run, run_on_terminal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-#: Where a command's streams may lead, its exit code if it works, and what is printed on standard error.
+#: A redirection, the exit code of a command that works, and its line on standard error.
 STREAMS = [
     (">&-", 1, "Cannot write to standard output: Bad file descriptor"),
     (">/dev/full", 1, "Cannot write to standard output: No space left on device"),
@@ -31,7 +31,6 @@ STREAMS = [
     ("<&- >&- 2>&-", 1, ""),
     (">/dev/full 2>/dev/full", 1, ""),
 ]
-
 ENCODINGS = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
     "ascii": {"PYTHONIOENCODING": "ascii:strict"},
@@ -42,16 +41,12 @@ ENCODINGS = {
 
 @pytest.fixture
 def file(aws: AwsStandIn, tmp_path: Path) -> tuple[str, str]:
-    """The arguments that have a command read the kwargs from a file."""
     del aws
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    path = tmp_path / "kwargs.json"
-    path.write_text(json.dumps({"connections": connections, "cache_dir": str(tmp_path / "cache")}))
-    return "--backend-kwargs", str(path)
+    return write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command from a shell that leads its streams elsewhere, with bash's exit code of the command itself."""
+    """Run a command in a shell that redirects its streams; the exit code is the command's own."""
     line = f"set -o pipefail; {shlex.join([*COMMAND, *arguments])} {redirection}"
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
@@ -60,7 +55,7 @@ def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[s
     ("command", "unbuffered"),
     [
         ("token docker_default", ""),
-        ("token docker_default", "1"),  # as most images have it
+        ("token docker_default", "1"),  # as in most images
         ("status --output json", ""),
         ("status", ""),
         ("clear", ""),
@@ -71,7 +66,7 @@ def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[s
 def test_a_stream_may_be_closed_or_full(
     command: str, unbuffered: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a failure only of a command that has something to print there."""
+    """Only a command that prints to it fails, with at most one line."""
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     arguments = [*command.split(), *(file if command != "--help" else ())]
     run("token", "docker_default", *file)
@@ -80,7 +75,7 @@ def test_a_stream_may_be_closed_or_full(
 
     for (redirection, exit_code, line), done in zip(STREAMS, ended, strict=True):
         if (command, redirection) == ("--help", "| true"):
-            continue  # argparse is content if nobody reads that
+            continue  # argparse ignores this
         assert done.returncode == exit_code, redirection
         assert line in done.stderr
         assert done.stderr.count("\n") == bool(line)
@@ -94,8 +89,7 @@ def test_docker_config_needs_no_standard_output(file: tuple[str, str], tmp_path:
     assert passwords(tmp_path / "docker/config.json")
 
 
-def test_kwargs_that_may_not_be_read_are_one_line() -> None:
-    """They are to come from standard input, which is closed."""
+def test_a_closed_standard_input_without_kwargs_is_one_error() -> None:
     done = run_with("<&-", "status", "--backend-kwargs", "-")
 
     assert done.returncode == 2
@@ -104,33 +98,27 @@ def test_kwargs_that_may_not_be_read_are_one_line() -> None:
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_a_pipe_may_be_of_any_encoding(name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ASCII takes the place of what an encoding does not have, in results and in errors."""
-    for variable, value in ENCODINGS[name].items():
-        monkeypatch.setenv(variable, value)
-    checked = run("check", "--image", "app:1", *file, exit_code=1)
-    failed = run("token", "docker_…", *file, exit_code=2)
-
-    assert marks(checked.stdout) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
-    assert failed.stderr.count("\n") == 1
-    assert (checked.stdout + failed.stderr).isascii() is (name != "utf-8")
-
-
-@pytest.mark.parametrize("name", ENCODINGS)
-def test_a_terminal_may_be_of_any_encoding(name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables, marks and what shows that the command waits."""
+def test_a_pipe_or_a_terminal_may_have_any_encoding(
+    name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ASCII replaces the characters that it does not have, in results, errors, tables and marks."""
     run("token", "docker_default", *file)
     for variable, value in {"TERM": "xterm", "NO_COLOR": "1", **ENCODINGS[name]}.items():
         monkeypatch.setenv(variable, value)
-    checked = run_on_terminal("check", "--image", "app:1", *file, exit_code=1)
+    checked = run("check", "--image", "app:1", *file, exit_code=1)
+    failed = run("token", "docker_…", *file, exit_code=2)
+    checked_on_terminal = run_on_terminal("check", "--image", "app:1", *file, exit_code=1)
     table = run_on_terminal("status", *file)
 
-    assert marks(checked) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
-    assert (checked + table).isascii() is (name != "utf-8")
-    assert "\\u" not in checked + table
+    for text in (checked.stdout, checked_on_terminal):
+        assert marks(text) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
+    assert failed.stderr.count("\n") == 1
+    assert (checked.stdout + failed.stderr).isascii() is (name != "utf-8")
+    assert (checked_on_terminal + table).isascii() is (name != "utf-8")
+    assert "\\u" not in checked_on_terminal + table
 
 
-def test_kwargs_are_in_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kwargs_are_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     """As JSON is."""
     for variable, value in ENCODINGS["C"].items():
         monkeypatch.setenv(variable, value)
@@ -141,5 +129,5 @@ def test_kwargs_are_in_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def marks(text: str) -> set[str]:
-    """Find the marks that begin a step of ``check``, or what to do about it."""
+    """Return the marks at the beginning of a step of ``check`` or of a fix."""
     return set(re.findall(r"(?<!\S)[✓✗→+x>](?= )", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)))
