@@ -1,4 +1,4 @@
-"""What differs from one Airflow to another, asked of the one that is installed: here, and nowhere else in the tests."""
+"""The differences between Airflow versions: only this module of the tests asks which one is installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ else:
     except ImportError:  # before 3.1
         from airflow.hooks.base import BaseHook
 
-#: The exception that Airflow takes for a backend's last word; where there is none, it always asks the next one.
+#: The exception after which Airflow asks no other backend; None: it always asks the next one.
 DENIAL: type[Exception] | None
 try:
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
@@ -48,13 +48,13 @@ __all__ = ["DAG", "BaseHook", "BaseOperator", "DagBag", "ServerConnection", "Tas
 
 AIRFLOW = Version(version("apache-airflow"))
 
-#: Whether what DAGs are written with has a package of its own.
+#: Whether the classes for DAGs are in a package of their own.
 HAS_TASK_SDK = Version("3") <= AIRFLOW
 
-#: The distribution whose metadata describe what Airflow needs.
+#: The distribution with Airflow's requirements in its metadata.
 DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"
 
-#: Whether a worker may have a backend of its own, by `[workers]`; before, a task is a part of the server.
+#: Whether `[workers]` may configure a backend for workers; before, a task is a part of the server.
 HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
 
 #: Whether triggers may look up several of Airflow's connections at once;
@@ -73,23 +73,23 @@ HAS_PAGES = Version("3.1") <= AIRFLOW
 #: Whether its lists of connections leave out those that a user may not see.
 HIDES_CONNECTIONS = Version("3.2") <= AIRFLOW
 
-#: What loads plugins: in servers, and in tasks if these have one of their own.
+#: The modules that load plugins: in servers, and in tasks if these have one of their own.
 PLUGIN_LOADERS = ["airflow.plugins_manager", *(["airflow.sdk.plugins_manager"] if Version("3.2") <= AIRFLOW else [])]
 
-#: Whether processes other than tasks send the metrics of code that tasks run as well.
+#: Whether processes other than tasks also send the metrics of code that tasks run.
 SENDS_METRICS_EVERYWHERE = not Version("3.2") <= AIRFLOW < Version("3.3")
 
-#: Whether it tells a backend of which class a connection should be.
+#: Whether it sets the class of connections of a backend.
 TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")
 
 #: Whether the server's lookups may name a team.
 HAS_TEAMS = "team_name" in inspect.signature(ServerConnection.get_connection_from_secrets).parameters
 
-#: The processes of a small Airflow beside its scheduler, without those that serve people.
+#: The processes of a small Airflow beside its scheduler, without the UI.
 SERVERS = {"api-server": ["--apps=execution"], "dag-processor": []} if HAS_WORKERS_BACKEND else {}
 
 
 def put_into_task(backend: EcrSecretsBackend) -> None:
-    """Tell a backend that a task asks it, as Airflow does from 3.2 on; before, a backend has to see for itself."""
+    """Set the class of connections of a task, as Airflow does from 3.2 on; before, a backend detects it."""
     if TELLS_CLASS:
         backend._set_connection_class(TaskConnection)

@@ -1,4 +1,4 @@
-"""The metrics that ``docs/metrics.md`` promises, for the tests that compare them with what is sent and watched."""
+"""The metrics on ``docs/metrics.md``, for the tests that compare them with those that are sent and watched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test may need that is not everywhere."""
+"""Requirements of tests that are not met on all machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """Skip a test that cannot be run here; where none may be skipped, fail it."""
+    """Skip a test that cannot run here, or fail it if no test may be skipped."""
     if "ECR_SECRETS_BACKEND_REQUIRE_ALL" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""The command as its users run it: a process of its own."""
+"""The commands, as users run them: in a process of their own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "ecr_secrets_backend")
-PATIENCE_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 
 
 def run(*arguments: str | Path, exit_code: int = 0, given: str | None = None) -> subprocess.CompletedProcess[str]:
     """
     Run a command to its end, with the environment that this process has now.
 
-    :param exit_code: what it is to end with
+    :param exit_code: the expected one
     :param given: its standard input
     """
     done = subprocess.run(
@@ -33,16 +33,12 @@ def run(*arguments: str | Path, exit_code: int = 0, given: str | None = None) ->
     return done
 
 
-#: Runs a command with a terminal of its own, as its controlling one, and gives what is shown there.
+#: Runs a command with a controlling terminal of its own, and prints the output of the terminal.
 _ON_TERMINAL = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
 
 
 def run_on_terminal(*arguments: str | Path, exit_code: int = 0) -> str:
-    """
-    Run a command to its end on a terminal at which nobody types.
-
-    :return: what is shown there
-    """
+    """Run a command to its end on a terminal without input, and return the terminal's output."""
     command = [sys.executable, "-c", _ON_TERMINAL, *COMMAND, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -52,7 +48,7 @@ def run_on_terminal(*arguments: str | Path, exit_code: int = 0) -> str:
 
 
 class Watch:
-    """A command that stays."""
+    """A command that runs until it is ended."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -63,7 +59,7 @@ class Watch:
     @classmethod
     @contextmanager
     def running(cls, *arguments: str | Path) -> Iterator[Watch]:
-        """Start it; it ends with the block."""
+        """Start a command that ends with the block."""
         with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ) as process:
             watch = cls(process)
             try:
@@ -77,21 +73,21 @@ class Watch:
         self.lines += iter(self.process.stderr.readline, "")
 
     def wait_for(self, what: str) -> None:
-        """Wait until it says something."""
+        """Wait until a line on standard error has this text."""
         wait(lambda: any(what in line for line in self.lines), self.process)
 
     def end(self, number: int) -> float:
-        """Send it a signal, and give the seconds that it takes to end."""
+        """Send a signal, and return the seconds until the command has ended."""
         started_at = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(PATIENCE_SECONDS)
+        self.process.wait(WAIT_SECONDS)
         self._reader.join()
         return time.monotonic() - started_at
 
 
 def wait(check: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something holds, or a process has ended that is to make it hold."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    """Wait until a check passes; fail if it takes too long, or if the process has ended before."""
+    give_up_at = time.monotonic() + WAIT_SECONDS
     while not check():
         assert time.monotonic() < give_up_at, "not yet"
         assert process is None or process.poll() is None, "the command has ended"

@@ -21,14 +21,14 @@ def aws(loopback_aws: AwsStandIn) -> AwsStandIn:
 
 @pytest.fixture(scope="session")
 def processes(aws_server: AwsStandIn) -> Iterator[Processes]:
-    """Whoever else lives on this host, each with a first token."""
+    """Processes of this host, forked from one that has received a token already."""
     with Processes.running(aws_server.environment()) as processes:
         yield processes
 
 
 @pytest.fixture
 def default_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The place of the host's cache without ``cache_dir``, for every user; it comes before the machine's own."""
+    """The first default place of the cache, for all users; it comes before those of the machine."""
     with TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o1777)
@@ -38,7 +38,7 @@ def default_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder where every user may leave things, and remove their own: what /dev/shm and /tmp are."""
+    """A folder like /dev/shm and /tmp: all users may write to it, and remove their own files."""
     with TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to other users
         folder = Path(name)
         folder.chmod(0o1777)

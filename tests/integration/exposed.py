@@ -1,9 +1,9 @@
 """
 A process that shows its values in every form: ``python -m tests.integration.exposed``, with JSON as its argument.
 
-It meets one fault of AWS after another, without a token and with one whose renewal is due. All libraries log at DEBUG:
-once as Airflow configures a task, and once to a plain file, with the local variables of each traceback. Each exception
-and value is printed in every form that Python and the libraries of Airflow know.
+It meets one fault of AWS after another, without a token, and with one that is due for renewal. All libraries log at
+DEBUG: once as Airflow configures a task, and once to a plain file, with the local variables of each traceback. Each
+exception and value is printed in every form that Python and the libraries of Airflow know.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def look_up(backend: EcrSecretsBackend, shown: TextIO) -> None:
 
 
 def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
-    """Put a token into the host's cache that is valid, and whose renewal is due."""
+    """Put a token into the host's cache that is valid, and due for renewal."""
     identity = backend._connections["docker_default"].identity.in_environment(os.environ)
     token = aws.request_token(identity)
     end = time.time() + HOUR / 2

@@ -1,4 +1,4 @@
-"""Other users of the host, who can write where the cache is made: no forgery is served or written through."""
+"""Other users of the host, which can write where the cache is made: no forgery is served or written through."""
 
 from __future__ import annotations
 
@@ -428,24 +428,20 @@ def squat_in(place: Path, scene: Scene) -> None:
     squat(replace(scene, folder=place / scene.folder.name), "an open folder")
 
 
-def test_an_attacker_that_is_first_in_one_place_does_not_keep_the_victim_from_the_next(
-    host: Host, scene: Scene, places: Places
+@pytest.mark.parametrize(("squatted", "has_cache"), [(["memory"], True), (["memory", "temporary"], False)])
+def test_an_attacker_that_is_first_in_a_default_place_does_not_keep_the_victim_from_the_next(
+    host: Host, scene: Scene, places: Places, squatted: list[str], has_cache: bool
 ) -> None:
-    """The cache is in the first place that is safe."""
-    host.processes.run(squat_in, places.memory, scene, user=ATTACKER, umask=0)
+    """If it is first in all places, each process requests one token, and logs one warning."""
+    for place in squatted:
+        host.processes.run(squat_in, getattr(places, place), scene, user=ATTACKER, umask=0)
 
-    assert [look_up_thrice(host, places).warnings for _ in range(2)] == [[], []]
-    assert host.token_requests == 1
-    assert_is_private(places.temporary / scene.folder.name, host.user)
+    processes = [look_up_thrice(host, places) for _ in range(2)]
 
-
-def test_an_attacker_that_is_first_in_all_places_gains_nothing(host: Host, scene: Scene, places: Places) -> None:
-    """Each process requests one token, and logs one warning."""
-    for place in (places.memory, places.temporary):
-        host.processes.run(squat_in, place, scene, user=ATTACKER, umask=0)
-
-    assert [len(look_up_thrice(host, places).warnings) for _ in range(2)] == [1, 1]
-    assert host.token_requests == 2
+    assert [len(process.warnings) for process in processes] == [not has_cache] * 2
+    assert host.token_requests == (1 if has_cache else 2)
+    if has_cache:
+        assert_is_private(places.temporary / scene.folder.name, host.user)
 
 
 @pytest.mark.parametrize("is_squatted", [True, False])
@@ -477,15 +473,14 @@ def test_the_cache_is_for_its_user_alone(host: Host, umask: int) -> None:
 
 
 def test_nothing_in_the_cache_reveals_an_access_key(host: Host) -> None:
-    """Neither the names nor the content, and no digest of the key alone, which an attacker could find in a list."""
+    """Neither a name nor the content, and no digest of the key alone, which an attacker could find in a list."""
     host.look_up()
-    access_key_id, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-    digests = {
-        hashlib.new(algorithm, access_key_id.encode(), usedforsecurity=False).hexdigest()[:16]
-        for algorithm in ("md5", "sha1", "sha256", "sha512")
-    }
+    key, secret = (os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    digests = [
+        hashlib.new(name, key.encode(), usedforsecurity=False).hexdigest()
+        for name in ("md5", "sha1", "sha256", "sha512")
+    ]
 
-    (folder,) = host.cache_dir.iterdir()
-    text = "".join([str(folder), *(str(file) + file.read_text() for file in folder.iterdir())]).lower()
+    text = "".join(f"{file}{file.read_text()}" for file in host.folder.iterdir()).lower()
 
-    assert not [each for each in {access_key_id, secret, *digests} if each.lower() in text]
+    assert not [each for each in (key, secret, *digests) if each[:16].lower() in text]

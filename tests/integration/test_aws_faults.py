@@ -59,7 +59,7 @@ OBSTACLES: dict[str, tuple[Mapping[str, str], str, str]] = {
     "no TLS": ({"AWS_ENDPOINT_URL": "https://127.0.0.1:{plain_port}"}, "SSLError", "Set verify"),
     "unknown CA": ({"AWS_ENDPOINT_URL": "https://localhost:{tls_port}"}, "SSLError", "Set verify"),
 }
-#: Answers that AWS does not give.
+#: Answers that AWS does not send.
 SHAPES: dict[str, Reply] = {
     "null": Reply("null"),
     "list": Reply("[]"),
@@ -206,7 +206,7 @@ class TestHanging:
         assert (first.token_requests, second.token_requests) == (1, 0)
 
 
-LIFETIME = 16.0  # seconds of a token whose renewal is due for some seconds, with a back-off of 1.6 s
+LIFETIME = 16.0  # seconds; its renewal is due for some of them, with a back-off of 1.6 s
 STALE = LIFETIME * 0.5 + 0.1
 OUTAGE_SECONDS = 2.5
 

@@ -1,4 +1,4 @@
-"""Each ``airflow.cfg`` of the examples: read by Airflow, built by it into a backend, and answered by AWS."""
+"""Each ``airflow.cfg`` of the examples: Airflow reads it and builds the backend, and AWS answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from airflow import configuration
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
 from ecr_secrets_backend import EcrSecretsBackend
+from tests.process_helpers import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 FOLDER = Path(__file__).parents[2] / "examples/airflow_cfg"
-US_HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 OURS = "123456789012"
-US = {"docker_default": (US_HOST, "ecr", "us-east-1", OURS)}
-#: What each promises: its connections' hosts, and the service, region and account of the tokens.
-PROMISED = {
+US = {"docker_default": (REGISTRY, "ecr", "us-east-1", OURS)}
+#: The hosts of the connections of each file, and the service, region and account of their tokens.
+CONNECTIONS = {
     "one_registry": US,
     "own_account": US,
     "several_registries": {
@@ -63,10 +63,7 @@ PULLS = "arn:aws:iam::123456789012:role/pull-images"
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, aws: AwsStandIn) -> Callable[..., BaseSecretsBackend | None]:
-    """Have Airflow read an example as its configuration, and build what a server, or a worker, asks.
-
-    The emulator is moto's server, on a port of its own.
-    """
+    """Let Airflow read an example, and build the backend of a server or a worker; the stand-in is the emulator."""
 
     def build(name: str, *, worker: bool = False) -> BaseSecretsBackend | None:
         conf = configuration.AirflowConfigParser()
@@ -80,7 +77,7 @@ def build(monkeypatch: pytest.MonkeyPatch, aws: AwsStandIn) -> Callable[..., Bas
 
 @pytest.fixture
 def aws(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
-    """AWS, and beside the environment's own identity what some examples name."""
+    """AWS, with the profiles and the Airflow connection that some examples name."""
     profiles = tmp_path / "credentials"
     profiles.write_text(
         "".join(
@@ -94,39 +91,40 @@ def aws(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Aws
     return aws
 
 
-def test_every_example_is_tried() -> None:
-    """Those of the folder are those of this table."""
-    assert {path.stem for path in FOLDER.iterdir()} == PROMISED.keys()
+def test_every_example_is_in_the_table_above() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == CONNECTIONS.keys()
 
 
-@pytest.mark.parametrize("name", PROMISED)
-def test_an_example_serves_what_it_maps(name: str, aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """All of it, by live tokens of the right service and region, each minted in the right account."""
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_an_example_serves_its_connections(name: str, aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
+    """With valid tokens of the right service, region and account."""
     backend = build(name, worker=name == "workers_request_tokens")
-    assert backend.settings.connections.keys() == PROMISED[name].keys()
+    assert backend.settings.connections.keys() == CONNECTIONS[name].keys()
 
-    for conn_id, (host, service, region, account) in PROMISED[name].items():
+    for conn_id, (host, service, region, account) in CONNECTIONS[name].items():
         served = backend.get_connection(conn_id)
         assert served is not None
         name, _, port = host.partition(":")
         assert (served.conn_type, served.host, served.login) == ("docker", name, "AWS")
         assert served.port == (int(port) if port else None)
         assert aws.authorise("AWS", str(served.password), region=region, service=service).valid
-        minted = aws.calls(operation="GetAuthorizationToken", service=service, region=region)
-        assert account in {call.account for call in minted}
+        calls = aws.calls(operation="GetAuthorizationToken", service=service, region=region)
+        assert account in {call.account for call in calls}
 
 
 def test_several_registries_cost_two_calls(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """One for each region, as the file says."""
+    """One for each region."""
     backend = build("several_registries")
-    for conn_id in PROMISED["several_registries"]:
+    for conn_id in CONNECTIONS["several_registries"]:
         backend.get_connection(conn_id)
 
     assert sorted(call.region for call in aws.calls()) == ["eu-central-1", "us-east-1"]
 
 
-def test_the_partner_s_role_is_assumed_as_they_ask(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """By its ARN, with their external ID, under a name that their CloudTrail shows."""
+def test_the_role_of_a_partner_is_assumed_with_its_external_id(
+    aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]
+) -> None:
+    """And with the session name of the file, which the partner's CloudTrail shows."""
     build("cross_account_role").get_connection("docker_partner")
 
     (call,) = aws.calls(operation="AssumeRole")
@@ -136,9 +134,8 @@ def test_the_partner_s_role_is_assumed_as_they_ask(aws: AwsStandIn, build: Calla
 
 
 def test_each_partition_has_its_profile(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """And only there."""
     backend = build("partitions")
-    for conn_id in PROMISED["partitions"]:
+    for conn_id in CONNECTIONS["partitions"]:
         backend.get_connection(conn_id)
 
     keys = {call.region: call.access_key_id for call in aws.calls()}
@@ -146,27 +143,30 @@ def test_each_partition_has_its_profile(aws: AwsStandIn, build: Callable[..., Ec
     assert keys["us-east-1"] not in PROFILES.values()
 
 
-def test_the_aws_connection_says_which_role(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """Airflow's amazon provider assumes it."""
+def test_the_amazon_provider_assumes_the_role_of_the_aws_connection(
+    aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]
+) -> None:
     build("aws_connection").get_connection("docker_default")
 
     assert [call.parameters["RoleArn"] for call in aws.calls(operation="AssumeRole")] == [PULLS]
 
 
-def test_where_workers_mint_servers_have_no_backend(build: Callable[..., BaseSecretsBackend | None]) -> None:
-    """They look connections up as if there were none."""
+def test_if_workers_request_tokens_servers_have_no_backend(build: Callable[..., BaseSecretsBackend | None]) -> None:
     assert isinstance(build("workers_request_tokens", worker=True), EcrSecretsBackend)
     assert build("workers_request_tokens") is None
 
 
-def test_where_the_api_server_mints_workers_have_another(build: Callable[..., BaseSecretsBackend | None]) -> None:
-    """One that knows nothing of ECR, so that they ask the API server."""
+def test_if_the_api_server_requests_tokens_workers_have_another_backend(
+    build: Callable[..., BaseSecretsBackend | None],
+) -> None:
+    """One without ECR, so that workers ask the API server."""
     assert isinstance(build("api_server_requests_tokens"), EcrSecretsBackend)
     assert type(build("api_server_requests_tokens", worker=True)) is EnvironmentVariablesBackend
 
 
-def test_what_is_not_mapped_is_in_secrets_manager(aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]) -> None:
-    """Connections and variables."""
+def test_other_connections_and_variables_are_in_secrets_manager(
+    aws: AwsStandIn, build: Callable[..., EcrSecretsBackend]
+) -> None:
     client = boto3.client("secretsmanager", region_name="us-east-1")
     secrets = {"airflow/connections/warehouse": "postgres://reader@warehouse/sales", "airflow/variables/bucket": "b"}
     for name, value in secrets.items():

@@ -1,7 +1,7 @@
-"""The values for Airflow's Helm chart: what the chart makes of them configures a backend that serves a pod.
+"""The values for Airflow's Helm chart: with them, the backend serves a pod.
 
-No package registry has the chart, so none is rendered here. These tests hold what Helm has made of the chart 1.22.0: it
-writes each section of ``config`` into ``airflow.cfg``, each option on a line, and treats each value as a template.
+No package registry has the chart, so these tests do not render it. They do as Helm did with the chart 1.22.0: it writes
+each section of ``config`` into ``airflow.cfg``, each option on a line, and treats each value as a template.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((PROJECT / "examples/helm/values.yaml").read_text())
 PODS: dict[str, Any] = VALUES["workers"]["kubernetes"]
 ROLE = "eks.amazonaws.com/role-arn"
-#: Where the chart has what is set here. Source: its values.yaml, and for ``workers.kubernetes`` its release notes.
+#: The chart's keys for these values. Source: its values.yaml, and for ``workers.kubernetes`` its release notes.
 KEYS = {
     "airflowVersion",
     "config.secrets.backend",
@@ -44,7 +44,7 @@ KEYS = {
 
 
 def keys(values: dict[str, Any], path: str = "") -> set[str]:
-    """List the keys of values, down to what the chart only passes on."""
+    """Return the keys of values, down to those that the chart only passes on."""
     found: set[str] = set()
     for name, value in values.items():
         deeper = isinstance(value, dict) and name != "annotations"
@@ -54,7 +54,7 @@ def keys(values: dict[str, Any], path: str = "") -> set[str]:
 
 @pytest.fixture
 def pod(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
-    """AWS, and a process such as EKS makes it for the service account of the workers: a role, and no keys."""
+    """AWS, and an environment as in a pod of EKS with the service account of the workers: a role, and no keys."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     (tmp_path / "token").write_text(pod_token("airflow:airflow-worker"))
@@ -67,13 +67,13 @@ def pod(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Aws
 def test_a_pod_is_served_by_the_role_of_its_service_account(
     pod: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """From ``airflow.cfg`` as the chart writes it to a live token."""
+    """With the ``airflow.cfg`` that the chart writes, and a valid token."""
     lines = [
         f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
         for section, options in VALUES["config"].items()
     ]
     conf = configuration.AirflowConfigParser()
-    conf.read_string("".join(lines).replace('"/ecr-tokens"', f'"{tmp_path}"'))  # there is no such volume here
+    conf.read_string("".join(lines).replace('"/ecr-tokens"', f'"{tmp_path}"'))  # a folder in place of the volume
     monkeypatch.setattr(configuration, "conf", conf)
     backend = configuration.get_custom_secret_backend()
 
@@ -87,20 +87,18 @@ def test_a_pod_is_served_by_the_role_of_its_service_account(
     assert assumed.parameters["RoleArn"] == PODS["serviceAccount"]["annotations"][ROLE]
 
 
-def test_the_chart_can_write_each_option_as_it_is() -> None:
-    """On one line, and without what it would take for a template."""
+def test_each_option_is_one_line_without_a_template() -> None:
     texts = [str(value) for options in VALUES["config"].values() for value in options.values()]
 
     assert [text for text in texts if "\n" in text or "{{" in text] == []
 
 
 def test_the_chart_has_each_key() -> None:
-    """At this place."""
     assert keys(VALUES) == KEYS
 
 
 def test_the_pods_of_a_node_share_the_cache() -> None:
-    """On a folder that was made for all their users, as ``docs/deployments.md`` says."""
+    """In a folder of the node that ``docs/deployments.md`` names."""
     (mount,), (volume,) = PODS["extraVolumeMounts"], PODS["extraVolumes"]
 
     assert mount["mountPath"] in VALUES["config"]["secrets"]["backend_kwargs"]
@@ -109,15 +107,14 @@ def test_the_pods_of_a_node_share_the_cache() -> None:
     assert volume["hostPath"]["path"] in (PROJECT / "docs/deployments.md").read_text()
 
 
-def test_the_image_is_of_an_airflow_that_is_supported() -> None:
-    """It has constraints of its own, and the chart is told the same version."""
+def test_the_image_has_a_supported_airflow() -> None:
+    """There are constraints for it, and the chart has the same version."""
     assert VALUES["airflowVersion"] == VALUES["images"]["airflow"]["tag"]
     assert (PROJECT / f"constraints/airflow-{VALUES['airflowVersion']}.txt").exists()
 
 
 @pytest.mark.parametrize("component", [PODS, VALUES["triggerer"]], ids=["pods", "triggerer"])
-def test_the_role_and_the_service_account_are_terraform_s(component: dict[str, Any]) -> None:
-    """The names in ``examples/terraform/eks.tf`` are these."""
+def test_terraform_has_the_same_role_and_service_account(component: dict[str, Any]) -> None:
     terraform = (PROJECT / "examples/terraform/eks.tf").read_text()
     account = component["serviceAccount"]
     role = re.fullmatch(r"arn:aws:iam::123456789012:role/([\w-]+)", account["annotations"][ROLE])

@@ -99,15 +99,6 @@ def test_each_backend_returns_its_connections_and_variables(backend: EcrSecretsB
     assert type(backend.get_connection(source)) is airflow.models.connection.Connection
 
 
-def test_what_no_backend_has_is_left_to_airflow(backend: EcrSecretsBackend, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a warning."""
-    assert backend.get_connection("nowhere") is None
-    assert backend.get_conn_value("nowhere") is None
-    assert backend.get_variable("nowhere") is None
-    assert backend.get_config("nowhere") is None
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
 @pytest.mark.parametrize("on_error", ["raise", "next"])
 def test_no_other_backend_is_asked_for_a_mapped_connection(
     aws: AwsStandIn, kwargs: dict[str, Any], on_error: str
@@ -140,18 +131,6 @@ def test_a_backend_that_fails_is_logged_and_the_next_is_asked(
     assert " AccessDeniedException (at client.py:" in manager
     assert " ThrottlingException (at client.py:" in store
     assert "VaultBackend) failed to look up connection 'environment': hvac.exceptions.VaultDown (at " in vault_line
-
-
-def test_a_server_that_cannot_be_reached_is_logged_with_each_cause(
-    kwargs: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Down to the exception of the operating system."""
-    kwargs["fallback_backends"][2]["backend_kwargs"]["url"] = "http://127.0.0.1:1"
-    build(kwargs).get_variable("environment")
-
-    (line,) = errors_in(caplog)
-    assert "requests.exceptions.ConnectionError, from urllib3.exceptions.MaxRetryError" in line
-    assert ", from ConnectionRefusedError (at " in line
 
 
 def test_no_line_shows_a_secret(

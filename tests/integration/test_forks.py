@@ -127,30 +127,6 @@ def while_a_thread_waits(cache_dir: str) -> list[Lookup]:
     return [*lookups, result()]
 
 
-def before_the_requesting_parent_is_killed(cache_dir: str) -> list[Lookup]:
-    """The kernel releases the host's lock with the parent that held it, though the parent's child still runs."""
-    requesting, waits = threading.Event(), multiprocessing.Event()
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-
-    def request_forever() -> EcrToken:
-        requesting.set()
-        signal.pause()
-        raise AssertionError
-
-    def parent() -> None:
-        start(partial(look_up, HostStore(cache_dir), request_forever), [])
-        requesting.wait()
-        in_child(lambda: theirs.send(look_up(WatchedStore(cache_dir, waits.set), request_token)))
-        signal.pause()
-
-    killed, _ = in_child(parent)
-    theirs.close()
-    assert waits.wait(SOON_SECONDS)
-    os.kill(killed, signal.SIGKILL)
-    os.waitpid(killed, 0)
-    return [ours.recv()]
-
-
 def while_a_thread_imports(cache_dir: str) -> list[Lookup]:
     """The parent's other thread is importing boto3; the child, of another identity, needs boto3 also."""
     importing = threading.Event()
@@ -214,7 +190,6 @@ def while_threads_look_up(cache_dir: str) -> list[Lookup]:
     [
         (while_a_thread_requests, 1),
         (while_a_thread_waits, 1),
-        (before_the_requesting_parent_is_killed, 1),
         (while_a_thread_imports, 2),  # for two identities
         (at_any_moment_of_a_first_request, 2 * MOMENTS),  # without a host's cache
         (while_threads_look_up, 0),

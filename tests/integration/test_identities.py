@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 from contextlib import closing, suppress
@@ -105,21 +104,6 @@ class TestSharedFiles:
         assert [call.parameters["RoleArn"] for call in (first, second)] == [CHAINED_ROLE, ROLE]
         assert [call.account for call in (first, second, last)] == ["123456789012", "310987654321", "210987654321"]
         assert first.parameters["ExternalId"] == "an-id"
-
-    def test_another_role_of_a_profile_is_another_identity(self, calls: Any) -> None:
-        write_keys(FIRST_KEY, profile="base")
-        for role in (ROLE, CHAINED_ROLE):
-            profile = {"role_arn": role, "source_profile": "base"}
-            write(os.environ["AWS_CONFIG_FILE"], **{"profile hub": profile})
-            assume, _ = calls(profile_name="hub")
-            assert assume.parameters["RoleArn"] == role
-
-    def test_a_profile_may_have_a_credential_program(self, calls: Any, tmp_path: Path) -> None:
-        keys = {"Version": 1, "AccessKeyId": FIRST_KEY, "SecretAccessKey": "a-secret"}
-        (tmp_path / "keys").write_text(json.dumps(keys))
-        write(os.environ["AWS_CONFIG_FILE"], default={"credential_process": f"cat {tmp_path / 'keys'}"})
-
-        assert keys_of(calls()) == [FIRST_KEY]
 
 
 class TestRole:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 ROLE = "arn:aws:iam::210987654321:role/pull"
 PART_LENGTH = 40
-MAIN_FAULTS = ("denied", "reset", "not JSON", "dead")  # enough for all sources of credentials but one
+MAIN_FAULTS = ("denied", "reset", "not JSON", "expired from the start")  # enough for all sources of credentials but one
 PRIVATE = {PRIVATE_TOKEN, basic(PRIVATE_TOKEN), basic(f"AWS:{PRIVATE_TOKEN}")}
 
 
@@ -65,7 +65,7 @@ def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
 def credentials(
     request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Credentials]:
-    """Give a process its credentials from one of AWS's sources."""
+    """Yield kwargs and secrets for a process with credentials from one of AWS's sources."""
     first, second, third = new_secret(), new_secret(), new_secret()
     if request.param in {"environment", "role"}:
         monkeypatch.setenv("AWS_SESSION_TOKEN", first)

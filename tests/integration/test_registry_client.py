@@ -71,7 +71,7 @@ def test_a_port_that_accepts_no_connection_is_silent() -> None:
         server = stack.enter_context(closing(socket()))
         server.bind(("127.0.0.1", 0))
         server.listen(0)
-        for _ in range(4):  # the kernel accepts no more than its queue has room for
+        for _ in range(4):  # the kernel accepts no more than fit into its queue
             client = stack.enter_context(closing(socket()))
             client.settimeout(0)
             client.connect_ex(server.getsockname())

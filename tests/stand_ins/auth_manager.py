@@ -1,4 +1,4 @@
-"""An auth manager with finer rights than Airflow's own simple one, as those of companies have them."""
+"""An auth manager with finer rights than Airflow's simple one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 
 
 class ReaderAuthManager(SimpleAuthManager):
-    """Lets the user ``reader`` look at connections, but not at those that are called ``hidden…``, and do no more."""
+    """Lets the user ``reader`` only read connections, without those that are called ``hidden…``."""
 
     def is_authorized_connection(self, *, method: Any, user: Any, details: Any = None) -> bool:
         if user.username != "reader":

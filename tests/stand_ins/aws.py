@@ -1,5 +1,5 @@
 """
-AWS on loopback: moto over HTTP, with ECR tokens that live and die, faults on demand and a memory of every call.
+AWS on loopback: moto over HTTP, with ECR tokens that expire, faults on demand and a record of every call.
 
 Real boto3 clients reach it through ``AWS_ENDPOINT_URL``::
 
@@ -10,7 +10,7 @@ Real boto3 clients reach it through ``AWS_ENDPOINT_URL``::
         assert len(aws.calls(operation="GetAuthorizationToken")) == 3
 
 The server, in `tests.stand_ins.aws_server`, is a process of its own, so forked tests and a whole Airflow can share
-one, and only that process imports moto. Here is what its clients see: the handle, the calls, and the faults to script.
+one, and only that process imports moto. This module has its clients' part: the handle, the calls, and the faults.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN_LIFETIME_SECONDS = 12 * 60 * 60.0  # what ECR gives
-LONGEST_HANG_SECONDS = 60.0  # well over any timeout worth testing, well under the patience of CI
+TOKEN_LIFETIME_SECONDS = 12 * 60 * 60.0  # as ECR has it
+LONGEST_HANG_SECONDS = 60.0  # longer than the timeouts of the tests, shorter than that of CI
 ADMIN_PATH = "/_stand-in/"  # no AWS service answers under such a path
 PROJECT = Path(__file__).parents[2]
 
@@ -48,8 +48,8 @@ class Call:
 
     :param operation: the API's name for it, such as ``GetAuthorizationToken``
     :param service: the service it was signed for, such as ``ecr``
-    :param region: the region it was signed for; empty where the operation needs no signature
-    :param access_key_id: who signed it; empty where nobody did
+    :param region: the region it was signed for; empty if it is not signed
+    :param access_key_id: the key that signed it; empty if it is not signed
     :param account: the account of that access key
     :param user_agent: the client's ``User-Agent`` header
     :param host: the client's ``Host`` header
@@ -71,7 +71,7 @@ class Call:
 @dataclass(frozen=True)
 class Verdict:
     """
-    What a registry should do with a login.
+    A registry's decision about a login.
 
     :param valid: whether the token opens the registry now
     :param reason: if not, whether it has ``expired`` or was ``unknown`` from the start
@@ -101,9 +101,9 @@ class AwsStandIn:
         cls, *, token_lifetime: float = TOKEN_LIFETIME_SECONDS, clock_offset: float = 0.0, port: int = 0
     ) -> Iterator[AwsStandIn]:
         """
-        Start a server process that ends with the block, or with this process, however it dies.
+        Start a server process that ends with the block, and if this process is killed.
 
-        :param token_lifetime: seconds that a token lives; a negative life makes tokens that are born dead
+        :param token_lifetime: seconds; tokens with a negative lifetime are expired from the start
         :param clock_offset: seconds by which AWS's clock is ahead of the host's
         :param port: TCP port on 127.0.0.1; 0 takes a free one
         """
@@ -115,7 +115,7 @@ class AwsStandIn:
             stdout=subprocess.PIPE,
             cwd=PROJECT,
             env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))},
-            start_new_session=True,  # Ctrl-C is for the tests, which may still have questions
+            start_new_session=True,  # Ctrl-C ends the tests, which may still call it
         )
         with process:
             try:
@@ -130,11 +130,9 @@ class AwsStandIn:
 
     def environment(self, region_name: str | None = None) -> dict[str, str]:
         """
-        Give the environment variables that lead a boto3 client here, and nowhere else.
+        Return the environment variables that lead a boto3 client here, if no other ``AWS_`` variable is set.
 
-        The caller sees to it that no other ``AWS_`` variable is set beside them.
-
-        :param region_name: the default region; without it there is none
+        :param region_name: the default region; None: no default region
         """
         region = {"AWS_DEFAULT_REGION": region_name} if region_name else {}
         return region | {
@@ -156,20 +154,20 @@ class AwsStandIn:
         return [call for call in calls if all(value in (None, getattr(call, key)) for key, value in wanted.items())]
 
     def secrets(self) -> frozenset[str]:
-        """Give every text that no log may hold: passwords, their base64 forms, secret keys, session tokens."""
+        """Return each text that no log may hold: passwords, their base64 forms, secret keys, session tokens."""
         return frozenset(self._ask("GET", "secrets")) | {self.secret_access_key}
 
     def script(self, *faults: Fault) -> None:
-        """Add rules to the script, behind those that are there."""
+        """Add rules to the end of the script."""
         rules = [{"kind": type(fault).__name__, **asdict(fault)} for fault in faults]
         self._ask("POST", "settings", {"add_faults": rules})
 
     def settle(self) -> None:
-        """Drop the script: AWS is well again."""
+        """Drop the script: AWS has recovered."""
         self._ask("POST", "settings", {"faults": []})
 
     def set(self, *, token_lifetime: float | None = None, clock_offset: float | None = None) -> None:
-        """Change, for the calls to come, how long tokens live and how far AWS's clock is ahead, in seconds."""
+        """Change, for later calls, the lifetime of tokens and the lead of AWS's clock, in seconds."""
         settings = {"token_lifetime": token_lifetime, "clock_offset": clock_offset}
         self._ask("POST", "settings", {name: value for name, value in settings.items() if value is not None})
 
@@ -181,14 +179,14 @@ class AwsStandIn:
 
         :param username: ``AWS``, for every token
         :param password: the token
-        :param region: where given, the region whose registry is asked
-        :param service: where given, ``ecr`` or ``ecr-public``
+        :param region: of the registry; None: any region
+        :param service: ``ecr`` or ``ecr-public``; None: either
         """
         login = {"username": username, "password": password, "region": region, "service": service}
         return Verdict(**self._ask("POST", "authorise", login))
 
     def reset(self) -> None:
-        """Forget calls and script, and go back to the first settings; tokens and secrets stay known."""
+        """Forget calls and script, and restore the first settings; tokens and secrets stay known."""
         self._ask("POST", "reset", {})
 
     def _ask(self, method: str, question: str, body: object = None) -> Any:
@@ -214,11 +212,11 @@ class Answer:
 @dataclass(frozen=True)
 class Fault:
     """
-    A rule of the script: what happens to the next calls that match it.
+    A rule of the script: a fault of the next calls that match it.
 
-    :param operation: matches this operation only
-    :param region: matches this region only
-    :param times: how many calls it is good for; without it, all of them until the script is settled
+    :param operation: the only operation that it matches; None: all
+    :param region: the only region that it matches; None: all
+    :param times: the number of calls it applies to; None: all of them until the script ends
     """
 
     operation: str | None = field(default=None, kw_only=True)
@@ -229,19 +227,19 @@ class Fault:
         return self.operation in (None, call.operation) and self.region in (None, call.region)
 
     def used(self) -> list[Fault]:
-        """Give what is left of the rule after one use: itself, a shorter one, or nothing."""
+        """Return the rest of the rule after one use: itself, one with fewer uses, or nothing."""
         if self.times is None:
             return [self]
         return [replace(self, times=self.times - 1)] if self.times > 1 else []
 
     def play(self, call: Call, connection: socket.socket) -> Answer | None:
-        """Act on the call: answer it, break the connection, or return None for the call to go on."""
+        """Answer the call, break the connection, or return None to let the call continue."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Error(Fault):
-    """AWS refuses, in the shape of the service's protocol: XML from STS, JSON from all others."""
+    """A refusal of AWS in the form of the service: XML from STS, JSON from all others."""
 
     code: str
     message: str = "Refused by the stand-in's script."
@@ -257,7 +255,7 @@ class Error(Fault):
 
 @dataclass(frozen=True)
 class Reply(Fault):
-    """AWS, or a proxy on the way, answers with exactly this text."""
+    """An answer of AWS, or of a proxy in front of it, with exactly this text."""
 
     body: str
     status: int = HTTPStatus.OK
@@ -269,7 +267,7 @@ class Reply(Fault):
 
 @dataclass(frozen=True)
 class Delay(Fault):
-    """AWS takes its time; then the next rule that matches, or AWS itself, decides."""
+    """A slow answer: afterwards the next rule that matches, or AWS itself, decides."""
 
     seconds: float
 
@@ -279,15 +277,15 @@ class Delay(Fault):
 
 @dataclass(frozen=True)
 class Close(Fault):
-    """The connection ends in good order, without an answer."""
+    """An orderly end of the connection, without an answer."""
 
     def play(self, call: Call, connection: socket.socket) -> Answer | None:  # noqa: ARG002
-        raise ConnectionAbortedError  # to wsgiref, a client that has gone: nothing more is sent or said
+        raise ConnectionAbortedError  # wsgiref takes it for a client that has left, and sends and logs nothing
 
 
 @dataclass(frozen=True)
 class Hang(Close):
-    """The connection stays open and silent for some seconds, at most `LONGEST_HANG_SECONDS`, and then ends."""
+    """A silent connection for some seconds, at most `LONGEST_HANG_SECONDS`, which then ends."""
 
     seconds: float
 
@@ -303,11 +301,11 @@ class Hang(Close):
 
 @dataclass(frozen=True)
 class Reset(Close):
-    """The connection is torn down with a TCP reset."""
+    """A TCP reset."""
 
     def play(self, call: Call, connection: socket.socket) -> Answer | None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        os.close(connection.detach())  # at once: the server's own way to close begins with an orderly shutdown
+        os.close(connection.detach())  # at once, because the server closes with an orderly shutdown
         return super().play(call, connection)
 
 

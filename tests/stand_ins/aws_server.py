@@ -1,16 +1,15 @@
 """
 The server behind `tests.stand_ins.aws`: a WSGI application around moto's.
 
-moto gives ECR tokens that expired in 2015 and knows no token for ECR Public, so both are minted here. Whatever the
-script does not disturb, and whatever is no token, goes on to moto. Questions about the stand-in itself come under
-`ADMIN_PATH`, as JSON:
+The ECR tokens of moto expired in 2015, and it has none of ECR Public, so this module makes both. All other calls that
+the script does not break are moto's. The handle calls the stand-in itself under `ADMIN_PATH`, with JSON:
 
 =====================  =====================================================================================
 ``GET calls``          every call, as `Call`
-``GET secrets``        every password and authorization token minted, every secret key and session token
+``GET secrets``        every password, authorization token, secret key and session token that was sent
 ``POST settings``      ``token_lifetime``, ``clock_offset`` (seconds); ``faults`` (a new script), ``add_faults``
 ``POST authorise``     ``username``, ``password``, ``region``, ``service`` of a login; answers with a `Verdict`
-``POST reset``         forget calls and script, take back settings
+``POST reset``         forget calls and script, restore the settings
 =====================  =====================================================================================
 """
 
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set at any time, in seconds."""
+    """Settings that can change at any time, in seconds."""
 
     token_lifetime: float
     clock_offset: float
@@ -60,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Token:
-    """Where a minted token belongs, and when it dies by the host's clock."""
+    """The registries that a token opens, and its end by the host's clock."""
 
     service: str
     region: str
@@ -69,9 +68,9 @@ class Token:
 
 class Aws:
     """
-    The application: records each call, plays the script, mints, and leaves the rest to moto.
+    The application: records each call, plays the script, makes tokens, and leaves the rest to moto.
 
-    :param settings: what holds at first and after a reset
+    :param settings: in force at first and after a reset
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -134,7 +133,7 @@ class Aws:
         return call
 
     def _due(self, call: Call) -> list[Fault]:
-        """Use up the rules that this call meets: any delays, and then the first that is none."""
+        """Use up the rules that apply to this call: any delays, and the first other rule."""
         due: list[Fault] = []
         left: list[Fault] = []
         with self._lock:
@@ -218,7 +217,7 @@ class Aws:
 
 @cache
 def dns_suffix(region: str) -> str:
-    """Give the DNS suffix of a region's partition, by botocore's own table."""
+    """Return the DNS suffix of a region's partition, from botocore's own table."""
     for partition in Loader().load_data("partitions")["partitions"]:
         if re.match(partition["regionRegex"], region):
             return str(partition["outputs"]["dnsSuffix"])
@@ -226,19 +225,19 @@ def dns_suffix(region: str) -> str:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, and room in the backlog for a crowd that comes at once."""
+    """A thread for each connection, and a backlog that is long enough for a crowd."""
 
     daemon_threads = True
     request_queue_size = 1024
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that give up; some tests make them."""
+        """Log nothing of clients that close their connection, which some tests do."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class Handler(WSGIRequestHandler):
-    """Quiet, and gives the application the connection: some faults need it."""
+    """Logs nothing, and passes the connection to the application, because some faults need it."""
 
     def get_environ(self) -> WSGIEnvironment:
         return {**super().get_environ(), "stand_in.connection": self.connection}
@@ -248,13 +247,13 @@ class Handler(WSGIRequestHandler):
 
 
 def end_with_stdin() -> None:
-    """Wait until nobody holds the other end: no owner, killed ones included, leaves a server behind."""
+    """End when the other end is closed: no owner, not even a killed one, leaves a server behind."""
     sys.stdin.read()
     os._exit(0)
 
 
 def main() -> None:
-    """Serve until SIGTERM; a line of JSON with the URL on standard output says when all is ready."""
+    """Serve until SIGTERM; when the server is ready, print a line of JSON with its URL."""
     parser = argparse.ArgumentParser(prog="python -m tests.stand_ins.aws", description=main.__doc__)
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0, the default, takes a free one")
     parser.add_argument("--port-file", type=Path, help="a file to write the port to")
@@ -263,7 +262,7 @@ def main() -> None:
     parser.add_argument("--until-stdin-ends", action="store_true", help="end with the process that holds our stdin")
     options = parser.parse_args()
 
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # moto has nothing worth the 0.3 s of a tidy exit
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # without exit handlers, which take moto 0.3 s
     if options.until_stdin_ends:
         threading.Thread(target=end_with_stdin, daemon=True).start()
 

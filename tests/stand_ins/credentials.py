@@ -1,8 +1,7 @@
 """
-Where a host, a task or a pod finds its temporary keys: instance metadata and the container agents of ECS and EKS.
+The endpoints of temporary keys for a host, a task or a pod: instance metadata and the agents of ECS and EKS.
 
-Real boto3 asks them by the variables of :meth:`CredentialEndpoint.environment`. Every answer holds new keys, as AWS's
-own do sooner or later.
+Real boto3 calls them through the variables of :meth:`CredentialEndpoint.environment`. Each answer holds new keys.
 """
 
 from __future__ import annotations
@@ -35,9 +34,10 @@ class CredentialEndpoint(ThreadingHTTPServer):
     """
     One of the three.
 
-    :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` whoever asks, ``eks`` whoever shows its pod's token
-    :param pod_token: a file with the token that EKS's agent wants to see
-    :ivar is_silent: whether it accepts requests and never answers, as IMDS seems to beyond its hop limit
+    :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` to all clients, ``eks`` to clients with the pod's token
+    :param pod_token: a file with the token that EKS's agent requires
+    :ivar given: the access keys that it has sent
+    :ivar is_silent: whether it accepts requests and never answers, as IMDS does beyond its hop limit
     :ivar has_role: whether the host, task or pod has a role
     """
 
@@ -65,7 +65,7 @@ class CredentialEndpoint(ThreadingHTTPServer):
                 server.may_end.set()
 
     def environment(self) -> dict[str, str]:
-        """Give the variables by which AWS leads a process here."""
+        """Return the variables with which AWS leads a process here."""
         url = f"http://127.0.0.1:{self.server_port}"
         if self.kind == "ec2":
             return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": url, "AWS_EC2_METADATA_DISABLED": "false"}
@@ -75,7 +75,7 @@ class CredentialEndpoint(ThreadingHTTPServer):
         return variables
 
     def answer(self, method: str, path: str, headers: Any) -> str | None:
-        """Give what is asked for; None: refused."""
+        """Return the answer; None: refused."""
         if self.kind != "ec2":
             shown = headers.get("Authorization")
             wanted = self.pod_token.read_text() if self.kind == "eks" else None
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write((text or "").encode())
 
-    do_PUT = do_GET  # noqa: N815 - the base class's manner
+    do_PUT = do_GET  # noqa: N815 - the base class's name for it
 
     def log_message(self, *_: object) -> None:
         pass
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class Proxy(Server):
     """
-    A proxy that reaches nothing, and remembers what it was asked for.
+    A proxy that reaches nothing, and records its requests.
 
     :ivar asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
     """
@@ -156,7 +156,7 @@ class _ProxyHandler(socketserver.StreamRequestHandler):
 
 
 def pod_token(service_account: str) -> str:
-    """Make a token such as Kubernetes projects into a pod, new each time; nobody here checks its signature."""
+    """Return a new token in the form that Kubernetes projects into a pod, with a signature that is not valid."""
     claims = {"iss": "https://oidc.example", "sub": f"system:serviceaccount:{service_account}"}
     parts = (json.dumps({"alg": "RS256"}), json.dumps({**claims, "jti": secrets.token_hex()}), secrets.token_urlsafe())
     return ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts)
@@ -171,7 +171,7 @@ def write(path: str, **sections: dict[str, str]) -> None:
 
 
 def write_keys(key_id: str, session_token: str | None = None, profile: str = "default") -> None:
-    """Write the file of credentials, with the keys of one profile."""
+    """Write the credentials file with the keys of one profile."""
     keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "a-secret"}
     if session_token:
         keys["aws_session_token"] = session_token

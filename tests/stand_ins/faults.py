@@ -1,4 +1,4 @@
-"""What AWS, or a proxy in its place, may answer to the request for a token, and what a user reads of it."""
+"""Answers of AWS, or of a proxy in its place, to a request for a token, and the code and fix that users read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from tests.stand_ins.aws import Close, Error, Fault, Reply, Reset
 
-PRIVATE_TOKEN = sha256(b"AWS").hexdigest() * 8  # what the answers hold that are made up here; looks like a real one
+PRIVATE_TOKEN = sha256(b"AWS").hexdigest() * 8  # in the answers of this module; as long as a real one
 
 
 def basic(text: str) -> str:
@@ -29,7 +29,7 @@ def page(text: str, status: int = 200) -> Reply:
     return Reply(f"<html>{text}: {PRIVATE_TOKEN}</html>", status, "text/html")
 
 
-#: What AWS does, the code that it is told by, and a part of the remedy.
+#: The fault, its code, and a part of its fix.
 FAULTS: dict[str, tuple[Fault, str, str]] = {
     "denied": (Error("AccessDeniedException"), "AccessDeniedException", "Allow ecr:GetAuthorizationToken"),
     "expired": (Error("ExpiredTokenException"), "ExpiredTokenException", "Renew the credentials"),
@@ -47,5 +47,5 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "no text": (private_answer(authorizationToken=base64.b64encode(b"\xff:\xff").decode()), "UnusableAnswer", "proxy"),
     "no colon": (private_answer(authorizationToken=basic(PRIVATE_TOKEN)), "UnusableAnswer", "proxy"),
     "no password": (private_answer(authorizationToken=basic("AWS:")), "UnusableAnswer", "proxy"),
-    "dead": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
+    "expired from the start": (private_answer(expiresAt=1420070400), "UnusableAnswer", "proxy"),
 }

@@ -1,9 +1,9 @@
 """
 ECR's registries on loopback: their own host names over TLS, and real registries behind them.
 
-What ECR adds to a plain registry is who may enter. That is done here, as ECR does it towards Docker: a challenge for
-those who come without a login, a refusal for a wrong one, and another, well known one for a token that has expired.
-All else is passed on to a registry that trusts everybody. The stand-in for AWS says which tokens are alive::
+ECR adds a check of the login to a plain registry. This stand-in answers as ECR does: with a challenge to a request
+without a login, with a refusal to a wrong login, and with another, well known refusal to an expired token. Other
+requests go to a registry that serves all clients. The stand-in for AWS knows which tokens are valid::
 
     with RegistryStandIn("192.0.2.1", {host: 5000}, certificate, aws, log).running():
         ...  # docker login <host>, where <host> means that address
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 HTTPS_PORT = 443
-UPSTREAM_TIMEOUT_SECONDS = 30.0  # a registry on loopback answers in milliseconds, also while all else starts beside it
+UPSTREAM_TIMEOUT_SECONDS = 30.0  # a registry on loopback answers in milliseconds, also on a busy machine
 EXPIRED_MESSAGE = "Your authorization token has expired. Reauthenticate and try again."
-OWN_HEADERS = ("host", "authorization", "connection")  # they are about this hop alone
+OWN_HEADERS = ("host", "authorization", "connection")  # of this connection alone
 
 
 Verdict: TypeAlias = 'Literal["challenged", "unknown", "expired", "denied", "served"]'
@@ -47,10 +47,9 @@ Verdict: TypeAlias = 'Literal["challenged", "unknown", "expired", "denied", "ser
 @dataclass(frozen=True)
 class Request:
     """
-    One request that reached a registry; it holds nothing of the login.
+    One request that reached a registry, without its login.
 
-    :param host: the registry that was asked
-    :param path: for what
+    :param host: the registry
     :param status: the HTTP status of the answer
     :param verdict: ``challenged`` without a login, ``unknown`` or ``expired`` with a bad one, ``denied`` without a
         permission, else ``served``
@@ -64,16 +63,16 @@ class Request:
 
 class RegistryStandIn(ThreadingHTTPServer):
     """
-    All registries of an account, told apart by the host that a client asks for.
+    All registries of an account, distinguished by the request's host.
 
     :param address: the IP address where they listen, at HTTPS's port
     :param upstreams: the host of each registry, and the loopback port of the real one behind it
     :param certificate: a certificate for these hosts
-    :param aws: who knows which tokens are alive
+    :param aws: knows which tokens are valid
     :param log: a file that gets a line of JSON for each request
     :param port: where they listen
 
-    What IAM allows is in ``denied``: for each repository that may not be pulled, the action that is missing.
+    ``denied`` has the missing IAM action of each repository that may not be pulled.
     """
 
     daemon_threads = True
@@ -165,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _pass_on_what_is_allowed(self) -> None:
-        """Ask for the actions that ECR asks for, each at its own part of a pull."""
+        """Require the actions that ECR requires at each part of a pull."""
         _, _, repository, kind, *_ = (*self.path.split("/"), "", "")
         missing = self.server.denied.get(repository)
         if missing == {"manifests": "ecr:BatchGetImage", "blobs": "ecr:GetDownloadUrlForLayer"}.get(kind, ""):
@@ -183,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
             self._pass_on()
 
     def _has(self, repository: str) -> bool:
-        """Tell whether there is a repository; asked for a manifest, the registry behind does not say."""
+        """Return whether there is a repository, which the answer to a request for a manifest does not show."""
         port = self.server.upstreams[self._host]
         with closing(HTTPConnection("127.0.0.1", port, timeout=UPSTREAM_TIMEOUT_SECONDS)) as upstream:
             upstream.request("GET", f"/v2/{repository}/tags/list")
@@ -193,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         port = self.server.upstreams[self._host]
         with closing(HTTPConnection("127.0.0.1", port, timeout=UPSTREAM_TIMEOUT_SECONDS)) as upstream:
             upstream.putrequest(self.command, self.path, skip_accept_encoding=True)
-            for name, value in self.headers.items():  # one by one, for Docker sends several of the name "Accept"
+            for name, value in self.headers.items():  # one by one, because Docker sends several "Accept" headers
                 if name.lower() not in OWN_HEADERS:
                     upstream.putheader(name, value)
             upstream.endheaders()
@@ -206,4 +205,4 @@ class Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(answer, self.wfile)
 
     def log_message(self, *_: object) -> None:
-        """Write nothing to standard error: the server keeps a log of its own."""
+        """Write nothing to standard error: the server has a log of its own."""

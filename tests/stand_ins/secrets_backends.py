@@ -10,10 +10,10 @@ from airflow.secrets import BaseSecretsBackend
 
 class Recording(BaseSecretsBackend):
     """
-    One as Airflow 3.2 would have it, that remembers what it is asked.
+    One with the methods of Airflow 3.2, which records its lookups.
 
-    :param answers: what it has, by connection ID, variable or option; an exception is raised
-    :param asked: where each question is left: the method's name, the key, any team, and the thread
+    :param answers: by connection ID, variable or option; an exception is raised
+    :param asked: a list for the record: the method's name, the key, any team, and the thread
     """
 
     def __init__(self, answers: dict[str, Any] | None = None, asked: list[tuple[Any, ...]] | None = None) -> None:
@@ -45,7 +45,7 @@ class Recording(BaseSecretsBackend):
 
 
 class Legacy:
-    """One from before teams and classes of connections, not even derived from Airflow's own."""
+    """One from before teams and classes of connections, without Airflow's base class."""
 
     def __init__(self, answers: dict[str, Any], asked: list[tuple[Any, ...]]) -> None:
         self.recording = Recording(answers, asked)
@@ -64,7 +64,7 @@ class Legacy:
 
 
 class Catching(Legacy):
-    """One that takes whatever comes."""
+    """One that accepts any keyword."""
 
     def get_connection(self, conn_id: str, **others: Any) -> Any:
         return self.recording.answer("get_connection", conn_id, *others.values())
@@ -77,7 +77,7 @@ class Catching(Legacy):
 
 
 class Bare(BaseSecretsBackend):
-    """One that overrides nothing, but for a warning of Airflow 2.11's."""
+    """One without lookups of its own; its one method avoids a warning of Airflow 2.11."""
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ARG002
         return self.get_conn_value(conn_id)
@@ -96,7 +96,7 @@ class Hostile(Exception):  # noqa: N818 - a stand-in for any library's exception
 
     @classmethod
     def without(cls, attribute: str) -> Hostile:
-        """Build one whose attribute of that name raises."""
+        """Return one with an attribute of that name that raises."""
 
         def read(_: object) -> None:
             raise RuntimeError(attribute)

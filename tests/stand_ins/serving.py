@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A server on a free port whose connections end with the process, whatever their clients do."""
+    """A server on a free port; its connections end with the process."""
 
     daemon_threads = True
     block_on_close = False
@@ -23,7 +23,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def serving(server: socketserver.TCPServer | type[socketserver.BaseRequestHandler]) -> Iterator[Any]:
-    """Serve until the block ends; yields the port, or what a Unix socket has in its place."""
+    """Serve until the block ends; yield the port, or the second character of a Unix socket's path."""
     if isinstance(server, type):
         server = Server(server)
     with server:

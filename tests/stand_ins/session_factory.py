@@ -1,4 +1,4 @@
-"""A factory of sessions, as a company writes one for Airflow's option ``[aws] session_factory``."""
+"""A factory of sessions for Airflow's option ``[aws] session_factory``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MarkingFactory(BaseSessionFactory):
     """Marks each request of its sessions."""
 
     def create_session(self, *arguments: Any, **named: Any) -> Session:
-        """Create a session whose clients add a word to their user agent."""
+        """Create a session; its clients add a word to their user agent."""
         session: Session = super().create_session(*arguments, **named)
         session.events.register("before-send", mark)
         return session

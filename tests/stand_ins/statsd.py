@@ -1,4 +1,4 @@
-"""What plays StatsD's part: it listens on loopback by UDP, and keeps what comes."""
+"""StatsD on loopback: a UDP server that keeps the lines that it receives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST_PACKET_BYTES = 65_536
 
 
 class StatsD:
-    """A server that keeps the lines it was sent, such as ``airflow.scheduler_heartbeat:1|c``."""
+    """A server that keeps lines such as ``airflow.scheduler_heartbeat:1|c``."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -24,7 +24,7 @@ class StatsD:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[StatsD]:
-        """Listen at a port that was free."""
+        """Listen at a free port until the block ends."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
             listener.bind(("127.0.0.1", 0))
             server = cls(listener)
@@ -37,7 +37,7 @@ class StatsD:
                 thread.join()
 
     def environment(self) -> dict[str, str]:
-        """Give what has Airflow send its metrics here."""
+        """Return the variables with which Airflow sends its metrics here."""
         host, port = self._listener.getsockname()
         return {
             "AIRFLOW__METRICS__STATSD_ON": "True",
@@ -46,7 +46,7 @@ class StatsD:
         }
 
     def lines(self, prefix: str) -> list[str]:
-        """Give the lines that begin so, of all that was sent before."""
+        """Return the lines with this prefix that were sent before this call."""
         fence = f"fence {time.monotonic_ns()}"
         self._send(fence.encode())
         while fence not in self._lines:

@@ -1,5 +1,5 @@
 """
-Vault on loopback: as much of its HTTP API as reading a key-value engine of version 2 takes.
+Vault on loopback: the part of its HTTP API that reads a key-value engine of version 2.
 
 Source: Vault's API documentation, "KV - version 2" (read secret version), "Tokens" (lookup a token, self), and the
 introduction's table of status codes. OpenBao's API is the same.
@@ -29,8 +29,8 @@ class VaultStandIn:
 
     :param url: where it listens
     :param data: the secrets, by their path below the mount point
-    :param token: what it lets clients in with; random, so that a leak of it can be recognised
-    :param sealed: whether it is sealed, and so answers nothing
+    :param token: random, so that a leak of it can be recognised
+    :param sealed: whether it refuses all requests
     """
 
     url: str
@@ -61,7 +61,7 @@ class VaultStandIn:
             yield vault
 
     def answer(self, path: str, token: str | None) -> tuple[int, Mapping[str, Any]]:
-        """Give the status and the body of an answer."""
+        """Return the status and the body of an answer."""
         if self.sealed:
             return 503, {"errors": ["Vault is sealed"]}
         if token != self.token:
