@@ -113,7 +113,7 @@ class RegistryStandIn(ThreadingHTTPServer):
             log.write(json.dumps(asdict(request)) + "\n")
 
     def get_request(self) -> tuple[socket.socket, object]:
-        """Accept a connection, and leave its handshake to its own thread: a slow client holds up nobody else."""
+        """Accept a connection, and leave its handshake to its own thread, so that a slow client delays no other."""
         connection, address = super().get_request()
         return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
@@ -124,13 +124,13 @@ def region_of(host: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client that pulls; nobody pushes this way."""
+    """One connection of a client that pulls."""
 
     server: RegistryStandIn
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Let a request in, or say why not."""
+        """Serve a request with a valid login, and refuse others."""
         self._host = self.headers["Host"]
         kind, _, login = self.headers.get("Authorization", "").partition(" ")
         if kind != "Basic":
