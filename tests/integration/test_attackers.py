@@ -267,39 +267,6 @@ def open_to_all(scene: Scene) -> None:
         path.chmod(0o666)
 
 
-def plant_full_folder(scene: Scene) -> None:
-    scene.entry.unlink()
-    scene.entry.mkdir()
-    shutil.copy(scene.forgery, scene.entry)
-
-
-def test_a_planted_folder_that_is_not_empty_only_disables_the_cache(host: Host, scene: Scene) -> None:
-    """Each process requests one token, and logs each cause once."""
-    host.look_up()
-    open_to_all(scene)
-    host.processes.run(plant_full_folder, scene, user=ATTACKER, umask=0)
-
-    for token_requests in (2, 3):
-        warnings = host.look_up(times=3).warnings
-        assert 1 <= len(warnings) == len(set(warnings))
-        assert host.token_requests == token_requests
-
-
-def test_a_second_name_of_another_file_of_the_victim_is_refused(host: Host, scene: Scene) -> None:
-    """Other users may have written its content, such as a mail; some kernels let each user link to it."""
-    host.look_up()
-    scene.private.write_bytes(scene.forgery.read_bytes())
-    scene.entry.unlink()
-    scene.entry.hardlink_to(scene.private)
-
-    lookups = host.look_up()
-
-    assert host.token_requests == 2
-    assert len(lookups.warnings) == 1
-    assert b"forged" in scene.private.read_bytes()
-    scene.private.write_text("private")
-
-
 def test_an_entry_is_served_under_its_own_name_alone(host: Host, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attacker that may rename the victim's files cannot make one identity's token serve another identity."""
     first, entry = host.look_up(), host.entry
@@ -377,21 +344,6 @@ def test_a_race_is_not_won_by_the_attacker(
     assert not [path for path in files if (path.lstat().st_uid, path.parent.stat().st_uid) == (host.user, ATTACKER)]
 
 
-def move_away_and_squat(scene: Scene) -> None:
-    scene.folder.rename(scene.folder.with_name("away"))
-    squat(scene, "an open folder")
-
-
-def test_the_owner_of_the_parent_can_only_disable_the_cache(host: Host, scene: Scene) -> None:
-    """It may rename the victim's folder, but no forgery is served."""
-    own(host.cache_dir, ATTACKER, 0o777)
-    host.look_up()
-    host.processes.run(move_away_and_squat, scene, user=ATTACKER, umask=0)
-
-    assert len(host.look_up(times=3).warnings) == 1
-    assert host.token_requests == 2
-
-
 @dataclass(frozen=True)
 class Places:
     """Three folders that replace the default places of the cache."""
@@ -458,18 +410,6 @@ def test_the_owner_of_the_runtime_folder_gains_nothing(
 
     assert [look_up_thrice(host, places).warnings for _ in range(2)] == [[], []]
     assert host.token_requests == 1
-
-
-@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-def test_the_cache_is_for_its_user_alone(host: Host, umask: int) -> None:
-    """Under any umask, with the folders above it that are made."""
-    host = replace(host, cache_dir=host.cache_dir / "new" / "newer")
-
-    host.look_up(umask=umask)
-
-    assert_is_private(host.folder, host.user)
-    for folder in (host.cache_dir, host.cache_dir.parent):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_nothing_in_the_cache_reveals_an_access_key(host: Host) -> None:

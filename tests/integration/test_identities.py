@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import os
-import ssl
-from contextlib import closing, suppress
 from functools import partial
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler
-from socketserver import BaseRequestHandler
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-import trustme
 
 from ecr_secrets_backend.aws import request_token
 from ecr_secrets_backend.cache import Memory, TokenCache
@@ -22,13 +15,12 @@ from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.settings import Settings
 from tests.process_helpers import REGISTRY, Host
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token, write, write_keys
-from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.process_helpers import Lookup, Processes
+    from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn, Call
 
 ROLE = "arn:aws:iam::210987654321:role/pull"
@@ -215,62 +207,15 @@ class TestEndpoints:
             assert len(calls()) == 1
 
 
-@pytest.fixture
-def ca_bundle(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """Put TLS in front of AWS; yield the CA bundle that clients need for it."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+def test_a_proxy_that_cannot_be_reached_fails_one_process_of_a_host(
+    aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process without that proxy shares the cache, and is served at once."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    host = Host(aws, processes, tmp_path)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            with closing(HTTPConnection(urlsplit(aws.url).netloc)) as upstream:
-                upstream.request("POST", self.path, body, dict(self.headers))
-                answer = upstream.getresponse()
-                self.send_response(answer.status)
-                self.send_header("Content-Type", answer.getheader("Content-Type", ""))
-                self.end_headers()
-                self.wfile.write(answer.read())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Front(BaseRequestHandler):
-        def handle(self) -> None:
-            with suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
-                Handler(connection, self.client_address, self.server)
-
-    with serving(Front) as port:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{port}")
-        yield str(tmp_path / "ca.pem")
-
-
-class TestNeighbours:
-    """Two processes of a host share the cache; only the first has a fault in its environment."""
-
-    @pytest.fixture
-    def look_up(
-        self, aws: AwsStandIn, processes: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> Callable[[str, str], Lookup]:
-        def look_up(variable: str, value: str) -> Lookup:
-            monkeypatch.setenv(variable, value)
-            return Host(aws, processes, tmp_path).run().lookups[0]
-
-        return look_up
-
-    def test_a_proxy_that_cannot_be_reached_fails_one_process(
-        self, look_up: Callable[[str, str], Lookup], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A process without that proxy is served at once."""
-        for name in ("no_proxy", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-
-        assert "ProxyConnectionError" in str(look_up("http_proxy", "http://127.0.0.1:9").error)
-        assert look_up("http_proxy", "").valid
-
-    def test_a_missing_ca_bundle_fails_one_process(self, ca_bundle: str, look_up: Callable[[str, str], Lookup]) -> None:
-        """A process with the bundle is served at once."""
-        assert look_up("REQUESTS_CA_BUNDLE", "/missing/ca.pem").error
-        assert look_up("REQUESTS_CA_BUNDLE", ca_bundle).valid
+    assert "ProxyConnectionError" in str(host.run().lookups[0].error)
+    monkeypatch.delenv("http_proxy")
+    host.look_up()

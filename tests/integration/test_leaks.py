@@ -10,8 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,8 +24,8 @@ from ecr_secrets_backend.sdk import suppress_sdk_logs
 from tests.integration.exposed import SIGN_OF_DEBUG, TIMEOUT
 from tests.process_helpers import Host
 from tests.stand_ins.aws import PROJECT, Delay, Error, Reply
+from tests.stand_ins.credentials import CredentialEndpoint
 from tests.stand_ins.faults import FAULTS, PRIVATE_TOKEN, basic, private_answer
-from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,7 +64,7 @@ def credentials(
     request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Credentials]:
     """Yield kwargs and secrets for a process with credentials from one of AWS's sources."""
-    first, second, third = new_secret(), new_secret(), new_secret()
+    first, second = new_secret(), new_secret()
     if request.param in {"environment", "role"}:
         monkeypatch.setenv("AWS_SESSION_TOKEN", first)
         role = {"role_arn": ROLE} if request.param == "role" else {}
@@ -74,33 +72,24 @@ def credentials(
         return
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    end = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
-    answer = {"AccessKeyId": "ASIAONLOOPBACKSTANDS", "SecretAccessKey": first, "Expiration": end}
     if request.param == "web identity":
         (tmp_path / "token").write_text(first)
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
         monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
         yield host.kwargs, [first]
     elif request.param == "program":
-        (tmp_path / "answer").write_text(json.dumps({**answer, "Version": 1, "SessionToken": second}))
+        keys = {"AccessKeyId": "ASIAONLOOPBACKSTANDS", "SecretAccessKey": first, "SessionToken": second}
+        (tmp_path / "answer").write_text(json.dumps({**keys, "Version": 1}))
         (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'answer'}\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
         yield host.kwargs, [first, second]
     else:
-
-        class Container(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.headers["Authorization"] == third else 403)
-                self.end_headers()
-                self.wfile.write(json.dumps({**answer, "Token": second}).encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with serving(Container) as port:
-            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/")
-            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", third)
-            yield host.kwargs, [first, second, third]
+        (tmp_path / "pod").write_text(first)
+        with CredentialEndpoint.running("eks", tmp_path / "pod") as endpoint:
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.url)
+            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", first)
+            endpoint.secrets.append(first)
+            yield host.kwargs, endpoint.secrets
 
 
 @pytest.mark.parametrize("credentials", ["environment", "role", "web identity", "container", "program"], indirect=True)

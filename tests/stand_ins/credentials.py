@@ -37,6 +37,7 @@ class CredentialEndpoint(ThreadingHTTPServer):
     :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` to all clients, ``eks`` to clients with the pod's token
     :param pod_token: a file with the token that EKS's agent requires
     :ivar given: the access keys that it has sent
+    :ivar secrets: the secret keys and session tokens that it has sent
     :ivar is_silent: whether it accepts requests and never answers, as IMDS does beyond its hop limit
     :ivar has_role: whether the host, task or pod has a role
     """
@@ -49,6 +50,7 @@ class CredentialEndpoint(ThreadingHTTPServer):
         self.pod_token = pod_token
         self.session_token = secrets.token_urlsafe()
         self.given: list[str] = []
+        self.secrets: list[str] = []
         self.is_silent = False
         self.has_role = True
         self.may_end = threading.Event()
@@ -64,12 +66,15 @@ class CredentialEndpoint(ThreadingHTTPServer):
             finally:
                 server.may_end.set()
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}" + ("" if self.kind == "ec2" else AGENT_PATH)
+
     def environment(self) -> dict[str, str]:
         """Return the variables with which AWS leads a process here."""
-        url = f"http://127.0.0.1:{self.server_port}"
         if self.kind == "ec2":
-            return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": url, "AWS_EC2_METADATA_DISABLED": "false"}
-        variables = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url + AGENT_PATH}
+            return {"AWS_EC2_METADATA_SERVICE_ENDPOINT": self.url, "AWS_EC2_METADATA_DISABLED": "false"}
+        variables = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": self.url}
         if self.kind == "eks":
             variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(self.pod_token)
         return variables
@@ -93,16 +98,11 @@ class CredentialEndpoint(ThreadingHTTPServer):
     def _keys(self) -> str:
         key_id = "ASIA" + secrets.token_hex(8).upper()
         self.given.append(key_id)
-        expiration = datetime.now(timezone.utc) + timedelta(hours=6)
-        return json.dumps(
-            {
-                "Code": "Success",
-                "AccessKeyId": key_id,
-                "SecretAccessKey": secrets.token_urlsafe(30),
-                "Token": secrets.token_urlsafe(300),
-                "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        )
+        secret, token = secrets.token_urlsafe(30), secrets.token_urlsafe(300)
+        self.secrets += [secret, token]
+        end = (datetime.now(timezone.utc) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        keys = {"AccessKeyId": key_id, "SecretAccessKey": secret, "Token": token}
+        return json.dumps({"Code": "Success", **keys, "Expiration": end})
 
 
 class _Handler(BaseHTTPRequestHandler):
