@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from typing import NoReturn
 
 import pytest
@@ -19,6 +20,13 @@ def skip_or_fail(reason: str) -> NoReturn:
 def need_root() -> None:
     if os.geteuid() != 0:
         skip_or_fail("only root may become other users and mount file systems")
+
+
+def need_mounts() -> None:
+    need_root()
+    tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
+    if tried.returncode:
+        skip_or_fail(f"no file system may be mounted here: {tried.stderr.strip()}")
 
 
 def need_programs(*names: str) -> None:

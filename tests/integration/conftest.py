@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process_helpers import Processes
+from tests.process_helpers import Host, Processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,3 +43,9 @@ def shared_folder() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o1777)
         yield folder
+
+
+@pytest.fixture
+def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
+    """The processes of this user, with an empty cache."""
+    return Host(aws, processes, tmp_path / "cache")

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ecr_secrets_backend.token import EcrToken
-    from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn, Fault
 
     #: Makes a fault happen, and returns the expected code and a part of the expected fix.
@@ -76,11 +75,6 @@ SHAPES: dict[str, Reply] = {
     "message is an object": Reply('{"__type": "AccessDeniedException", "message": {"a": "text"}}', status=400),
 }
 MAIN_FAULTS = ("denied", "refused", "reset", "hang")
-
-
-@pytest.fixture
-def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
-    return Host(aws, processes, tmp_path)
 
 
 def keep(host: Host, token: EcrToken, *, age: float) -> EcrToken:

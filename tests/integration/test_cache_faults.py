@@ -18,7 +18,7 @@ import pytest
 
 from ecr_secrets_backend import host_store
 from tests.process_helpers import Host, check, delete_for_ever, get_tokens_for, look_up
-from tests.requirements import need_root, skip_or_fail
+from tests.requirements import need_mounts, need_root, skip_or_fail
 from tests.stand_ins.aws import Hang
 
 if TYPE_CHECKING:
@@ -247,10 +247,7 @@ def test_no_home_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, home: st
 @pytest.fixture
 def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
     """Run a command that mounts a file system for one process, a shell; return the path through the shell's root."""
-    need_root()
-    tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
-    if tried.returncode:
-        skip_or_fail(f"no file system may be mounted here: {tried.stderr.strip()}")
+    need_mounts()
     folder = shared_folder / "mounted"
     folder.mkdir()
     command = ["unshare", "--mount", "sh", "-e"]

@@ -53,15 +53,13 @@ def keys(values: dict[str, Any], path: str = "") -> set[str]:
 
 
 @pytest.fixture
-def pod(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
+def pod(bare: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
     """AWS, and an environment as in a pod of EKS with the service account of the workers: a role, and no keys."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
     (tmp_path / "token").write_text(pod_token("airflow:airflow-worker"))
     monkeypatch.setenv("AWS_ROLE_ARN", PODS["serviceAccount"]["annotations"][ROLE])
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    return aws
+    return bare
 
 
 def test_a_pod_is_served_by_the_role_of_its_service_account(

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process_helpers import Host
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.process_helpers import Processes
+    from tests.process_helpers import Host
     from tests.stand_ins.aws import AwsStandIn
 
 #: The timeouts of users, by four, with a program that takes 16 s by four: nearly as long as a request may take.
@@ -33,12 +31,7 @@ SHORT_TIMES = {
 
 
 @pytest.fixture
-def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
-    return Host(aws, processes, tmp_path / "cache")
-
-
-@pytest.fixture
-def credential_program(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path]:
+def credential_program(bare: AwsStandIn, tmp_path: Path) -> Callable[[str], Path]:
     """Make a program the only source of credentials; return the file to which it writes a line when it starts."""
 
     def make(shell: str) -> Path:
@@ -47,12 +40,9 @@ def credential_program(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_pat
         program.write_text(f"#!/bin/sh\necho start >> {starts}\n{shell}\necho '{KEYS}'\n")
         program.chmod(0o755)
         (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         return starts
 
-    del aws
+    del bare
     return make
 
 

@@ -22,7 +22,6 @@ from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.sdk import suppress_sdk_logs
 from tests.integration.exposed import SIGN_OF_DEBUG, TIMEOUT
-from tests.process_helpers import Host
 from tests.stand_ins.aws import PROJECT, Delay, Error, Reply
 from tests.stand_ins.credentials import CredentialEndpoint
 from tests.stand_ins.faults import FAULTS, PRIVATE_TOKEN, basic, private_answer
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from tests.process_helpers import Processes
+    from tests.process_helpers import Host
     from tests.stand_ins.aws import AwsStandIn, Fault
 
     #: Kwargs for the backend, and the secrets that the process has.
@@ -52,11 +51,6 @@ def leaks(text: str, known: Iterable[str]) -> list[str]:
 def new_secret() -> str:
     """Return one that is as long as a session token, with characters that a URL quotes."""
     return f"{secrets.token_hex(16)}/+={secrets.token_urlsafe(400)}/+={secrets.token_hex(16)}"
-
-
-@pytest.fixture
-def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
-    return Host(aws, processes, tmp_path / "cache")
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ecr_secrets_backend.host_store import FOLDER_NAME
 from tests.process_helpers import REGISTRY, Lookups, check, look_up
-from tests.requirements import need_root, skip_or_fail
+from tests.requirements import need_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +31,7 @@ CLONE_NEWNS, MS_BIND, MS_PRIVATE_ALL = 0x20000, 0x1000, 0x44000  # <linux/sched.
 @pytest.fixture(autouse=True)
 def _containers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the test if no container can be made; a container has no runtime folder."""
-    need_root()
-    tried = subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
-    if tried.returncode:
-        skip_or_fail(f"nothing may be mounted here: {tried.stderr.strip()}")
+    need_mounts()
     monkeypatch.delenv("XDG_RUNTIME_DIR")
 
 
