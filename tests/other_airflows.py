@@ -29,7 +29,7 @@ AIRFLOW_TESTS = [
 #: On the oldest Airflow and on each further Python of the newest also those that depend on Python or the libraries.
 LIBRARY_TESTS = [
     *("tests/unit", "--ignore=tests/unit/cli/docker_config", "--ignore=tests/unit/test_credentials.py"),
-    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities", "token_requests")),
+    *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities")),
 ]
 #: Lookups, tasks of a whole Airflow, and configurations that stop Airflow.
 RELEASE_TESTS = [
