@@ -1,8 +1,8 @@
-"""What a lookup costs, against what else there is, in one run: ``make bench``.
+"""Measure what a lookup costs, and compare it with alternatives in the same run: ``make bench``.
 
-All is measured in turn with its peer and told as medians and ratios, because machines are noisy. A run is compared with
-the recorded one, and goes to ``.benchmarks/run.json``; ``--record`` makes it the recorded one, whose table and plots
-`docs/performance.md` shows.
+Each measurement alternates with its alternative and is reported as a median, because machines are noisy. Every run goes
+to ``.benchmarks/run.json``. ``--record`` also shows it in ``docs/performance.md``; ``--render`` measures nothing and
+writes that page again from the recorded run.
 """
 
 from __future__ import annotations
@@ -22,66 +22,70 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.page import describe, draw, render, significant
+
 if TYPE_CHECKING:
-    from tests.benchmarks.results import Findings, Row
+    from tests.benchmarks.results import Results, Row
 
 PROJECT = Path(__file__).parents[2]
 LATEST = PROJECT / ".benchmarks" / "run.json"
 RECORDED = PROJECT / "docs" / "performance" / "run.json"
 PAGE = PROJECT / "docs" / "performance.md"
-TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)
-GROUPS = ("in_process", "new_process", "in_airflow", "one_host", "fleet", "counts")
+GROUPS = ("in_airflow", "new_process", "in_process", "one_host", "fleet", "counts")
 PACKAGES = ("apache-airflow", "boto3", "botocore")
 
 
 def main() -> int:
     options = read_options()
-    # Where this is set, every new process compiles what it imports, and seems to be many times as slow.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {"rows": []}
-    began = time.monotonic()
-    run: dict[str, Any] = {"environment": environment(), "rows": [], "figures": {}}
-    for group in options.groups:
-        findings: Findings = import_module(f"tests.benchmarks.{group}").measure()
-        for row in findings.rows:
-            print_row(row, recorded["rows"])
-        run["rows"] += [as_json(row) for row in findings.rows]
-        run["figures"][group] = findings.figures
-    run["environment"]["load average at the end"] = load()
-    run["environment"]["seconds"] = round(time.monotonic() - began)
-    LATEST.parent.mkdir(exist_ok=True)
-    LATEST.write_text(json.dumps(run, indent=1))
-    say(f"\n{run['environment']}\n")
+    if not options.render:
+        # With this variable, every new process compiles what it imports and seems to be many times as slow.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        LATEST.parent.mkdir(exist_ok=True)
+        LATEST.write_text(json.dumps(measure(options.groups), indent=1))
     if options.record:
-        record(run)
+        RECORDED.write_text(json.dumps(json.loads(LATEST.read_text())) + "\n")
+    if options.record or options.render:
+        run = json.loads(RECORDED.read_text())
+        draw(run, RECORDED.parent)
+        PAGE.write_text(render(PAGE.read_text(), run))
     return 0
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(GROUPS)} (all)")
-    parser.add_argument("--record", action="store_true", help="make the run the recorded one")
+    parser.add_argument("--record", action="store_true", help="show the run in docs/performance.md")
+    parser.add_argument("--render", action="store_true", help="write docs/performance.md from the recorded run")
     options = parser.parse_args()
     if unknown := [group for group in options.groups if group not in GROUPS]:
         parser.error(f"no such group: {', '.join(unknown)}")
-    if options.record and options.groups:
-        parser.error("a run that is recorded is a whole one")
+    if options.groups and (options.record or options.render):
+        parser.error("docs/performance.md shows a run of all groups")
     options.groups = options.groups or GROUPS
     return options
 
 
-def record(run: dict[str, Any]) -> None:
-    """Make a run the recorded one, with its plots and its table in the documentation."""
-    from tests.benchmarks.plots import draw  # noqa: PLC0415 - needed here alone, and takes a second
-
-    RECORDED.parent.mkdir(exist_ok=True)
-    RECORDED.write_text(json.dumps(run) + "\n")
-    draw(run, RECORDED.parent)
-    PAGE.write_text(TABLE.sub(lambda _: f"\n{table(run)}\n", PAGE.read_text()))
+def measure(groups: tuple[str, ...]) -> dict[str, Any]:
+    """Run the benchmarks of the groups, and print each row."""
+    recorded = {
+        (row["what"], goal["unit"]): goal["measured"]
+        for row in json.loads(RECORDED.read_text())["rows"]
+        for goal in row["goals"]
+    }
+    began = time.monotonic()
+    run: dict[str, Any] = {"environment": environment(), "rows": [], "samples": {}}
+    for group in groups:
+        results: Results = import_module(f"tests.benchmarks.{group}").measure()
+        for row in results.rows:
+            print_row(row, recorded)
+        run["rows"] += [asdict(row) for row in results.rows]
+        run["samples"] |= results.samples
+    run["environment"] |= {"load average at the end": load(), "seconds": round(time.monotonic() - began)}
+    return run
 
 
 def environment() -> dict[str, Any]:
-    """Tell where and of what a run is."""
+    """Return the machine, the commit and the versions of a run."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     commit = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     return {
@@ -99,35 +103,15 @@ def load() -> list[float]:
     return [round(load, 2) for load in os.getloadavg()]
 
 
-def as_json(row: Row) -> dict[str, Any]:
-    return {**asdict(row), "verdict": row.verdict}
-
-
-def print_row(row: Row, recorded: list[dict[str, Any]]) -> None:
-    say(f"{row.verdict:7}{row.what}: {row.ours}", f"       {row.against}: {row.theirs}", sep="\n")
-    same = (known["goals"] for known in recorded if (known["what"], known["against"]) == (row.what, row.against))
-    was = {goal["what"]: f" (recorded: {goal['found']:.3g})" for goals in same for goal in goals}
+def print_row(row: Row, recorded: dict[tuple[str, str], float]) -> None:
+    report(f"{row.what}: {row.ours}\n       {row.theirs}: {row.alternative}")
     for goal in row.goals:
-        say(f"       {goal.what}: {goal.found:.3g}{was.get(goal.what, '')}, at most {goal.most:.3g}")
+        before = recorded.get((row.what, goal.unit))
+        report(f"       {describe(goal)}" + (f" (recorded: {significant(before)})" if before is not None else ""))
 
 
-def table(run: dict[str, Any]) -> str:
-    """Write a run's rows as Markdown."""
-    lines = [
-        "| what | found | against, in the same run | found | figure, and the goal | |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in run["rows"]:
-        goals = "<br>".join(f"{goal['what']} {goal['found']:.3g}, at most {goal['most']:.3g}" for goal in row["goals"])
-        lines.append(
-            f"| {row['what']} | {row['ours']} | {row['against']} | {row['theirs']} | {goals} | {row['verdict']} |"
-        )
-    told = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
-    return "\n".join([*lines, "", f"Taken with: {told}.", ""])
-
-
-def say(*lines: str, sep: str = " ") -> None:
-    sys.stdout.write(sep.join(lines) + "\n")
+def report(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""Lookups within one process that has looked up before."""
+"""Measure repeated lookups within one process."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from unittest.mock import patch
 from airflow.sdk import Connection
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
-from ecr_secrets_backend import EcrSecretsBackend
-from tests.benchmarks.results import Findings, Goal, Row, interleaved, medians, shown
+from tests.benchmarks.results import Goal, Results, Row, compare, interleave, medians, with_unit
+from tests.benchmarks.task_backend import CONN_ID, HOST, build_backend
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-BEHIND = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+FALLBACK = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
 ROUNDS = 31
 LOOKUPS = 2_000
 THREADS = 64
@@ -33,131 +32,134 @@ BUILD_ROUNDS = 15
 
 
 class EmptyBackend:
-    """What a lookup costs that does nothing."""
+    """A backend that does nothing."""
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> None:
         pass
 
 
-def measure() -> Findings:
+def measure() -> Results:
     with AwsStandIn.running() as aws, tempfile.TemporaryDirectory() as cache_dir:
         stored = json.dumps({"conn_type": "docker", "host": HOST, "login": "AWS", "password": "x" * 2500})
         with patch.dict(os.environ, {**aws.environment(), "AIRFLOW_CONN_STORED": stored}):
-            build = partial(_backend, cache_dir)
-            return Findings([*_lookups(build), *_many_connections(build), _threads(build)])
+            build = partial(build_backend, cache_dir=cache_dir)
+            return Results([*_lookups(build), *_many_connections(build), _threads(build)])
 
 
-def _backend(cache_dir: str, connections: int = 1, **kwargs: Any) -> Any:
-    mapped = {f"docker_{number}": f"{number:012}.dkr.ecr.us-east-1.amazonaws.com" for number in range(1, connections)}
-    backend = EcrSecretsBackend(connections={"docker_default": HOST, **mapped}, cache_dir=cache_dir, **kwargs)
-    backend._set_connection_class(Connection)  # as Airflow does in a task
-    return backend
-
-
-def _cost(look_up: Callable[[str], object], conn_id: str) -> Callable[[], float]:
-    """Give a measure of the seconds that one lookup takes, what it takes to call it included."""
-    timer = timeit.Timer(f"look_up({conn_id!r})", globals={"look_up": look_up})
+def _timer(backend: Any, conn_id: str) -> Callable[[], float]:
+    """Return a function that measures the seconds of one lookup."""
+    timer = timeit.Timer(f"look_up({conn_id!r})", globals={"look_up": backend.get_connection})
     return lambda: timer.timeit(LOOKUPS) / LOOKUPS
 
 
 def _lookups(build: Callable[..., Any]) -> list[Row]:
-    ours, environment, empty = build(), EnvironmentVariablesBackend(), EmptyBackend()
+    ours, environment = build(), EnvironmentVariablesBackend()
     environment._set_connection_class(Connection)
-    chained = build(fallback_backends=[{"backend": BEHIND}])
-    ours.get_connection("docker_default")
-    nothing, miss, unmapped, handed_on, hit, served = medians(
-        interleaved(
+    with_fallback = build(fallback_backends=[{"backend": FALLBACK}])
+    ours.get_connection(CONN_ID)
+    nothing, environment_miss, miss, fallback_miss, environment_hit, hit = medians(
+        interleave(
             ROUNDS,
-            _cost(empty.get_connection, "no_such_id"),
-            _cost(environment.get_connection, "no_such_id"),
-            _cost(ours.get_connection, "no_such_id"),
-            _cost(chained.get_connection, "no_such_id"),
-            _cost(environment.get_connection, "stored"),
-            _cost(ours.get_connection, "docker_default"),
+            _timer(EmptyBackend(), "no_such_id"),
+            _timer(environment, "no_such_id"),
+            _timer(ours, "no_such_id"),
+            _timer(with_fallback, "no_such_id"),
+            _timer(environment, "stored"),
+            _timer(ours, CONN_ID),
         )
     )
-    over = Goal("µs over an empty method", (unmapped - nothing) * 1e6, 0.2)
+    share = "% of the time of Airflow's backend"
     return [
-        Row(
-            "unmapped lookup",
-            shown(unmapped),
-            "environment variables: a miss",
-            shown(miss),
-            (Goal("ratio", unmapped / miss, 1 / 200), over),
+        compare(
+            "repeated lookup, token in memory",
+            hit,
+            "environment variable",
+            environment_hit,
+            Goal(100 * hit / environment_hit, 20, share),
         ),
-        Row("unmapped lookup, which another backend misses", shown(handed_on), "that backend alone", shown(miss)),
+        compare(
+            "lookup of an ID that is not mapped",
+            miss,
+            "environment variable",
+            environment_miss,
+            Goal(100 * miss / environment_miss, 0.5, share),
+            Goal((miss - nothing) * 1e6, 0.2, "µs more than a method that does nothing"),
+        ),
         Row(
-            "mapped, token in the process",
-            shown(served),
-            "environment variables: a hit, from JSON",
-            shown(hit),
-            (Goal("ratio", served / hit, 1 / 5),),
+            "lookup that a fallback backend does not find",
+            with_unit(fallback_miss),
+            "the fallback backend alone",
+            with_unit(environment_miss),
         ),
     ]
 
 
 def _many_connections(build: Callable[..., Any]) -> list[Row]:
-    one, many = build(), build(connections=MANY)
-    for backend in (one, many):
-        backend.get_connection("docker_default")
-    alone, among = medians(
-        interleaved(ROUNDS, _cost(one.get_connection, "docker_default"), _cost(many.get_connection, "docker_default"))
-    )
+    def build_with(count: int) -> Any:
+        mapped = {f"docker_{number}": f"{number:012}.dkr.ecr.us-east-1.amazonaws.com" for number in range(1, count)}
+        return build(connections={CONN_ID: HOST, **mapped})
+
+    backends = [build_with(count) for count in (1, MANY)]
+    for backend in backends:
+        backend.get_connection(CONN_ID)
+    one, among_many = medians(interleave(ROUNDS, *(_timer(backend, CONN_ID) for backend in backends)))
     fewer_time, many_time = medians(
-        interleaved(
+        interleave(
             BUILD_ROUNDS,
-            lambda: timeit.timeit(lambda: build(connections=FEWER), number=1),
-            lambda: timeit.timeit(lambda: build(connections=MANY), number=1),
+            lambda: timeit.timeit(lambda: build_with(FEWER), number=1),
+            lambda: timeit.timeit(lambda: build_with(MANY), number=1),
         )
     )
-    growth = Goal("growth over linear", many_time / fewer_time / (MANY / FEWER), 1.25)
     return [
         Row(
-            f"lookup among {MANY:,} mapped connections",
-            shown(among),
+            f"repeated lookup, {MANY:,} mapped connections",
+            with_unit(among_many),
             "1 mapped connection",
-            shown(alone),
-            (Goal("ratio", among / alone, 1.1),),
+            with_unit(one),
+            (Goal(100 * among_many / one, 110, "% of the time with 1 connection"),),
         ),
         Row(
-            f"building with {MANY:,} mapped connections",
-            shown(many_time),
+            f"start of the backend, {MANY:,} mapped connections",
+            with_unit(many_time),
             f"{FEWER:,} mapped connections",
-            shown(fewer_time),
-            (growth, Goal("ms", many_time * 1e3, 150)),
+            with_unit(fewer_time),
+            (
+                Goal(many_time / fewer_time, 12.5, f"times the time with {FEWER:,} connections"),
+                Goal(many_time * 1e3, 150, "ms"),
+            ),
         ),
     ]
 
 
 def _threads(build: Callable[[], Any]) -> Row:
-    """Compare the same number of lookups by one thread and by many, which the GIL lets run one at a time."""
+    """Compare as many lookups in one thread and in many, of which the GIL lets one run at a time."""
     backend = build()
-    backend.get_connection("docker_default")
+    backend.get_connection(CONN_ID)
 
     def seconds(threads: int) -> float:
-        everybody = threading.Barrier(threads + 1)
+        start = threading.Barrier(threads + 1)
 
         def work() -> None:
-            everybody.wait()
+            start.wait()
             for _ in range(THREAD_LOOKUPS // threads):
-                backend.get_connection("docker_default")
+                backend.get_connection(CONN_ID)
 
         workers = [threading.Thread(target=work) for _ in range(threads)]
         for worker in workers:
             worker.start()
 
         def run() -> None:
-            everybody.wait()
+            start.wait()
             for worker in workers:
                 worker.join()
 
         return timeit.timeit(run, number=1)
 
-    one, many = medians(interleaved(THREAD_ROUNDS, lambda: seconds(1), lambda: seconds(THREADS)))
+    one, many = medians(interleave(THREAD_ROUNDS, lambda: seconds(1), lambda: seconds(THREADS)))
     return Row(
-        f"{THREADS} threads on a warm backend",
+        f"repeated lookups in {THREADS} threads",
         f"{THREAD_LOOKUPS / many:,.0f}/s",
-        "1 thread, as many lookups in all",
+        "as many in 1 thread",
         f"{THREAD_LOOKUPS / one:,.0f}/s",
-        (Goal("time, ratio", many / one, 1.1),),
+        (Goal(100 * many / one, 110, "% of the time of 1 thread"),),
     )

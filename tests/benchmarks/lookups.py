@@ -1,7 +1,7 @@
-"""Lookups to be counted from outside, by strace: ``python -m tests.benchmarks.lookups``.
+"""Make lookups for strace to count: ``python -m tests.benchmarks.lookups``.
 
-Each kind of lookup is done N times by one process and 2N times by another, both forked from one that has done all else.
-What the second has done more is what N lookups do.
+One process makes N lookups of a kind and another 2N; both are forked after everything else is done. So N lookups make
+the difference between them.
 """
 
 from __future__ import annotations
@@ -9,37 +9,34 @@ from __future__ import annotations
 import gc
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.sdk import Connection
-
-from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.cache import Memory
+from tests.benchmarks.task_backend import CONN_ID, build_backend
 from tests.integration import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def lookups(kwargs: dict[str, Any]) -> dict[str, Callable[[Memory], object]]:
-    """Return a lookup of each kind, which ends with a Connection as in a task."""
-    backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(Connection)  # as Airflow does in a task
-    backend.get_connection("docker_default")
+def kinds_of_lookups(cache_dir: str) -> dict[str, Callable[[Memory], object]]:
+    """Return the lookups; each takes an empty memory, which only a lookup in the host's cache needs."""
+    backend = build_backend(cache_dir=cache_dir)
+    backend.get_connection(CONN_ID)
 
-    def first(layer: Memory) -> None:
+    def look_up_in_host_cache(memory: Memory) -> None:
         backend._logins._requests.clear()
-        backend._cache._memory = layer
-        backend.get_connection("docker_default")
+        backend._cache._memory = memory
+        backend.get_connection(CONN_ID)
 
     return {
-        "unmapped": lambda _: backend.get_connection("no_such_id"),
-        "in the process": lambda _: backend.get_connection("docker_default"),
-        "in the host's cache": first,
+        "ID not mapped": lambda _: backend.get_connection("no_such_id"),
+        "token in memory": lambda _: backend.get_connection(CONN_ID),
+        "token in the host's cache": look_up_in_host_cache,
     }
 
 
-def in_child(work: Callable[[], object]) -> int:
+def run_in_child(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -52,21 +49,21 @@ def in_child(work: Callable[[], object]) -> int:
     return pid
 
 
-def repeat(look_up: Callable[[Memory], object], layers: list[Memory]) -> None:
-    for layer in layers:
-        look_up(layer)
+def repeat(look_up: Callable[[Memory], object], memories: list[Memory]) -> None:
+    for memory in memories:
+        look_up(memory)
 
 
 def main() -> None:
-    gc.disable()  # it would come into some of the processes only
+    gc.disable()  # else it runs in some of the processes only
     order = programs.order()
-    kinds = lookups(order["kwargs"])
+    kinds = kinds_of_lookups(order["cache_dir"])
     once, twice = ([Memory() for _ in range(times)] for times in (order["times"], 2 * order["times"]))
     for look_up in kinds.values():
-        look_up(Memory())  # the first of all imports, and makes caches
+        look_up(Memory())  # the first lookup imports modules and fills caches
     programs.report(
         {
-            kind: [in_child(partial(repeat, look_up, layers)) for layers in (once, twice)]
+            kind: [run_in_child(partial(repeat, look_up, memories)) for memories in (once, twice)]
             for kind, look_up in kinds.items()
         }
     )

@@ -1,4 +1,4 @@
-"""What a benchmark finds: rows, each with its goals, and the figures that plots are drawn from."""
+"""The results of a benchmark: rows with their goals, and the samples that charts are drawn from."""
 
 from __future__ import annotations
 
@@ -13,69 +13,66 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Goal:
     """
-    A figure, and what it may be at the most.
+    A measured value and its limit.
 
-    :param what: what the figure is, such as `ratio`
+    :param unit: follows the number, such as `% of the time of boto3 alone`
     """
 
-    what: str
-    found: float
-    most: float
+    measured: float
+    limit: float
+    unit: str
 
     @property
-    def holds(self) -> bool:
-        return self.found <= self.most
+    def result(self) -> str:
+        return "met" if self.measured <= self.limit else "**missed**"
 
 
 @dataclass(frozen=True)
 class Row:
     """
-    A line of the table.
+    One measurement of this backend beside one of an alternative, from the same run.
 
-    :param what: what was measured
-    :param ours: what was found, with its unit
-    :param against: what else was measured in the same run
-    :param theirs: what was found of that
-    :param goals: what is asked for; none: the row is shown for what it tells
+    :param ours: the value of this backend, with its unit
+    :param theirs: the value of the alternative, with its unit
+    :param seconds: both values, if they are times that the chart and the short table compare
     """
 
     what: str
     ours: str
-    against: str
+    alternative: str
     theirs: str
     goals: tuple[Goal, ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        if not self.goals:
-            return "-"
-        return "met" if all(goal.holds for goal in self.goals) else "MISSED"
+    seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
-class Findings:
+class Results:
     """
-    What a group of rows has found.
+    The rows of a group of benchmarks.
 
-    :param figures: what the plots are drawn from; it goes to JSON
+    :param samples: values for charts, as JSON allows them
     """
 
     rows: list[Row]
-    figures: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
 
 
-def interleaved(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Measure in turn, round after round, so that whatever disturbs the machine disturbs all; give each's samples."""
-    taken = [[measure() for measure in measures] for _ in range(rounds)]
-    return [list(samples) for samples in zip(*taken, strict=True)]
+def compare(what: str, ours: float, alternative: str, theirs: float, *goals: Goal) -> Row:
+    """Return a row for the chart and the short table; both times are in seconds."""
+    return Row(what, with_unit(ours), alternative, with_unit(theirs), goals, (ours, theirs))
+
+
+def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Run the measures alternately, so that a disturbance of the machine affects all. Return the samples of each."""
+    samples = [[measure() for measure in measures] for _ in range(rounds)]
+    return [list(each) for each in zip(*samples, strict=True)]
 
 
 def medians(samples: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.median(each) for each in samples]
 
 
-def shown(seconds: float) -> str:
-    """Write a time with the unit in which it reads best."""
+def with_unit(seconds: float) -> str:
     for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,6 +1,6 @@
-"""Tasks of one host, each a process that is forked when it is due: ``python -m tests.benchmarks.tasks``.
+"""Run the tasks of one host, each as a process that is forked when it is due: ``python -m tests.benchmarks.tasks``.
 
-They look up by the backend, or, as if from Airflow's database, what a refresh job has stored, dead or alive.
+The tasks use the backend, or the token that a refresh job has stored, as if in Airflow's database.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import boto3
 import botocore.loaders
 import botocore.session
-from airflow.sdk import Connection
 from botocore.exceptions import ClientError
 
-from ecr_secrets_backend import EcrSecretsBackend
+from tests.benchmarks.task_backend import CONN_ID, build_backend
 from tests.integration import programs
 from tests.stand_ins.aws import AwsStandIn, Error
 
@@ -28,34 +27,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def backend_of(kwargs: dict[str, Any]) -> Callable[[], object]:
-    backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(Connection)  # as Airflow does in a task
-    return lambda: backend.get_connection("docker_default").password
-
-
-def look_up_stored(stored: Path) -> bool:
+def read_stored_token(stored: Path) -> bool:
+    """Return whether the last token that the job has stored is valid."""
     *_, last = stored.read_text().splitlines()
     return bool(json.loads(last)["expires_at"] > time.time())
 
 
-def refresh(stored: Path) -> bool:
-    """Do what a run of a refresh job does; where AWS refuses, the next run is to do better."""
+def refresh(stored: Path) -> None:
+    """Run the refresh job once; if AWS refuses, the token stays as it was."""
     try:
         answer = boto3.client("ecr", region_name="us-east-1").get_authorization_token()
     except ClientError:
-        return False
+        return
     run = {"at": time.time(), "expires_at": answer["authorizationData"][0]["expiresAt"].timestamp()}
     with stored.open("a") as history:
         history.write(json.dumps(run) + "\n")
-    return True
 
 
 def expired_seconds(stored: Path, until: float) -> float:
-    """Tell how long the stored token was dead: from each one's end until the next was stored."""
+    """Return for how long the stored token had expired."""
     runs: list[dict[str, float]] = [json.loads(line) for line in stored.read_text().splitlines()]
-    following = [*(run["at"] for run in runs[1:]), until]
-    return sum(max(0.0, at - run["expires_at"]) for run, at in zip(runs, following, strict=True))
+    replaced_at = [*(run["at"] for run in runs[1:]), until]
+    return sum(max(0.0, at - run["expires_at"]) for run, at in zip(runs, replaced_at, strict=True))
 
 
 def fork(work: Callable[[], object]) -> int:
@@ -69,8 +62,7 @@ def fork(work: Callable[[], object]) -> int:
     return pid
 
 
-def keep_refreshing(stored: Path, period: float, aws: AwsStandIn, refused_run: int | None) -> NoReturn:
-    """Run a refresh job at its times, until it is killed."""
+def refresh_periodically(stored: Path, period: float, aws: AwsStandIn, refused_run: int | None) -> NoReturn:
     began = time.time()
     for run in itertools.count(1):
         time.sleep(max(0.0, began + run * period - time.time()))
@@ -83,15 +75,17 @@ def keep_refreshing(stored: Path, period: float, aws: AwsStandIn, refused_run: i
 def start_job(job: dict[str, Any], aws: AwsStandIn) -> tuple[int, Path]:
     stored = Path(job["stored"])
     refresh(stored)
-    return fork(partial(keep_refreshing, stored, job["period"], aws, job["refused_run"])), stored
+    return fork(partial(refresh_periodically, stored, job["period"], aws, job["refused_run"])), stored
 
 
 def main() -> None:
     order = programs.order()
     botocore.session.create_loader = cache(botocore.loaders.create_loader)
-    boto3.client("ecr", region_name="us-east-1")  # reads, once for all that are forked, what is the same for all
+    boto3.client("ecr", region_name="us-east-1")  # reads once what each forked process would read
     job = start_job(order["job"], AwsStandIn(order["url"])) if "job" in order else None
-    look_up = partial(look_up_stored, job[1]) if job else backend_of(order["kwargs"])
+    look_up = (
+        partial(read_stored_token, job[1]) if job else partial(build_backend(**order["kwargs"]).get_connection, CONN_ID)
+    )
     began, pids = time.time(), []
     for number in range(order["tasks"]):
         time.sleep(max(0.0, began + order["seconds"] * number / order["tasks"] - time.time()))
@@ -101,7 +95,11 @@ def main() -> None:
     if job:
         os.kill(job[0], signal.SIGKILL)
     programs.report(
-        {"seconds": ended - began, "failed": failed, "dead": expired_seconds(job[1], ended) if job else 0.0}
+        {
+            "seconds": ended - began,
+            "failed": failed,
+            "expired_seconds": expired_seconds(job[1], ended) if job else 0.0,
+        }
     )
 
 

@@ -1,0 +1,136 @@
+"""The performance page, rendered from a run: its charts and its tables."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from tests.benchmarks.fleet import PERIOD_SECONDS, QUOTA
+from tests.benchmarks.results import Goal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+BACKEND_COLOUR, ALTERNATIVE_COLOUR, LIMIT_COLOUR = "#0b6e99", "#b0b7bf", "#c0392b"
+BLOCK = re.compile(r"(<!-- (summary|details) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+mpl.rcParams |= {
+    "svg.hashsalt": "fixed, so that a run always results in the same files",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def render(page: str, run: dict[str, Any]) -> str:
+    """Return the page with the tables of a run between its markers."""
+    tables = {"summary": summary(run), "details": details(run)}
+    return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n", page)
+
+
+def summary(run: dict[str, Any]) -> str:
+    return table(
+        ("what", "this backend", "the alternative", "times faster"),
+        (
+            (row["what"], row["ours"], f"{row['theirs']}: {row['alternative']}", significant(theirs / ours, 2))
+            for row in run["rows"]
+            if row["seconds"]
+            for ours, theirs in [row["seconds"]]
+        ),
+    )
+
+
+def details(run: dict[str, Any]) -> str:
+    rows = (
+        (
+            row["what"],
+            row["ours"],
+            f"{row['theirs']}: {row['alternative']}",
+            "<br>".join(map(describe, (Goal(**goal) for goal in row["goals"]))),
+        )
+        for row in run["rows"]
+    )
+    environment = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
+    return table(("what", "this backend", "compared with", "goals"), rows) + f"\nThe run: {environment}.\n"
+
+
+def describe(goal: Goal) -> str:
+    return f"{goal.result}: {significant(goal.measured)} {goal.unit}, at most {significant(goal.limit)}"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+
+
+def significant(number: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, and without an exponent."""
+    return f"{float(f'{number:.{digits}g}'):,.10g}"
+
+
+def draw(run: dict[str, Any], folder: Path) -> None:
+    """Draw all charts of a run, each as an SVG."""
+    lookups, crowd, fleet = (Figure(figsize=(8, height), layout="constrained") for height in (5, 4, 4))
+    draw_lookups(lookups.subplots(), [row for row in run["rows"] if row["seconds"]])
+    draw_crowd(crowd.subplots(), run["samples"]["crowd"])
+    draw_fleet(fleet.subplots(), run["samples"]["fleet"])
+    for name, figure in {"lookups": lookups, "crowd": crowd, "fleet": fleet}.items():
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def draw_lookups(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Draw the times of the short table."""
+    for offset, (name, colour) in enumerate(
+        (("this backend", BACKEND_COLOUR), ("the alternative", ALTERNATIVE_COLOUR))
+    ):
+        bars = axes.barh(
+            [number + 0.38 * offset for number in range(len(rows))],
+            [row["seconds"][offset] * 1e3 for row in rows],
+            height=0.38,
+            color=colour,
+            label=name,
+        )
+        alternatives = [f": {row['alternative']}" if offset else "" for row in rows]
+        times = [row["theirs" if offset else "ours"] for row in rows]
+        axes.bar_label(
+            bars, [f" {time}{of}" for time, of in zip(times, alternatives, strict=True)], fontsize=8, padding=2
+        )
+    axes.set_yticks([number + 0.19 for number in range(len(rows))], [row["what"].replace(", ", ",\n") for row in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(right=1e6)  # space for the labels
+    axes.set_xticks(
+        [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100], ["100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "0.1 s"]
+    )
+    axes.set_xlabel("median time of one lookup (logarithmic: one step is ten times as long)")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+
+
+def draw_crowd(axes: Axes, samples: dict[str, list[float]]) -> None:
+    """Draw the share of the lookups that have their token after a time."""
+    for (name, seconds), colour in zip(samples.items(), (BACKEND_COLOUR, ALTERNATIVE_COLOUR), strict=True):
+        axes.ecdf(seconds, label=name, color=colour)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds since the lookup began (AWS takes one second to answer)")
+    axes.set_ylabel("share of 800 lookups that are done")
+    axes.legend(loc="lower right")
+
+
+def draw_fleet(axes: Axes, samples: dict[str, list[int]]) -> None:
+    """Draw the busiest second of each period of three days."""
+    for (name, calls), colour in zip(samples.items(), (BACKEND_COLOUR, ALTERNATIVE_COLOUR), strict=True):
+        hours = [period * PERIOD_SECONDS / 3600 for period in range(len(calls))]
+        axes.plot(hours, calls, label=name, color=colour, linewidth=1, zorder=2 if colour == BACKEND_COLOUR else 1)
+    axes.axhline(QUOTA, color=LIMIT_COLOUR, linewidth=1, linestyle="--", label="ECR's quota")
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("hours since 10,000 hosts started; AWS fails at 10.5 to 11.5 and 43 to 46 hours")
+    axes.set_ylabel("AWS calls in the busiest second")
+    axes.set_xticks(range(0, 73, 12))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
