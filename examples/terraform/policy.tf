@@ -1,4 +1,4 @@
-# What Airflow's workers may do with ECR, and no more: mint a token, and pull from some repositories.
+# The policy of Airflow's workers: request tokens, and pull from some repositories.
 
 terraform {
   required_version = ">= 1.3"
@@ -12,16 +12,16 @@ terraform {
 }
 
 variable "repository_arns" {
-  description = "The repositories to pull from; in China they begin with arn:aws-cn, in GovCloud with arn:aws-us-gov."
+  description = "The repositories to pull from. In China, they begin with arn:aws-cn, in GovCloud with arn:aws-us-gov."
   type        = list(string)
   default     = ["arn:aws:ecr:us-east-1:123456789012:repository/airflow/*"]
 }
 
 data "aws_iam_policy_document" "pull" {
   statement {
-    sid       = "Mint"
+    sid       = "RequestToken"
     actions   = ["ecr:GetAuthorizationToken"]
-    resources = ["*"] # this action knows no other
+    resources = ["*"] # this action has no other resource
   }
 
   # Add no right to push: every task that gets the connection would have it.
@@ -34,6 +34,6 @@ data "aws_iam_policy_document" "pull" {
 
 resource "aws_iam_policy" "pull" {
   name        = "airflow-pull-images"
-  description = "Mint ECR tokens, and pull with them"
+  description = "Request ECR tokens, and pull with them"
   policy      = data.aws_iam_policy_document.pull.json
 }

@@ -31,7 +31,7 @@ PROJECT = Path(__file__).parents[2]
 LATEST = PROJECT / ".benchmarks" / "run.json"
 RECORDED = PROJECT / "docs" / "performance" / "run.json"
 PAGE = PROJECT / "docs" / "performance.md"
-GROUPS = ("in_airflow", "new_process", "in_process", "one_host", "fleet", "counts")
+GROUPS = ("in_airflow", "new_process", "in_process", "one_host", "fleet")
 PACKAGES = ("apache-airflow", "boto3", "botocore")
 
 
@@ -80,7 +80,7 @@ def measure(groups: tuple[str, ...]) -> dict[str, Any]:
             print_row(row, recorded)
         run["rows"] += [asdict(row) for row in results.rows]
         run["samples"] |= results.samples
-    run["environment"] |= {"load average at the end": load(), "seconds": round(time.monotonic() - began)}
+    run["environment"]["seconds"] = round(time.monotonic() - began)
     return run
 
 
@@ -92,15 +92,10 @@ def environment() -> dict[str, Any]:
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": subprocess.run(commit, cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip(),
         "python": platform.python_version(),
-        "kernel": platform.release(),
         "cpu": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
-        "load average": load(),
+        "load average": round(os.getloadavg()[0], 2),
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def load() -> list[float]:
-    return [round(load, 2) for load in os.getloadavg()]
 
 
 def print_row(row: Row, recorded: dict[tuple[str, str], float]) -> None:

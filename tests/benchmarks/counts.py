@@ -10,38 +10,12 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from unittest.mock import patch
-
-from tests.benchmarks.results import Results, Row
-from tests.benchmarks.task_backend import CONN_ID, build_backend
-from tests.stand_ins.aws import AwsStandIn
 
 STRACE = ["strace", "--follow-forks", "--output-separately", "--quiet=all"]
 SYSTEM_CALL = re.compile(r"^(\w+)\(", re.MULTILINE)
 TIMES = 10
 #: Some kernels read the clock without a system call, and Python requests memory now and then.
 NOT_COUNTED = ("clock_gettime", "brk", "mmap", "munmap")
-
-
-def measure() -> Results:
-    with (
-        AwsStandIn.running() as aws,
-        tempfile.TemporaryDirectory() as cache_dir,
-        patch.dict(os.environ, aws.environment()),
-    ):
-        build_backend(cache_dir=cache_dir).get_connection(CONN_ID)
-        counts = count_system_calls(cache_dir)
-    return Results(
-        [
-            Row(
-                f"system calls of a lookup: {kind}",
-                str(count.total()),
-                "by name",
-                ", ".join(f"{times} {name}" for name, times in sorted(count.items())) or "none",
-            )
-            for kind, count in counts.items()
-        ]
-    )
 
 
 def count_system_calls(cache_dir: str) -> dict[str, Counter[str]]:

@@ -41,7 +41,7 @@ def measure() -> Results:
         busiest, busiest_without_jitter = (max(each[slice(*span)]) for each in (calls, calls_without_jitter))
         rows.append(
             Row(
-                f"{HOSTS:,} hosts, AWS calls in the busiest second: {when}",
+                f"AWS calls of {HOSTS:,} hosts in a second: {when}",
                 f"{busiest:,}",
                 "without jitter",
                 f"{busiest_without_jitter:,}",

@@ -71,11 +71,11 @@ def _rows(samples: dict[str, list[list[float]]]) -> list[Row]:
     return [
         compare("first lookup in a task", ours, "Airflow's database", stored),
         compare("repeated lookup in a task", ours_again, "Airflow's database", stored_again),
-        Row("Airflow masks a password, once in a task", with_unit(mask), "repeated in the task", with_unit(mask_again)),
+        Row("a task's first masking of a password", with_unit(mask), "repeated", with_unit(mask_again)),
         Row(
-            "the backend's share of the first lookup in a task",
+            "the backend's part of a task's first lookup",
             with_unit(backend),
-            "of a repeated lookup",
+            "repeated",
             with_unit(backend_again),
             (Goal(backend * 1e3, 0.3, "ms"), Goal(backend_again * 1e6, 20, "µs, repeated")),
         ),

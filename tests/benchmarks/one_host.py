@@ -39,7 +39,7 @@ def _tasks(aws: AwsStandIn) -> list[Row]:
     ours, memory_only = (_run_with_backend(aws, cache) for cache in ("host", "process"))
     job, refused_job = (_run_with_job(aws, refused_run) for refused_run in (None, 2))
     lifetimes = round(ours["seconds"] / LIFETIME_SECONDS)
-    what = f"{TASKS:,} tasks during {lifetimes} token lifetimes"
+    what = f"{TASKS:,} tasks, {lifetimes} token lifetimes"
     goals = (Goal(ours["calls"], lifetimes + 1, "AWS calls"), Goal(ours["failed"], 0, "failed lookups"))
     alternatives = {
         "cache in memory only": memory_only,
@@ -102,8 +102,8 @@ def _crowd(aws: AwsStandIn) -> tuple[Row, dict[str, list[float]]]:
         "one process alone",
         with_unit(request),
         (
-            Goal(statistics.median(slowest) / request, 2, "times the time of one process"),
-            Goal(100 * statistics.median(cpu_shares), 5, "% CPU in a process that waits"),
+            Goal(statistics.median(slowest) / request, 2, "times its time"),
+            Goal(100 * statistics.median(cpu_shares), 5, "% CPU while it waits"),
         ),
     )
     return row, samples

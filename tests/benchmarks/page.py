@@ -55,13 +55,14 @@ def details(run: dict[str, Any]) -> str:
             "<br>".join(map(describe, (Goal(**goal) for goal in row["goals"]))),
         )
         for row in run["rows"]
+        if row["goals"] or not row["seconds"]
     )
     environment = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
     return table(("what", "this backend", "compared with", "goals"), rows) + f"\nThe run: {environment}.\n"
 
 
 def describe(goal: Goal) -> str:
-    return f"{goal.result}: {significant(goal.measured)} {goal.unit}, at most {significant(goal.limit)}"
+    return f"{goal.result}: {significant(goal.measured)} (≤ {significant(goal.limit)}) {goal.unit}"
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
