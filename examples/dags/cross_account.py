@@ -1,6 +1,6 @@
-"""A partner's image, by a role in their account: see ``examples/airflow_cfg/cross_account_role.cfg``.
+"""Run a partner's image, with a role in the partner's account.
 
-Which role that is, and what it takes to assume it, is the configuration's business. The DAG knows the connection.
+``examples/airflow_cfg/cross_account_role.cfg`` names the role; the DAG needs only the connection ID.
 """
 
 from airflow.providers.docker.operators.docker import DockerOperator

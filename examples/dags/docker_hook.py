@@ -1,4 +1,4 @@
-"""Docker's API by hand, logged in to ECR: for what the operators do not do."""
+"""Use Docker's API with a login to ECR, if the operators do not do what you need."""
 
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import DAG, task

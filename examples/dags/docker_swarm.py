@@ -1,7 +1,7 @@
-"""A private image, run as a service of a Docker swarm: the manager hands the login on to the node that pulls.
+"""Run a private image as a service of a Docker swarm. The manager passes the login to the node that pulls.
 
-A service keeps the login that it was created with, and that token dies within twelve hours. A task that has to be moved
-to another node after that cannot be pulled there, and has to be retried.
+A service keeps its first login, and that token expires within twelve hours. If the swarm moves the service to another
+node after that, the pull fails there, and Airflow has to retry the task.
 """
 
 from airflow.providers.docker.operators.docker_swarm import DockerSwarmOperator

@@ -1,11 +1,11 @@
-"""An image of GitLab beside one of ECR.
+"""Run an image of GitLab's registry and one of ECR.
 
-GitLab's deploy tokens live for as long as you say, so Airflow itself may keep one::
+You choose how long GitLab's deploy tokens are valid, so Airflow can store one::
 
     airflow connections add gitlab_registry --conn-type docker --conn-host gitlab.example.com --conn-port 5050 \
         --conn-login airflow --conn-password "$DEPLOY_TOKEN"
 
-The backend does not map ``gitlab_registry``, so Airflow looks for it where it always has.
+The backend does not map ``gitlab_registry``, so Airflow finds it in its database.
 """
 
 from airflow.providers.docker.operators.docker import DockerOperator

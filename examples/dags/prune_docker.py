@@ -1,19 +1,19 @@
-"""Every night, remove from the workers' Docker engines what is old, has our label, and is not in use.
+"""Every night, remove old containers and images that have a label and are not in use from the workers' Docker engines.
 
-That is stopped containers, such as those of tasks that have failed, and then images that no container is left of. A
-running container, its image, and all without the label stay. Put the label into your images; containers inherit it::
+It removes stopped containers, such as those of failed tasks, and then images without a container. Running containers,
+their images, and all without the label stay. Add the label to your images; containers inherit it::
 
     LABEL com.example.airflow=prune
 
-An image is as old as its build. So a task that has just pulled an old one, and not yet started it, may lose it to this
-DAG, and pulls again when it is retried: choose an hour at which few tasks begin.
+The age of an image is the age of its build. So this DAG may remove an old image that a task has just pulled and not yet
+started; the task's retry pulls it again. Choose an hour at which few tasks start.
 """
 
 import docker
 from airflow.sdk import DAG, Param, task
 
-#: Each worker, by a queue that it alone serves (``airflow celery worker --queues default,worker-1``), and its engine,
-#: which is the ``docker_url`` of its tasks.
+#: For each worker: a queue that only this worker serves (``airflow celery worker --queues default,worker-1``), and its
+#: engine, the ``docker_url`` of its tasks.
 ENGINES = {"default": "unix:///var/run/docker.sock"}
 
 with DAG(
@@ -29,14 +29,14 @@ with DAG(
 
     @task
     def prune(docker_url: str, until: str, label: str) -> None:
-        engine = docker.DockerClient(base_url=docker_url, timeout=600)  # seconds: a slow disk takes its time
+        engine = docker.DockerClient(base_url=docker_url, timeout=600)  # seconds, because a disk may be slow
         filters = {"until": until, "label": label}
-        # In this order: what a container was made of is in use for as long as the container is there.
+        # Containers first: an image is in use as long as it has a container.
         containers = engine.containers.prune(filters)
-        images = engine.images.prune({**filters, "dangling": False})  # not only those that have lost their name
+        images = engine.images.prune({**filters, "dangling": False})  # also images with a name
         for removed in (*(containers["ContainersDeleted"] or ()), *(images["ImagesDeleted"] or ())):
             print(removed)
-        print(f"{(containers['SpaceReclaimed'] + images['SpaceReclaimed']) / 1e6:.0f} MB are free again.")
+        print(f"{(containers['SpaceReclaimed'] + images['SpaceReclaimed']) / 1e6:.0f} MB freed.")
 
     for queue, docker_url in ENGINES.items():
         prune.override(task_id=f"prune_{queue}", queue=queue)(

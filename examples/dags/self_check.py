@@ -1,13 +1,12 @@
-"""Every day, walk the way to each registry, so that a lost permission is found before a task needs it.
+"""Every day, check the login to each registry, to find a lost permission before a task needs it.
 
-A task fails if something on its way is wrong; its log has the steps, the first that fails, and the remedy. The command
-``ecr-secrets-backend check`` is called within the task's own process, which may ask Airflow for an ``aws_conn_id``. A
-BashOperator would do as well where there is none.
+If a check fails, its task fails, and the log has the step and the fix. ``ecr-secrets-backend check`` runs in the task's
+process, which can look up an ``aws_conn_id``. Without one, a BashOperator also works.
 """
 
 from airflow.sdk import DAG, task
 
-#: Images that must be there to be pulled. ``check`` knows by their hosts which connection serves them.
+#: Images that tasks pull. ``check`` finds the connection from the image's host.
 IMAGES = {"app": "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1"}
 
 with DAG("self_check", schedule="@daily", catchup=False, max_active_runs=1):
@@ -17,8 +16,8 @@ with DAG("self_check", schedule="@daily", catchup=False, max_active_runs=1):
         from ecr_secrets_backend.cli import main
 
         if main(["check", *arguments]) != 0:
-            raise RuntimeError("Something is wrong; the log above names it and its remedy.")
+            raise RuntimeError("A check failed. The log above has the cause and the fix.")
 
-    check.override(task_id="connections")()  # of all connections, as far as the login
+    check.override(task_id="connections")()  # all connections, up to the login
     for name, image in IMAGES.items():
         check.override(task_id=name)("--image", image)

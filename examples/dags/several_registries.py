@@ -1,6 +1,6 @@
-"""Images of several registries, a connection for each: see ``examples/airflow_cfg/several_registries.cfg``.
+"""Run images of several registries, with ``examples/airflow_cfg/several_registries.cfg``.
 
-Docker finds the login by the image's host, so a connection of another registry would be no login at all.
+Docker finds the login by the image's host, so each registry needs its own connection.
 """
 
 from airflow.providers.docker.operators.docker import DockerOperator

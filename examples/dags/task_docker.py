@@ -1,4 +1,4 @@
-"""A Python function, run in a private image that has Python and bash, by the arguments of a DockerOperator."""
+"""Run a Python function in a private image that has Python and bash. The arguments are those of DockerOperator."""
 
 from airflow.sdk import DAG, task
 
@@ -12,10 +12,10 @@ with DAG("task_docker", schedule=None):
         mount_tmp_dir=False,
     )
     def greet() -> str:
-        from pathlib import Path  # what the function needs is imported in the container
+        from pathlib import Path  # in the container
 
         greeting = Path("/greeting").read_text()
         print(greeting)
-        return greeting  # for the tasks that follow, by XCom
+        return greeting  # to later tasks, through XCom
 
     greet()

@@ -1,4 +1,4 @@
-# For workers on EC2: give the instances this profile. boto3 finds the role there, so the backend needs no setting for it.
+# For workers on EC2: attach this profile to the instances. boto3 finds the role, so the backend needs no setting.
 
 data "aws_iam_policy_document" "ec2_trust" {
   statement {

@@ -1,5 +1,5 @@
-# For workers on EKS, by a role for their service account (IRSA): annotate it with this role, as examples/helm/values.yaml
-# does. Leave this file out where there is no cluster.
+# For workers on EKS, with a role for their service account (IRSA). Annotate the account with this role, as
+# examples/helm/values.yaml does. Without a cluster, omit this file.
 
 variable "oidc_provider_arn" {
   description = "The cluster's OIDC provider in IAM"
@@ -8,7 +8,7 @@ variable "oidc_provider_arn" {
 }
 
 variable "service_accounts" {
-  description = "Those of the pods that mint, as NAMESPACE:NAME"
+  description = "The accounts of pods that request tokens, as NAMESPACE:NAME"
   type        = list(string)
   default     = ["airflow:airflow-worker", "airflow:airflow-triggerer"]
 }
@@ -27,7 +27,7 @@ data "aws_iam_policy_document" "eks_trust" {
       identifiers = [var.oidc_provider_arn]
     }
 
-    # Without this condition any pod of the cluster could be the role.
+    # Without this condition, each pod of the cluster could use the role.
     condition {
       test     = "StringEquals"
       variable = "${local.issuer}:sub"

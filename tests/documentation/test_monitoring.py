@@ -1,7 +1,7 @@
 """
-Mapping, alert rules and dashboard of examples/monitoring name the metrics that there are, by one name each.
+The mapping, the alert rules and the dashboard of examples/monitoring use the metrics' names.
 
-Prometheus's own tool and Grafana's own models read them; there is no Prometheus and no Grafana here to run them.
+Prometheus's promtool and Grafana's models read the files. No test runs Prometheus or Grafana.
 """
 
 from __future__ import annotations
@@ -30,17 +30,14 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 RESULTS = {*get_args(Source), "error"}
 
-#: What the list of variables shows for one. Grafana writes it, and its models leave it out.
+#: Grafana writes this field of a variable, but its models do not have it.
 NOT_MODELLED = {".templating.list.1.definition"}
 NAME = re.compile(r"airflow_ecr_secrets_backend_\w+")
-RESULT = re.compile(r'result=~?"([^"]*)"')
+RESULT = re.compile(r"result=~?[\"']([^\"']*)[\"']")
 
 
 def mapped(name: str) -> list[tuple[str, dict[str, str]]]:
-    """Map a name as statsd_exporter does, whose ``*`` is a part between dots.
-
-    :return: for each mapping that matches: the name for Prometheus, and the labels
-    """
+    """Return the names for Prometheus and the labels that the mappings result in, as statsd_exporter applies them."""
     found = []
     for mapping in MAPPINGS:
         pattern = re.escape(mapping["match"]).replace(r"\*", r"([^.]+)")
@@ -51,7 +48,7 @@ def mapped(name: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def prometheus_names() -> set[str]:
-    """Give the names that Prometheus is told, those of a histogram's parts among them."""
+    """Return the names in Prometheus, including the parts of histograms."""
     names = set()
     for mapping in MAPPINGS:
         is_histogram = mapping.get("observer_type") == "histogram"
@@ -65,7 +62,7 @@ def queries() -> list[str]:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_each_metric_is_mapped_by_its_type(name: str) -> None:
-    """Once, and named as Prometheus has it: a counter ends in ``_total``, a timer becomes a histogram of seconds."""
+    """Prometheus has one name for it: a counter ends in ``_total``, a timer becomes a histogram of seconds."""
     ((prometheus_name, labels),) = mapped(name)
     (mapping,) = (mapping for mapping in MAPPINGS if mapping["name"] == prometheus_name)
     is_timer = METRICS[name].type == "timer"
@@ -76,8 +73,8 @@ def test_each_metric_is_mapped_by_its_type(name: str) -> None:
     assert labels == ({"result": name.rpartition(".")[2]} if ".lookups." in name else {})
 
 
-def test_nothing_is_mapped_that_there_is_not() -> None:
-    """Each mapping is some metric's."""
+def test_each_mapping_matches_a_metric() -> None:
+    """The mapping has no outdated names."""
     assert {mapping["name"] for mapping in MAPPINGS} == {known for name in METRICS for known, _ in mapped(name)}
 
 
@@ -85,8 +82,8 @@ def test_nothing_is_mapped_that_there_is_not() -> None:
     "text",
     [*queries(), *(rule["expr"] for rule in RULES), *(v["definition"] for v in DASHBOARD["templating"]["list"][1:])],
 )
-def test_each_query_asks_for_what_there_is(text: str) -> None:
-    """By the names and the results that the mapping gives."""
+def test_each_query_uses_mapped_names(text: str) -> None:
+    """A query also uses only results that lookups have."""
     results = {result for found in RESULT.findall(text) for result in found.split("|")}
 
     assert {*NAME.findall(text)} <= prometheus_names()
@@ -95,23 +92,23 @@ def test_each_query_asks_for_what_there_is(text: str) -> None:
 
 
 def test_the_dashboard_shows_each_metric() -> None:
-    """None is left to who knows its name."""
+    """Users see all metrics without writing queries."""
     shown = {name.removesuffix("_bucket") for query in queries() for name in NAME.findall(query)}
 
     assert shown == {mapping["name"] for mapping in MAPPINGS}
 
 
-def test_the_dashboard_asks_whichever_prometheus_is_chosen() -> None:
-    """By a variable, as it is imported into a Grafana whose data sources we do not know."""
+def test_the_user_selects_the_dashboards_prometheus() -> None:
+    """A variable names the data source, because each Grafana has other ones."""
     (datasource, connection) = DASHBOARD["templating"]["list"]
-    asked = [each["datasource"] for panel in PANELS for each in (panel, *panel["targets"])]
+    used = [each["datasource"] for panel in PANELS for each in (panel, *panel["targets"])]
 
     assert (datasource["name"], datasource["type"], datasource["query"]) == ("datasource", "datasource", "prometheus")
-    assert [*asked, connection["datasource"]] == [{"type": "prometheus", "uid": "${datasource}"}] * (len(asked) + 1)
+    assert [*used, connection["datasource"]] == [{"type": "prometheus", "uid": "${datasource}"}] * (len(used) + 1)
 
 
-def test_the_dashboard_shows_all_where_there_are_no_tags() -> None:
-    """Then no series has the label that the other variable is about: its "All" is to match that as well."""
+def test_the_dashboard_works_without_tags() -> None:
+    """Series without the label ``conn_id`` match the value "All" of the variable."""
     connection = DASHBOARD["templating"]["list"][1]
 
     assert (connection["name"], connection["includeAll"]) == ("conn_id", True)
@@ -120,7 +117,7 @@ def test_the_dashboard_shows_all_where_there_are_no_tags() -> None:
 
 
 def test_the_dashboards_panels_have_their_places() -> None:
-    """In Grafana's model: 24 columns, no two panels at one place, each with an ID and words of its own."""
+    """Grafana's grid has 24 columns, no two panels overlap, and each has an ID, a title and a description."""
     for one, other in combinations(PANELS, 2):
         a, b = one["gridPos"], other["gridPos"]
         beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
@@ -130,28 +127,28 @@ def test_the_dashboards_panels_have_their_places() -> None:
     assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in PANELS)
     assert {panel["type"] for panel in PANELS} == {"stat", "timeseries"}
     assert DASHBOARD["schemaVersion"] >= 39  # Grafana 11's
-    assert DASHBOARD.get("id") is None  # else it would take another dashboard's place
+    assert DASHBOARD.get("id") is None  # an ID would replace another dashboard
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_each_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
-    """As our messages do."""
+def test_each_alert_has_a_severity_and_a_fix(rule: dict[str, Any]) -> None:
+    """The alert shows how urgent it is and what to do."""
     assert re.fullmatch(r"Ecr[A-Z]\w+", rule["alert"])
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"critical", "warning"}
-    assert rule["annotations"].keys() == {"summary", "remedy"}
+    assert rule["annotations"].keys() == {"summary", "fix"}
     assert all(text.endswith(".") for text in rule["annotations"].values())
 
 
-def test_the_page_tells_each_alert() -> None:
-    """By its name and its severity, and no other."""
+def test_the_page_lists_each_alert() -> None:
+    """The name and the severity are those of the rule."""
     rows = re.findall(r"^\| `(Ecr\w+)` \| (\w+) \|", PAGE, re.MULTILINE)
 
     assert rows == [(rule["alert"], rule["labels"]["severity"]) for rule in RULES]
 
 
 def promtool(*arguments: str | Path) -> str:
-    """Run it, and give what it says; it must be content."""
+    """Run promtool, assert that it succeeds, and return its output."""
     try:
         run = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=50)
     except FileNotFoundError:
@@ -160,18 +157,18 @@ def promtool(*arguments: str | Path) -> str:
     return run.stdout
 
 
-def test_each_alert_fires_when_it_is_to_and_else_not() -> None:
-    """From the first failure ever to a fleet that is well: see alerts.yaml."""
+def test_each_alert_fires_only_in_its_situation() -> None:
+    """alerts.yaml has the situations, from a first failure to a fleet without failures."""
     assert "SUCCESS" in promtool("test", "rules", Path(__file__).with_name("alerts.yaml"))
 
 
-def test_prometheus_takes_the_alert_rules() -> None:
-    """Their form, queries and templates."""
+def test_prometheus_accepts_the_alert_rules() -> None:
+    """It accepts their structure, queries and templates."""
     assert "5 rules found" in promtool("check", "rules", FOLDER / "rules.yaml")
 
 
-def test_prometheus_takes_the_dashboards_queries(tmp_path: Path) -> None:
-    """Each as a rule, with what Grafana puts in place of its variables."""
+def test_prometheus_accepts_the_dashboards_queries(tmp_path: Path) -> None:
+    """Each query is tested as a rule, with values for Grafana's variables."""
     filled = [query.replace("$__rate_interval", "5m").replace("$conn_id", ".*") for query in queries()]
     rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(filled)]
     file = tmp_path / "rules.yaml"
@@ -192,7 +189,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def test_grafana_knows_each_field_of_the_dashboard() -> None:
-    """What its models read and write again is what the file has: they drop what they do not know."""
+    """Grafana's models drop unknown fields when they read and write the file."""
     if find_spec("grafana_foundation_sdk") is None:
         skip_or_fail("Grafana's models need Python 3.11")
     import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
