@@ -1,4 +1,4 @@
-"""A real Airflow in a folder of its own: API server, scheduler, DAG processor, and a process for each task."""
+"""Run a real Airflow in a folder: API server, scheduler, DAG processor, and a process for each task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIGURATION = """\
 dags_folder = {dags}
 dags_are_paused_at_creation = False
 execution_api_server_url = http://127.0.0.1:{port}/execution/
-# Unencrypted, so that whatever reaches the database can be found there.
+# Without encryption, a search finds all that is in the database.
 fernet_key =
 load_examples = False
 parallelism = 6
@@ -42,18 +42,18 @@ logging_level = DEBUG
 scheduler_idle_sleep_time = 0.2
 """
 FOREIGN = re.compile("^(AIRFLOW|AWS)_|_proxy$", re.IGNORECASE)
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 POLL_SECONDS = 0.4
 
 
 class AirflowSite:
     """
-    One Airflow on SQLite, which logs all that it can.
+    An Airflow on SQLite, which logs at DEBUG.
 
-    :param folder: a new folder for all its files
+    :param folder: a new folder for its files
     :param dags: the DAG folder
-    :param configuration: sections of ``airflow.cfg`` beside those that any such Airflow needs
-    :param environment: variables beside this process's own, without those for Airflow, AWS and proxies
+    :param configuration: more sections of ``airflow.cfg``
+    :param environment: variables that replace this process's own for Airflow, AWS and proxies
     """
 
     def __init__(self, folder: Path, dags: Path, configuration: str, environment: Mapping[str, str]) -> None:
@@ -72,9 +72,9 @@ class AirflowSite:
         self, command: str, *options: str, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """
-        Start an ``airflow`` command, with ``<command>.log`` for all that it says.
+        Start an ``airflow`` command, with its output in ``<command>.log``.
 
-        :param environment: variables for this process alone
+        :param environment: more variables for this process
         """
         with (self.home / f"{command}.log").open("ab") as log:
             self._processes[command] = subprocess.Popen(
@@ -84,69 +84,71 @@ class AirflowSite:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is not for them, and a session can be ended as a whole
+                start_new_session=True,  # Ctrl-C does not reach it, and `end` finds all its processes
             )
         return self._processes[command]
 
     def end(self, *commands: str) -> None:
         """
-        Kill processes: nothing of theirs is to be kept, and Airflow 3.3's scheduler may miss a SIGTERM.
+        Kill processes, because Airflow 3.3's scheduler may miss a SIGTERM.
 
-        :param commands: which; all if none is named
+        :param commands: the commands to end; none means all
         """
         ending = [self._processes.pop(command) for command in commands or list(self._processes)]
-        # One that ended well has left nobody, and its number may be another's by now.
+        # A process that has ended with success has no others in its session, and its ID may be in use again.
         sessions = {process.pid for process in ending if process.poll() != 0}
         killed: set[int] = set()
-        while living := {pid for pid in psutil.pids() if session_of(pid) in sessions} - killed:  # some may have forked
-            for pid in living:
+        while (
+            running := {pid for pid in psutil.pids() if session_of(pid) in sessions} - killed
+        ):  # a process may have forked
+            for pid in running:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            killed |= living
+            killed |= running
         for process in ending:
             process.wait()
 
     def until(self, is_done: Callable[[], object]) -> Iterator[None]:
         """
-        Yield from time to time until something is done.
+        Yield at each poll until something is done.
 
         :raises ChildProcessError: a process has failed
-        :raises TimeoutError: it takes too long
+        :raises TimeoutError: it is not done after the timeout
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not is_done():
             if failed := [name for name, process in self._processes.items() if process.poll()]:
                 raise ChildProcessError(f"airflow {failed[0]} has ended")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Airflow did not get there within {PATIENCE_SECONDS} s")
+                raise TimeoutError(f"Airflow was not done after {TIMEOUT_SECONDS} s")
             yield
             time.sleep(POLL_SECONDS)
 
     def is_listening(self) -> bool:
-        """Tell whether the API server takes connections; Airflow 3.0's tasks fail where it does not."""
+        """Return whether the API server accepts connections; else tasks of Airflow 3.0 fail."""
         with socket.socket() as client:
             return client.connect_ex(self._address) == 0
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the metadata database."""
+        """Query the metadata database."""
         with closing(connect(self.home / "airflow.db")) as database:
             return database.execute(query).fetchall()
 
     def stored(self) -> Iterator[tuple[str, str]]:
-        """Give every value in the metadata database, with its table."""
+        """Yield each value in the metadata database, after its table."""
         for (table,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'table'"):
             for row in self.ask(f'SELECT * FROM "{table}"'):  # noqa: S608
                 for value in row:
                     yield f"table {table}", value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
     def logged(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Give each task's log, line by line."""
+        """Yield each line of the tasks' logs, after the task's ID."""
         for log in self.home.glob("logs/dag_id=*/run_id=*/task_id=*/*.log"):
             for line in log.read_text(errors="replace").splitlines():
                 yield log.parent.name.removeprefix("task_id="), json.loads(line)
 
 
 def session_of(pid: int) -> int | None:
-    with suppress(OSError):  # it has just ended
+    with suppress(OSError):  # the process has just ended
         return os.getsid(pid)
     return None

@@ -1,4 +1,4 @@
-"""Run the demo, and draw its terminal session for the README and the documentation."""
+"""Run the demo, and draw its terminal session for the README."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monosp
 
 
 def main() -> int:
-    """Print what the demo prints, draw it if all went well, and give the demo's exit code."""
+    """Print the demo's output, draw it if the demo succeeds, and return the demo's exit code."""
     lines = ["$ make demo"]
     with subprocess.Popen([sys.executable, "-m", "examples.demo"], stdout=subprocess.PIPE, text=True) as demo:
         for line in demo.stdout or ():
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def draw(lines: list[str]) -> str:
-    """Draw a terminal with these lines in it, as SVG that loads no font from elsewhere."""
+    """Return a drawing of a terminal with these lines, as SVG that loads no font."""
     console = Console(record=True, width=max(map(len, lines)) + 2, file=io.StringIO())
     for line in lines:
         text = Text(line)

@@ -1,4 +1,4 @@
-"""Tasks that look up what Docker needs for ECR, six at once on a cold cache and four in turn, and know of no token."""
+"""Tasks that look up Docker connections for ECR: six at once with an empty cache, then four one by one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import structlog
 from airflow.sdk import DAG, BaseHook, task
 
 US, EU = ["docker_default"], ["docker_eu"]
-AT_ONCE = {"orders": US, "customers": US, "stock": US, "orders_eu": EU, "customers_eu": EU, "stock_eu": EU}
-IN_TURN = {"join": US + EU, "train": US, "evaluate": EU, "publish": US + EU}
+PARALLEL = {"orders": US, "customers": US, "stock": US, "orders_eu": EU, "customers_eu": EU, "stock_eu": EU}
+ONE_BY_ONE = {"join": US + EU, "train": US, "evaluate": EU, "publish": US + EU}
 
 
 @task
 def look_up(conn_ids: list[str]) -> None:
     for conn_id in conn_ids:
         began = time.time()
-        connection = BaseHook.get_connection(conn_id)  # as a DockerOperator's hook does before it logs in
+        connection = BaseHook.get_connection(conn_id)  # as DockerHook does before it logs in
         seconds = time.time() - began
         structlog.get_logger().info(
             "Looked up",
@@ -33,8 +33,8 @@ def look_up(conn_ids: list[str]) -> None:
 
 
 with DAG("ecr_demo", schedule="@once"):
-    before = [look_up.override(task_id=name)(conn_ids) for name, conn_ids in AT_ONCE.items()]
-    for name, conn_ids in IN_TURN.items():
+    before = [look_up.override(task_id=name)(conn_ids) for name, conn_ids in PARALLEL.items()]
+    for name, conn_ids in ONE_BY_ONE.items():
         after = look_up.override(task_id=name)(conn_ids)
         before >> after
         before = [after]
