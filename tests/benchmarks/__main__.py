@@ -32,7 +32,7 @@ LATEST = PROJECT / ".benchmarks" / "run.json"
 RECORDED = PROJECT / "docs" / "performance" / "run.json"
 PAGE = PROJECT / "docs" / "performance.md"
 GROUPS = ("in_airflow", "new_process", "in_process", "one_host", "fleet")
-PACKAGES = ("apache-airflow", "boto3", "botocore")
+PACKAGES = ("apache-airflow", "boto3")
 
 
 def main() -> int:
@@ -93,7 +93,7 @@ def environment() -> dict[str, Any]:
         "commit": subprocess.run(commit, cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip(),
         "python": platform.python_version(),
         "cpu": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
-        "load average": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2),
         **{name: version(name) for name in PACKAGES},
     }
 
