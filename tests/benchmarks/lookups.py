@@ -25,7 +25,7 @@ def kinds_of_lookups(cache_dir: str) -> dict[str, Callable[[Memory], object]]:
     backend.get_connection(CONN_ID)
 
     def look_up_in_host_cache(memory: Memory) -> None:
-        backend._logins._requests.clear()
+        backend._logins._resolved.clear()
         backend._cache._memory = memory
         backend.get_connection(CONN_ID)
 

@@ -1,4 +1,4 @@
-"""Tasks whose backend is built by `[secrets]`: four that are served, one of them in a trigger, and two that fail."""
+"""Tasks with a backend from `[secrets]`: four that are served, one of them in a trigger, and two that fail."""
 
 from datetime import datetime, timezone
 

@@ -1,4 +1,4 @@
-"""A task whose backend is built by `[workers]`, where Airflow has that, and keeps its tokens in memory alone."""
+"""A task with a backend from `[workers]`, where Airflow has that, and keeps its tokens in memory alone."""
 
 from datetime import datetime, timezone
 
