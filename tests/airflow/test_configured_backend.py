@@ -59,10 +59,10 @@ def test_either_import_order_works(environment: dict[str, str], imports: str) ->
     """In either order there is one class, no warning, and an exception of the class that Airflow passes on."""
     check = """if True:
         from airflow.configuration import secrets_backend_list
-        from ecr_secrets_backend.airflow_compat import denial
+        from ecr_secrets_backend.airflow_compat import access_denied
         from ecr_secrets_backend.errors import TokenFailure
         print([type(backend) is EcrSecretsBackend for backend in secrets_backend_list])
-        bases = type(denial("docker_default", TokenFailure("", "", "", "", ""))).__mro__
+        bases = type(access_denied("docker_default", TokenFailure("", "", "", "", ""))).__mro__
         print([base.__name__ for base in bases if base.__module__.startswith("airflow.")])
     """
     done = run("-c", f"exec({imports!r}); exec({check!r})", environment=environment)

@@ -224,7 +224,7 @@ class TestWarm:
             assert len(process.lookups) > OUTAGE_SECONDS / PAUSE_SECONDS / 10
             assert process.seconds < 1 + AT_ONCE_SECONDS
             assert [level for level, _ in process.lines] == [logging.WARNING]
-            assert "was not renewed" in process.lines[0][1]
+            assert "Cannot renew an ECR token" in process.lines[0][1]
             assert token.password not in process.lines[0][1]
         back_offs = OUTAGE_SECONDS / (LIFETIME * entry.BACK_OFF_PART)
         assert sum(process.token_requests for process in processes) <= 1 + back_offs

@@ -70,7 +70,7 @@ def test_a_command_with_a_file_and_a_cached_token_imports_no_large_library(file:
         (
             "BACKEND_KWARGS",
             '{"conections": {}}',
-            "[secrets] backend_kwargs: conections is not supported; did you mean connections?",
+            "[secrets] backend_kwargs: conections is not supported. Did you mean connections?",
         ),
         ("BACKEND", "ecr_secret_backend.EcrSecretsBackend", "Airflow's configuration cannot be read"),
     ],

@@ -109,7 +109,7 @@ def test_no_secret_is_shown_by_any_lookup(
     for name in ("task.log", "plain.log"):
         log = (folder / name).read_text()
         assert SIGN_OF_DEBUG in log
-        assert log.count("has no ECR token") == log.count("was not renewed") == len(faults)
+        assert log.count("Cannot get an ECR token") == log.count("Cannot renew an ECR token") == len(faults)
     shown = (folder / "shown.txt").read_text()
     assert shown.count("most recent call last") == 2 * len(faults)  # one exception of each, without a cause
     assert shown.count("EcrToken(") > len(faults)

@@ -39,8 +39,8 @@ def raising(error: BaseException) -> Any:
     [
         (CommandError("It is wrong", "Fix it."), 2, "It is wrong. Fix it.\n"),
         (CommandError("It has failed", "Try again.", 1), 1, "It has failed. Try again.\n"),
-        (ConfigurationError("a.b", "is wrong", "write c"), 2, "a.b is wrong; write c\n"),
-        (ConnectionUnavailableError("docker_default", build_failure()), 1, ".*'docker_default' .*: not allowed .*\n"),
+        (ConfigurationError("a.b", "is wrong", "Write c."), 2, "a.b is wrong. Write c.\n"),
+        (ConnectionUnavailableError("docker_default", build_failure()), 1, ".*'docker_default': .*: not allowed .*\n"),
         (OutputError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), 1, "Cannot write to .*: No space left .*\n"),
         (OutputError(BrokenPipeError()), 1, ""),
         (KeyboardInterrupt(), 130, ""),

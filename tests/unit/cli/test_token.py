@@ -47,5 +47,6 @@ def test_a_denial_is_one_line_with_its_fix(run: Run, aws: AwsStandIn, file: tupl
 
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    for part in ("token: Connection 'docker_default'", "AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
+    assert "token: Cannot get an ECR token for connection 'docker_default'" in line
+    for part in ("AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
         assert part in line

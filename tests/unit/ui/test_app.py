@@ -66,10 +66,10 @@ def client(
         yield client
 
 
-def steps(*results: Callable[[], StepResult]) -> Callable[..., SimpleNamespace]:
-    """Return what replaces ``ConnectionCheck``: the last step is one that needs a Docker engine."""
+def steps(*results: Callable[[], StepResult]) -> Callable[..., Iterator[tuple[str, Callable[[], StepResult]]]]:
+    """Return a replacement for ``connection_steps``. The last step needs a Docker engine."""
     names = ("AWS identity", "registry: login", "engine")
-    return lambda *_: SimpleNamespace(steps=lambda: zip(names, results, strict=True))
+    return lambda *_: zip(names, results, strict=True)
 
 
 def succeed() -> StepResult:
@@ -165,7 +165,7 @@ def test_no_other_site_can_start_a_check(
     client: TestClient, headers: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script of a page cannot change these headers of a browser."""
-    monkeypatch.setattr(app, "ConnectionCheck", steps(succeed, succeed, fail))
+    monkeypatch.setattr(app, "connection_steps", steps(succeed, succeed, fail))
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base")
 
     assert client.post(CHECK, headers=headers).status_code == expected
@@ -198,7 +198,7 @@ def test_a_check_ends_with_a_failure_or_the_registry_s_login(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, results: Any, states: list[str]
 ) -> None:
     """An API server has no Docker engine. Other connections are not found."""
-    monkeypatch.setattr(app, "ConnectionCheck", steps(*results))
+    monkeypatch.setattr(app, "connection_steps", steps(*results))
     answer = client.post(CHECK).json()
 
     assert [finding["state"] for finding in answer["findings"]] == states
@@ -216,7 +216,7 @@ def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.Monkey
         may_end.wait(30)
         return succeed()
 
-    monkeypatch.setattr(app, "ConnectionCheck", steps(wait, succeed, fail))
+    monkeypatch.setattr(app, "connection_steps", steps(wait, succeed, fail))
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(client.post, CHECK)
         assert has_started.wait(30)

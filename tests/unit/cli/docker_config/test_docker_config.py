@@ -134,7 +134,7 @@ def test_one_failure_does_not_stop_the_others(run: Run, aws: AwsStandIn, argumen
     done = run(*arguments, exit_code=1)
 
     assert list(passwords(config)) == [EU_HOST]
-    assert "Connection 'docker_default' has no ECR token" in done.stderr
+    assert "Cannot get an ECR token for connection 'docker_default'" in done.stderr
 
 
 def test_a_login_of_an_earlier_run_is_removed_when_it_has_expired(
@@ -213,7 +213,7 @@ def test_nothing_is_printed_if_a_login_is_missing(run: Run, aws: AwsStandIn, arg
     done = run(command, *rest, "--stdout", exit_code=1)
 
     assert done.stdout == ""
-    assert "Connection 'docker_default' has no ECR token" in done.stderr
+    assert "Cannot get an ECR token for connection 'docker_default'" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--watch", "--in-place", "--config=x"])

@@ -100,7 +100,7 @@ def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch
     assert seen[3].keys() == {EU_HOST}
     assert seen[3] != seen[0]
     assert f"Removed the login for {EU_HOST}" in log
-    assert log.count("has no ECR token") == 1
+    assert log.count("Cannot get an ECR token") == 1
     assert [secret for secret in aws.secrets() if secret in log] == []
     assert sleeps == [60, 60, 5, 60, 60]
 
@@ -113,7 +113,7 @@ def test_systemd_is_notified_when_the_first_outage_ends(
     seen: list[list[str]] = []
     log, _ = watch(until(0.1, lambda: seen.append(states_of(systemd)), aws.settle), until(0.2))
 
-    assert "has no ECR token" in log
+    assert "Cannot get an ECR token" in log
     assert seen == [[]]
     assert set(states_of(systemd)) == {"READY=1"}
     assert passwords(config)
