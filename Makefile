@@ -63,7 +63,7 @@ unit-half: ## run the unit tests of the commands and the backend
 unit-other-half: ## run all other unit tests
 	@$(BIN)/coverage run -m pytest tests/unit $(HALF:%=--ignore=%)
 
-coverage: ## report the branch coverage of the tests before; fail below LEAST percent
+coverage: ## report the branch coverage of the last tests; fail below LEAST percent
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report $(LEAST:%=--fail-under=%)
 
@@ -74,7 +74,7 @@ test-others: ## run the tests without time limits
 environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of all tests
 
 test-bound: $(READY) ## run the tests with time limits, one after another
-	$(BIN)/coverage run -m pytest $(BOUND)
+	$(BIN)/pytest $(BOUND)
 
 test-at-any-load: $(READY) ## run the tests that have no time limits and start no whole Airflow
 	$(BIN)/coverage run -m pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)

@@ -45,13 +45,16 @@ def measure() -> Results:
         tempfile.TemporaryDirectory(dir=MEMORY) as cache_dir,
         patch.dict(os.environ, aws.environment()),
     ):
-        _measure_process(cache_dir)  # fills the cache
+        _measure(cache_dir)  # fills the cache
         return Results([_first_lookup(Path(cache_dir)), _token_request(), _memory(cache_dir), _import()])
 
 
-def _measure_process(cache_dir: str | None) -> dict[str, float]:
-    """Measure the first lookup of a new process; without a cache, a request for a token with boto3 alone."""
-    result: dict[str, float] = programs.run("tests.benchmarks.first_lookup", cache_dir=cache_dir)
+def _measure(cache_dir: str | None, *, memory: bool = False) -> float:
+    """Measure the first lookup of a new process; without a cache, a request for a token with boto3 alone.
+
+    :return: the seconds, or the KiB of memory
+    """
+    result: float = programs.run("tests.benchmarks.first_lookup", cache_dir=cache_dir, memory=memory)
     return result
 
 
@@ -96,7 +99,7 @@ def _first_lookup(cache_dir: Path) -> Row:
         assert json.loads(answer.stdout)["Secret"] == PASSWORD  # from its cache: AWS's token is another
         return seconds
 
-    ours, helper = medians(interleave(ROUNDS, lambda: _measure_process(str(cache_dir))["seconds"], run_helper))
+    ours, helper = medians(interleave(ROUNDS, lambda: _measure(str(cache_dir)), run_helper))
     return compare(
         "first lookup of a process, token in the host's cache",
         ours,
@@ -110,9 +113,9 @@ def _first_lookup(cache_dir: Path) -> Row:
 def _token_request() -> Row:
     def look_up() -> float:
         with tempfile.TemporaryDirectory(dir=MEMORY) as empty:
-            return _measure_process(empty)["seconds"]
+            return _measure(empty)
 
-    samples = interleave(ROUNDS, look_up, lambda: _measure_process(None)["seconds"])
+    samples = interleave(ROUNDS, look_up, lambda: _measure(None))
     # Each ratio is of neighbours in time: a disturbance of the machine lasts longer than one of them.
     ratio = statistics.median(mine / its for mine, its in zip(*samples, strict=True))
     ours, boto3 = medians(samples)
@@ -127,7 +130,7 @@ def _token_request() -> Row:
 
 def _memory(cache_dir: str) -> Row:
     ours, boto3 = medians(
-        interleave(IMPORT_ROUNDS, lambda: _measure_process(cache_dir)["kib"], lambda: _measure_process(None)["kib"])
+        interleave(IMPORT_ROUNDS, lambda: _measure(cache_dir, memory=True), lambda: _measure(None, memory=True))
     )
     return Row(
         "memory of a first lookup",
