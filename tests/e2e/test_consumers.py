@@ -144,7 +144,7 @@ def test_a_partner_s_image_is_pulled_with_their_role(
 
     assert states == {"greet": "success"}, world.tails(*airflow.task_logs("cross_account"))
     assume, request = world.inside(aws.calls)
-    assert (assume.operation, assume.parameters["ExternalId"]) == ("AssumeRole", "what-they-told-you")
+    assert (assume.operation, assume.parameters["ExternalId"]) == ("AssumeRole", "from-the-partner")
     assert (request.operation, request.account) == ("GetAuthorizationToken", PARTNER_HOST.split(".")[0])
 
 

@@ -129,7 +129,7 @@ def test_the_role_of_a_partner_is_assumed_with_its_external_id(
 
     (call,) = aws.calls(operation="AssumeRole")
     assert call.parameters["RoleArn"] == "arn:aws:iam::210987654321:role/pull-images"
-    assert call.parameters["ExternalId"] == "what-they-told-you"
+    assert call.parameters["ExternalId"] == "from-the-partner"
     assert call.parameters["RoleSessionName"] == "airflow"
 
 
