@@ -69,4 +69,4 @@ def test_the_readme_describes_this_airflow() -> None:
     pythons, failure = table()[str(AIRFLOW)]
 
     assert pythons.replace("*", "").split(", ") == supported
-    assert failure == ("fails the task with its cause" if DENIAL else "logs its cause; Airflow then tries its own sources")
+    assert failure == ("fails the task with its cause" if DENIAL else "logs its cause; Airflow tries its own sources")

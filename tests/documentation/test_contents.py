@@ -163,7 +163,7 @@ def test_every_symptom_names_a_finding_of_check() -> None:
 
 def test_every_message_of_this_package_is_quoted_exactly() -> None:
     """Only "…" stands for other text."""
-    _, _, section = TROUBLESHOOTING.partition("\n## Our own messages\n")
+    _, _, section = TROUBLESHOOTING.partition("\n## Messages of this package\n")
     cells = re.findall(r"(?m)^\| (`.*?`) \| (?:ERROR|WARNING|Airflow)", section)
     pieces = [piece.strip() for cell in cells for text in re.findall("`(.*?)`", cell) for piece in text.split("…")]
     sources = "\n".join(path.read_text() for path in (PROJECT / "ecr_secrets_backend").glob("*.py"))
