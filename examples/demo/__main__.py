@@ -20,13 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import fill
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from examples.demo.airflow_site import COMPONENTS, AirflowSite
+from examples.demo.airflow_site import AirflowSite
+from examples.demo.leaks import find_leaks, read_files
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 HOSTS = {
     "docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
@@ -40,9 +40,6 @@ backend_kwargs = {{"connections": {json.dumps(HOSTS, indent=4)[:-2]}}}}}
 RECEIVED = re.compile(r"Received an ECR token for connection '(.+?)'.* valid until (\S+),")
 ROW = "  {:<12} {:<13} {:>7}  {:<15} {:<13} {:>7}  {}"
 LOG_SECONDS = 1.0  # a task's log may end a little later than the task
-LEAK_CHARACTERS = 40  # so many characters of a secret are a leak: logs cut long lines
-DEBUG, ERROR = re.compile(r'\[debug |"level":"debug"'), re.compile(r'\[(error|critical) |"level":"(error|critical)"')
-TAIL_LINES, TAIL_COLUMNS = 12, 800
 WIDTH, INDENT, DOTS = 88, " " * 10, 20
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -78,13 +75,13 @@ def main() -> int:
             cache = Path(folder, "cache")
             cache.mkdir()
             environment = {**aws.environment(), "XDG_RUNTIME_DIR": str(cache)}
-            airflow = AirflowSite(Path(folder, "airflow"), Path(__file__).parent / "dags", CONFIGURATION, environment)
-            try:
-                return demonstrate(airflow, aws, cache)
-            finally:
-                for number in END_SIGNALS:
-                    signal.signal(number, signal.SIG_IGN)  # else a signal could leave processes running
-                airflow.end()
+            dags = Path(__file__).parent / "dags"
+            with AirflowSite(Path(folder, "airflow"), dags, environment, CONFIGURATION) as airflow:
+                try:
+                    return demonstrate(airflow, aws, cache)
+                finally:
+                    for number in END_SIGNALS:
+                        signal.signal(number, signal.SIG_IGN)  # else a signal could leave processes running
     except KeyboardInterrupt:
         write("\nInterrupted. All processes were ended and all files removed.")
         return 130
@@ -96,7 +93,6 @@ def demonstrate(airflow: AirflowSite, aws: AwsStandIn, cache: Path) -> int:
         run_dag(airflow)
     except (ChildProcessError, TimeoutError) as error:
         write(f"\n  FAILED  {error}")
-        show_logs(airflow, lambda line: not DEBUG.search(line))
         return 1
     airflow.end()
     lookups = sorted(read_lookups(airflow), key=lambda lookup: lookup.began)
@@ -108,27 +104,27 @@ def demonstrate(airflow: AirflowSite, aws: AwsStandIn, cache: Path) -> int:
         write(fill(mark + claim, WIDTH, subsequent_indent=INDENT, break_on_hyphens=False))
     if all(is_true for is_true, _ in claims):
         return 0
-    show_logs(airflow, ERROR.search)
+    write(f"\n{airflow.tails()}")
     return 1
 
 
 def run_dag(airflow: AirflowSite) -> None:
     migration = airflow.start("db migrate")
-    show_progress("Airflow's metadata database", airflow.until(lambda: migration.poll() == 0))
-    for component, options in COMPONENTS.items():
-        airflow.start(component, *options)
-    show_progress("API server, scheduler, DAG processor", airflow.until(lambda: airflow.ask("SELECT 1 FROM dag_run")))
+    show_progress("Airflow's metadata database", airflow, lambda: migration.poll() == 0)
+    airflow.start("api-server", "--apps=execution")
+    airflow.start("dag-processor")
+    airflow.start("scheduler", "--skip-serve-logs")
+    show_progress("API server, scheduler, DAG processor", airflow, lambda: airflow.ask("SELECT 1 FROM dag_run"))
     ended = "SELECT 1 FROM dag_run WHERE state IN ('success', 'failed')"
-    show_progress("A DAG run: six tasks at once, then four", airflow.until(lambda: airflow.ask(ended)))
+    show_progress("A DAG run: six tasks at once, then four", airflow, lambda: airflow.ask(ended))
     time.sleep(LOG_SECONDS)
 
 
-def show_progress(what: str, polls: Iterable[None]) -> None:
-    began = time.monotonic()
+def show_progress(what: str, airflow: AirflowSite, is_done: Callable[[], object]) -> None:
+    began, dots = time.monotonic(), iter("." * DOTS)
     write(f"  {what} ", end="")
     try:
-        for number, _ in enumerate(polls):
-            write("." if number < DOTS else "", end="")
+        airflow.wait(is_done, lambda: write(next(dots, ""), end=""))
     finally:
         write(f" {time.monotonic() - began:.1f} s")
 
@@ -169,14 +165,8 @@ def check_lookups(lookups: list[Lookup], airflow: AirflowSite, aws: AwsStandIn) 
 
 def check_secrecy(secrets: frozenset[str], airflow: AirflowSite, cache: Path) -> Iterator[tuple[bool, str]]:
     """Yield the claims about access to tokens, each after whether it is true."""
-    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""))}
-    parts = {part for form in forms for part in (form[:LEAK_CHARACTERS], form[-LEAK_CHARACTERS:])}
-
-    def places(texts: Iterable[tuple[str, str]]) -> list[str]:
-        return sorted({place for place, text in texts if any(part in text for part in parts)})
-
     files, values = list(read_files(airflow.home)), list(airflow.stored())
-    leaks, megabytes = places([*files, *values]), sum(len(text) for _, text in files) / 1e6
+    leaks, megabytes = find_leaks(secrets, [*files, *values]), sum(len(text) for _, text in files) / 1e6
     claim = f"none of the {len(secrets)} secrets (tokens, their base64 forms, the AWS key) is in"
     logged = f"{len(files)} files ({megabytes:.1f} MB, logs at DEBUG)"
     exceptions = "".join(f", except in {place}" for place in leaks)
@@ -184,22 +174,9 @@ def check_secrecy(secrets: frozenset[str], airflow: AirflowSite, cache: Path) ->
     stored = airflow.ask("SELECT conn_id FROM connection")
     yield not stored, f"the database has {len(stored)} connections"
     kept = [path for path in cache.rglob("*") if path.is_file()]
-    is_true = len(places(read_files(cache))) == len(HOSTS) and not any(path.stat().st_mode & 0o077 for path in kept)
+    is_private = not any(path.stat().st_mode & 0o077 for path in kept)
+    is_true = is_private and len(find_leaks(secrets, read_files(cache))) == len(HOSTS)
     yield is_true, "the same search finds the tokens in the host's cache, in files that only this user can read"
-
-
-def read_files(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path.name, path.read_text(errors="replace")
-
-
-def show_logs(airflow: AirflowSite, is_shown: Callable[[str], object]) -> None:
-    """Print the last lines of each log that the function selects."""
-    for log in sorted(airflow.home.rglob("*.log")):
-        lines = [line[:TAIL_COLUMNS] for line in log.read_text(errors="replace").splitlines() if is_shown(line)]
-        if lines:
-            write(f"\n--- {log.relative_to(airflow.home)}", *lines[-TAIL_LINES:], sep="\n")
 
 
 def region_of(host: str) -> str:

@@ -7,14 +7,10 @@ import os
 import shlex
 import sys
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy
-from sqlite3 import connect
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from examples.demo.airflow_site import AirflowSite
 from tests.airflow.lookups import AIRFLOWS_OWN, RESULTS
@@ -22,7 +18,7 @@ from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND, SERV
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
     from tests.stand_ins.aws import AwsStandIn
     from tests.stand_ins.statsd import StatsD
@@ -43,6 +39,7 @@ BY_AIRFLOW = "docker_by_airflow"
 IN_TRIGGER = "docker_in_trigger"
 AWS_CONN_ID = "aws_ecr"
 AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
+AWS_ROW = {"conn_id": AWS_CONN_ID, "conn_type": "aws", "login": AIRFLOWS_KEY, "password": "a-secret-key-of-airflows"}
 OF_WORKERS = ("docker_worker",)
 DENIED = ("docker_denied", "docker_leftover")
 LEFTOVER_HOST = "leftover.example.com"
@@ -50,7 +47,6 @@ LEFTOVER_HOST = "leftover.example.com"
 PROJECT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
 LAST_LINES_SECONDS = 1.0  # a task's log may end a little later than the task
-TAIL_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -105,18 +101,14 @@ def run_airflow(folder: Path, aws: AwsStandIn, statsd: StatsD) -> Run:
     }
     kwargs = json.dumps({"connections": {**hosts(OF_SECRETS), **by_airflow}, "cache_dir": str(folder / "cache")})
     configuration = f"[secrets]\nbackend = {BACKEND}\nbackend_kwargs = {kwargs}\n"
-    site = AirflowSite(folder / "home", folder / "dags", configuration, environment(aws, statsd, folder / "results"))
-    try:
+    variables = environment(aws, statsd, folder / "results")
+    with AirflowSite(folder / "home", folder / "dags", variables, configuration) as site:
         start(site)
         run_dag(site, "by_secrets", {})
         command = {"AIRFLOW__SECRETS__BACKEND_KWARGS_CMD": f"echo {shlex.quote(kwargs)}"}
-        wait_for(site, "connections get", "docker_default", "--output", "json", environment=command)
+        site.run("connections get", "docker_default", "--output", "json", environment=command)
         run_dag(site, "by_workers", workers_environment())
         time.sleep(LAST_LINES_SECONDS)
-    except (ChildProcessError, TimeoutError) as trouble:
-        pytest.fail("\n".join([str(trouble), *tails(site)]))
-    finally:
-        site.end()
     return collect(site, aws, statsd, folder / "results")
 
 
@@ -157,56 +149,36 @@ def hosts(conn_ids: Iterable[str]) -> dict[str, str]:
 
 def start(site: AirflowSite) -> None:
     """Start everything except the scheduler. The database holds an AWS connection and a leftover Docker connection."""
-    wait_for(site, "db migrate")
-    with closing(connect(site.home / "airflow.db")) as database, database:
-        database.executemany(
-            "INSERT INTO connection (conn_id, conn_type, host, login, password, is_encrypted, is_extra_encrypted)"
-            " VALUES (?, ?, ?, ?, 'expired-long-ago', 0, 0)",
-            [("docker_leftover", "docker", LEFTOVER_HOST, "AWS"), (AWS_CONN_ID, "aws", None, AIRFLOWS_KEY)],
-        )
+    site.run("db migrate")
+    leftover = {"host": LEFTOVER_HOST, "login": "AWS", "password": "expired-long-ago"}
+    site.add_connection(conn_id="docker_leftover", conn_type="docker", **leftover)
+    site.add_connection(**AWS_ROW)
     for server, options in {**SERVERS, "triggerer": ["--skip-serve-logs"]}.items():
         site.start(server, *options)
-    wait(site, lambda: site.is_listening() or not SERVERS)
+    site.wait(lambda: site.is_listening() or not SERVERS)
 
 
 def run_dag(site: AirflowSite, dag_id: str, environment: dict[str, str]) -> None:
     """Run a new DAG once, with a new scheduler. Its tasks inherit the environment."""
     copy(DAGS / f"{dag_id}.py", site.home.parent / "dags")
     site.start("scheduler", "--skip-serve-logs", environment=environment)
-    ended = f"SELECT 1 FROM dag_run WHERE dag_id = '{dag_id}' AND state IN ('success', 'failed')"  # noqa: S608
-    wait(site, lambda: site.ask(ended))
+    ended = "SELECT 1 FROM dag_run WHERE dag_id = ? AND state IN ('success', 'failed')"
+    site.wait(lambda: site.ask(ended, dag_id))
     site.end("scheduler")
 
 
-def wait_for(site: AirflowSite, command: str, *options: str, environment: dict[str, str] | None = None) -> None:
-    process = site.start(command, *options, environment=environment)
-    wait(site, lambda: process.poll() == 0)
-
-
-def wait(site: AirflowSite, is_done: Callable[[], object]) -> None:
-    for _ in site.until(is_done):
-        pass
-
-
-def tails(site: AirflowSite) -> Iterator[str]:
-    for log in sorted(site.home.rglob("*.log")):
-        yield f"--- {log.relative_to(site.home)}"
-        yield from log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-
-
 def collect(site: AirflowSite, aws: AwsStandIn, statsd: StatsD, results: Path) -> Run:
-    logs = {log.parent.name: log.read_text() for log in site.home.glob("logs/dag_id=*/run_id=*/task_id=*/*.log")}
     lookups: dict[str, list[dict[str, Any]]] = {}
     for result in results.iterdir():
         lookups.setdefault(result.name.rsplit("-", 1)[0], []).append(json.loads(result.read_text()))
-    output = (site.home / "connections get.log").read_text()
+    output = site.printed("connections get")
     printed, _ = json.JSONDecoder().raw_decode(output[output.index("[{") :])
     looked_up = [connection for processes in lookups.values() for one in processes for connection in one["connections"]]
     passwords = {connection["password"] for connection in (*looked_up, *printed)}
     calls = {conn_id: aws.calls(region=region) for conn_id, region in REGIONS.items()}
     return Run(
         states=dict(site.ask("SELECT task_id, state FROM task_instance")),
-        logs={name.removeprefix("task_id="): text.splitlines() for name, text in logs.items()},
+        logs={log.parent.name.removeprefix("task_id="): log.read_text().splitlines() for log in site.task_logs()},
         lookups=lookups,
         printed=printed[0],
         calls={conn_id: [call.operation for call in own] for conn_id, own in calls.items()},

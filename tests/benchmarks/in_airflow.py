@@ -8,15 +8,11 @@ import os
 import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
-from examples.demo.airflow_site import COMPONENTS, AirflowSite
+from examples.demo.airflow_site import AirflowSite
 from tests.benchmarks.results import Goal, Results, Row, compare, medians, with_unit
 from tests.benchmarks.task_backend import CONN_ID, HOST
 from tests.stand_ins.aws import AwsStandIn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CONFIGURATION = f"""\
 [secrets]
@@ -24,7 +20,6 @@ backend = ecr_secrets_backend.EcrSecretsBackend
 backend_kwargs = {json.dumps({"connections": {CONN_ID: HOST}})}
 """
 PASSWORD = base64.b64encode(os.urandom(1900)).decode()  # as long as ECR's, and of the same letters
-STORED = ["--conn-type=docker", f"--conn-host={HOST}", "--conn-login=AWS", f"--conn-password={PASSWORD}"]
 ENDED = "SELECT state FROM dag_run WHERE state IN ('success', 'failed')"
 
 
@@ -35,32 +30,25 @@ def measure() -> Results:
         # DEBUG would slow down the lookup through the API most.
         quiet = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
         environment = {**aws.environment(), **quiet, "XDG_RUNTIME_DIR": str(cache)}
-        airflow = AirflowSite(Path(folder, "airflow"), Path(__file__).parent / "dags", CONFIGURATION, environment)
-        try:
+        dags = Path(__file__).parent / "dags"
+        with AirflowSite(Path(folder, "airflow"), dags, environment, CONFIGURATION) as airflow:
             return Results(_rows(_run_dag(airflow)))
-        finally:
-            airflow.end()
 
 
 def _run_dag(airflow: AirflowSite) -> dict[str, list[list[float]]]:
     """Return the seconds of each lookup of each task, by what was measured."""
-    for command, options in {"db migrate": [], "connections add": ["stored", *STORED]}.items():
-        process = airflow.start(command, *options)
-        _wait(airflow, lambda process=process: process.poll() == 0)  # type: ignore[misc]
-    for component, options in COMPONENTS.items():
-        airflow.start(component, *options)
-    _wait(airflow, lambda: airflow.ask(ENDED))
+    airflow.run("db migrate")
+    airflow.add_connection(conn_id="stored", conn_type="docker", host=HOST, login="AWS", password=PASSWORD)
+    airflow.start("api-server", "--apps=execution")
+    airflow.start("dag-processor")
+    airflow.start("scheduler", "--skip-serve-logs")
+    airflow.wait(lambda: airflow.ask(ENDED))
     assert airflow.ask(ENDED) == [("success",)]
     samples: dict[str, list[list[float]]] = {CONN_ID: [], "stored": [], "mask": [], "backend": []}
     for task, line in airflow.logged():
         if line["event"] == "Measured" and task != "warm":
             samples[line["what"]].append(line["seconds"])
     return samples
-
-
-def _wait(airflow: AirflowSite, is_done: Callable[[], Any]) -> None:
-    for _ in airflow.until(is_done):
-        pass
 
 
 def _rows(samples: dict[str, list[list[float]]]) -> list[Row]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.airflow.deployment import AWS_CONN_ID
 from tests.deployments.lookups import digest_of
 from tests.deployments.services import missing, start_postgresql
 from tests.requirements import skip_or_fail
 from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
-    from tests.sites.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
@@ -32,8 +32,6 @@ REGIONS = {
     "docker_refused": "eu-north-1",
     "docker_parsing": "ap-south-1",
 }
-AWS_CONN_ID = "aws_ecr"
-AIRFLOWS_KEY = "AKIAOFAIRFLOWSROWAWS"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def backend_settings(world: World, site: str, by_airflow: str | None = None, **k
     """
     Return the variables that configure the backend, with a cache for this site only.
 
-    :param by_airflow: a connection that requests its token with the AWS connection of :func:`add_aws_connection`
+    :param by_airflow: a connection that requests its token with an AWS connection of Airflow
     """
     connections: dict[str, object] = {
         conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()
@@ -71,12 +69,6 @@ def backend_settings(world: World, site: str, by_airflow: str | None = None, **k
         "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(kwargs),
         "PYTHONPATH": str(PROJECT),  # Airflow imports the trigger by its name
     }
-
-
-def add_aws_connection(site: AirflowSite) -> None:
-    """Store AWS credentials in the database of an Airflow."""
-    login = ("--conn-login", AIRFLOWS_KEY, "--conn-password", "a-secret-key-of-airflows")
-    site.run("connections", "add", AWS_CONN_ID, "--conn-type", "aws", *login)
 
 
 def valid_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:

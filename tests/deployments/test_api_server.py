@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.entry import BACK_OFF_JITTER_PART, BACK_OFF_SECONDS
-from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, valid_tokens
-from tests.sites.airflow_site import AirflowSite
+from tests.airflow.deployment import AIRFLOWS_KEY, AWS_ROW
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
     from tests.stand_ins.registry import RegistryStandIn
@@ -32,14 +33,14 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Ite
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
         **backend_settings(world, "api", by_airflow="docker_default"),
     }
-    components = {
-        "api-server": cloud.environment(),
-        "scheduler": {},
-        "dag-processor": {},
-        "triggerer --skip-serve-logs": {**cloud.environment(), "AWS_ACCESS_KEY_ID": TRIGGERER_S_KEY},
-    }
-    with AirflowSite.running(world, "api", DAGS / "tasks", settings, components) as site:
-        add_aws_connection(site)
+    identity = cloud.environment()
+    with world.airflow("api", DAGS / "tasks", settings) as site:
+        site.run("db migrate")
+        site.add_connection(**AWS_ROW)
+        site.start("api-server", environment=identity)
+        site.start("scheduler")
+        site.start("dag-processor")
+        site.start("triggerer", "--skip-serve-logs", environment={**identity, "AWS_ACCESS_KEY_ID": TRIGGERER_S_KEY})
         yield site
 
 
@@ -47,10 +48,9 @@ def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, a
     """Its hook logs in with a token that the API server requested. Two runs cost one AWS call."""
     for _ in range(2):
         states = airflow.run_dag("hook")
-        assert states == {"hook": "success"}, world.tails(airflow.last_log("hook"))
+        assert states == {"hook": "success"}, airflow.tails()
 
-    (lookup,) = airflow.events("hook", "Looked up")
-    assert lookup["aws"] == []
+    assert [lookup["aws"] for lookup in airflow.events("hook", "Looked up")] == [[], []]
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_default"]))
     assert [call.access_key_id for call in calls] == [AIRFLOWS_KEY]
 
@@ -58,7 +58,7 @@ def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, a
 def test_a_trigger_uses_the_identity_of_the_triggerer(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
     """Its task looks up through the API server. Each requests one token, with its own identity."""
     states = airflow.run_dag("trigger")
-    assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
+    assert states == {"trigger": "success"}, airflow.tails()
 
     (lookup,) = airflow.events("trigger", "Looked up")
     (by_triggerer,) = set(lookup["digests"].values())
@@ -80,7 +80,7 @@ def test_a_failed_request_fails_the_task_at_once(world: World, cloud: AwsStandIn
     assert 1 <= len(calls) <= 3
     shortest = BACK_OFF_SECONDS * (1 - BACK_OFF_JITTER_PART)
     assert all(later.time - call.time >= shortest for call, later in pairwise(calls))
-    log = airflow.component_log("api-server")
+    log = airflow.printed("api-server")
     assert log.count(f"Cannot get an ECR token for connection 'docker_refused': AccessDeniedException: {CAUSE}") == 3
     assert "Traceback" not in log
-    assert CAUSE in airflow.component_log("scheduler")  # its worker logs the answer at DEBUG
+    assert CAUSE in airflow.printed("scheduler")  # its worker logs the answer at DEBUG

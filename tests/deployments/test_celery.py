@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings, valid_tokens
+from tests.airflow.deployment import AIRFLOWS_KEY, AWS_CONN_ID
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
 from tests.deployments.services import BROKER, DATABASE, dump_postgresql, start_redis
-from tests.sites.airflow_site import AirflowSite
 from tests.stand_ins.aws import Delay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
@@ -36,15 +37,14 @@ def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[Airfl
         **backend_settings(world, "celery", by_airflow="docker_trigger"),
     }
     identity = cloud.environment()
-    components: dict[str, dict[str, str]] = {
-        "api-server": {},
-        "scheduler": {},
-        "dag-processor": {},
-        "celery worker --skip-serve-logs": identity,
-        "triggerer --skip-serve-logs": identity,
-    }
-    with AirflowSite.running(world, "celery", DAGS / "tasks", settings, components) as site:
-        add_aws_connection(site)
+    login = ("--conn-login", AIRFLOWS_KEY, "--conn-password", "a-secret-key-of-airflows")
+    with world.airflow("celery", DAGS / "tasks", settings) as site:
+        site.run("db migrate")
+        for component in ("api-server", "scheduler", "dag-processor"):
+            site.start(component)
+        for component in ("celery worker", "triggerer"):
+            site.start(component, "--skip-serve-logs", environment=identity)
+        site.run("connections add", AWS_CONN_ID, "--conn-type", "aws", *login)
         yield site
 
 
@@ -53,7 +53,7 @@ def test_all_processes_of_a_worker_share_one_token(world: World, cloud: AwsStand
     world.inside(lambda: cloud.script(Delay(SLOWNESS_SECONDS)))
     states = airflow.run_dag("crowd")
     world.inside(cloud.settle)
-    assert set(states.values()) == {"success"}, world.tails(*map(airflow.last_log, states))
+    assert set(states.values()) == {"success"}, airflow.tails()
 
     lookups = [lookup for task in states for lookup in airflow.events(task, "Looked up")]
     assert len({lookup["pid"] for lookup in lookups}) == 8
@@ -74,7 +74,7 @@ def test_a_trigger_and_its_task_share_one_token(world: World, cloud: AwsStandIn,
     Each reads the AWS connection from Airflow's database with its own method.
     """
     states = airflow.run_dag("trigger")
-    assert states == {"trigger": "success"}, world.tails(airflow.last_log("trigger"))
+    assert states == {"trigger": "success"}, airflow.tails()
 
     (lookup,) = airflow.events("trigger", "Looked up")
     assert set(lookup["digests"]) == {"aget_connection", "async_get", "thread"}

@@ -19,12 +19,12 @@ from airflow import configuration
 from tests.deployments.conftest import PROJECT
 from tests.deployments.services import create_database
 from tests.requirements import skip_or_fail
-from tests.sites.airflow_site import AirflowSite
 from tests.sites.fixtures import REGISTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
     from tests.stand_ins.registry import RegistryStandIn
@@ -83,10 +83,12 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgr
         hosts.write("127.0.0.1 api-server postgres\n")
     create_database(world, "airflow")
     world.run("install", "--directory", "--mode=1777", CACHE_DIR)
-    here = {"AIRFLOW__CORE__DAGS_FOLDER": str(DAGS), "AWS_ENDPOINT_URL": cloud.url}
+    here = {"AIRFLOW__API__PORT": "8080", "AWS_ENDPOINT_URL": cloud.url}
     variables = {name: {**service["environment"], **here} for name, service in services.items()}
-    components = {command_of(services[name]): variables[name] for name in LONG_LIVED}
-    with AirflowSite.running(world, "compose", DAGS, variables["migration"], components) as site:
+    with world.airflow("compose", DAGS, variables["migration"]) as site:
+        site.run(command_of(services["migration"]))
+        for name in LONG_LIVED:
+            site.start(command_of(services[name]), environment=variables[name])
         yield site
 
 
@@ -107,8 +109,8 @@ def test_a_task_of_these_services_pulls(world: World, cloud: AwsStandIn, airflow
     world.run("docker", "image", "rm", "--force", f"{US_HOST}/app:1")  # so that all layers are pulled
     states = airflow.run_dag("docker_operator")
 
-    assert states == {"greet": "success"}, world.tails(*airflow.task_logs("docker_operator"))
-    assert f"hello from {US_HOST}" in airflow.last_log("greet").read_text()
+    assert states == {"greet": "success"}, airflow.tails()
+    assert f"hello from {US_HOST}" in airflow.task_logs("greet")[-1].read_text()
     assert [call.access_key_id for call in world.inside(cloud.calls)] == [cloud.access_key_id]
     assert list((world.root / CACHE_DIR[1:]).rglob("*.json"))
 

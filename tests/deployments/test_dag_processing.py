@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.deployments.conftest import AIRFLOWS_KEY, DAGS, REGIONS, add_aws_connection, backend_settings
-from tests.sites.airflow_site import AirflowSite
+from tests.airflow.deployment import AIRFLOWS_KEY, AWS_ROW
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
@@ -34,9 +38,10 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
     """
     world.inside(lambda: cloud.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
     with ExitStack() as stack:
-        sites = {}
+        sites = []
         for name, workers in WORKERS.items():
             settings = {
+                **cloud.environment(),
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
                 "AIRFLOW__SECRETS__USE_CACHE": "True",
                 "AIRFLOW__SECRETS__CACHE_TTL_SECONDS": str(KEPT_SECONDS),
@@ -45,16 +50,24 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
                 **backend_settings(world, name, by_airflow="docker_parsing", refresh_before=0),
                 **workers,
             }
-            components = {"dag-processor": cloud.environment()}
-            sites[name] = stack.enter_context(AirflowSite.running(world, name, DAGS / "parsing", settings, components))
-            add_aws_connection(sites[name])
-        world.wait("a third token", lambda: all(map(has_rotated, sites.values())), 120)
+            sites.append(stack.enter_context(world.airflow(name, DAGS / "parsing", settings)))
+        migrations = [site.start("db migrate") for site in sites]
+        for site, migration in zip(sites, migrations, strict=True):
+            site.wait(partial(has_succeeded, migration))
+            site.add_connection(**AWS_ROW)
+            site.start("dag-processor")
+        for site in sites:
+            site.wait(partial(has_rotated, site))
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_parsing"]))
 
-    for site in sites.values():
+    for site in sites:
         assert [reading for reading in readings(site) if not reading["is_valid"]] == []
     assert {call.access_key_id for call in calls} == {AIRFLOWS_KEY}
-    assert len(calls) < sum(len(readings(site)) for site in sites.values()) / 2
+    assert len(calls) < sum(len(readings(site)) for site in sites) / 2
+
+
+def has_succeeded(process: Popen[bytes]) -> bool:
+    return process.poll() == 0
 
 
 def has_rotated(site: AirflowSite) -> bool:

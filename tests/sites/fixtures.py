@@ -78,7 +78,6 @@ def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
     for host, port in UPSTREAMS.items():
         trust(world, host, authority)
         start_registry(world, host, f"{{addr: '127.0.0.1:{port}'}}")
-        world.wait(f"the registry for {host}", partial(is_open, world, port))
         seed(world, host, f"127.0.0.1:{port}/app:1")
     certificate, log = authority.issue_cert(*UPSTREAMS), world.folder / "registries.jsonl"
     with ExitStack() as stack:
@@ -110,8 +109,6 @@ def gitlab(world: World) -> str:
     tls = f"{{certificate: {certificate}, key: {certificate}}}"
     login = f"auth: {{htpasswd: {{realm: gitlab, path: {passwords}}}}}\n"
     start_registry(world, GITLAB_HOST, f"{{addr: '{ADDRESS}:{GITLAB_PORT}', tls: {tls}}}", login)
-    log = world.folder / f"registry-{GITLAB_HOST}.log"
-    world.wait("GitLab's registry", lambda: "listening on" in log.read_text())
     docker = ("docker", "--config", world.folder / "gitlab-pusher")
     world.run(*docker, "login", "--username=airflow", f"--password={DEPLOY_TOKEN}", name)
     seed(world, GITLAB_HOST, f"{name}/group/project/app:1", docker)
@@ -139,7 +136,7 @@ def trust(world: World, name: str, authority: trustme.CA) -> None:
 
 def start_registry(world: World, name: str, http: str, login: str = "") -> None:
     """
-    Start a registry.
+    Start a registry, and wait until it listens.
 
     :param http: its section http
     :param login: its section auth; without it, every client is accepted
@@ -148,11 +145,8 @@ def start_registry(world: World, name: str, http: str, login: str = "") -> None:
     storage = f"storage: {{filesystem: {{rootdirectory: {world.folder / name}}}}}\n"
     configuration.write_text(f"version: 0.1\n{storage}http: {http}\n{login}")
     world.start(f"registry-{name}", "docker-registry", "serve", configuration)
-
-
-def is_open(world: World, port: int) -> bool:
-    """Return whether a registry answers on loopback."""
-    return bool(world.request(port, "/v2/") == {})
+    log = world.folder / f"registry-{name}.log"
+    world.wait(f"the registry {name}", lambda: "listening on" in log.read_text())
 
 
 def seed(world: World, host: str, name: str, docker: tuple[str | Path, ...] = ("docker",)) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from sqlite3 import connect
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -37,10 +36,13 @@ class PageSite:
     :param cache: the folder of ``cache_dir``
     """
 
-    url: str
+    airflow: AirflowSite
     passwords: Mapping[str, str]
-    home: Path
     cache: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.airflow.port}"
 
     def client(self, user: str | None = "admin") -> httpx.Client:
         """Return the client of a user; None: an anonymous one."""
@@ -66,7 +68,7 @@ class PageSite:
 
     def log(self) -> str:
         """Return the server's log."""
-        return (self.home / "api-server.log").read_text(errors="replace")
+        return self.airflow.printed("api-server")
 
 
 @contextmanager
@@ -100,20 +102,12 @@ def serve_page(
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         **options,
     }
-    site = AirflowSite(folder / "home", folder / "dags", f"{configuration}\n", environment)
-    try:
-        migration = site.start("db migrate")
-        for _ in site.until(lambda: migration.poll() == 0):
-            pass
-        with closing(connect(site.home / "airflow.db")) as database, database:
-            database.executemany(
-                "INSERT INTO connection (conn_id, conn_type, login, password, is_encrypted, is_extra_encrypted)"
-                " VALUES (?, ?, ?, 'a-password-in-the-database', 0, 0)",
-                [(conn_id, *fields) for conn_id, fields in rows.items()],
+    with AirflowSite(folder / "home", folder / "dags", environment, f"{configuration}\n") as airflow:
+        airflow.run("db migrate")
+        for conn_id, (conn_type, login) in rows.items():
+            airflow.add_connection(
+                conn_id=conn_id, conn_type=conn_type, login=login, password="a-password-in-the-database"
             )
-        site.start("api-server")
-        for _ in site.until(site.is_listening):
-            pass
-        yield PageSite(f"http://127.0.0.1:{site._address[1]}", passwords, site.home, folder / "cache")
-    finally:
-        site.end()
+        airflow.start("api-server")
+        airflow.wait(airflow.is_listening)
+        yield PageSite(airflow, passwords, folder / "cache")

@@ -8,7 +8,6 @@ names. All other files are those of the machine.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import shutil
 import signal
@@ -16,11 +15,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from http import HTTPStatus
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from examples.demo.airflow_site import AirflowSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+OWN_PROCESSES = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+UNSHARE = (*OWN_PROCESSES, "--mount", "--net")
 PROGRAMS = ("busybox", "docker", "docker-registry", "dockerd", "ip", "mount", "nsenter", "unshare")
 ADDRESS = "192.0.2.1"  # RFC 5737 reserves it for documentation. For 127.0.0.1, Docker requires no certificate.
 SETUP = f"""
@@ -43,6 +43,7 @@ cat # Until the test closes this input or ends. Then this shell, process 1, ends
 """
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+TIMEOUT_SECONDS = 60
 POLL_SECONDS = 0.2
 TAIL_LINES = 40
 
@@ -79,7 +80,10 @@ class World:
             "PATH": PATH,
             "TMPDIR": str(folder),
         }
-        self._namespaces = Path(f"/proc/{anchor}/ns")
+        self._network = Path(f"/proc/{anchor}/ns/net")
+        namespaces = {"mount": "mnt", "net": "net", "pid": "pid_for_children"}
+        options = [f"--{option}=/proc/{anchor}/ns/{name}" for option, name in namespaces.items()]
+        self._prefix = ("nsenter", *options, "--", "env", f"--chdir={folder}")
         self._services: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -130,7 +134,7 @@ class World:
         :raises AssertionError: it ends with another exit code; the message has its output
         """
         done = subprocess.run(
-            self._enter(command),
+            [*self._prefix, *command],
             env={**self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -149,7 +153,7 @@ class World:
         """
         with (self.folder / f"{name}.log").open("wb") as log:
             self._services[name] = subprocess.Popen(
-                self._enter(command),
+                [*self._prefix, *command],
                 env={**self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -157,12 +161,15 @@ class World:
                 start_new_session=True,
             )
 
-    def stop(self, name: str) -> None:
-        """Kill a command that was started. Its log stays."""
-        service = self._services.pop(name)
-        with suppress(ProcessLookupError):  # it has ended by itself
-            os.killpg(service.pid, signal.SIGKILL)
-        service.wait()
+    def airflow(self, name: str, dags: Path, settings: Mapping[str, str]) -> AirflowSite:
+        """
+        Return an Airflow in this world. Each of its commands sees only its own processes, as in a container.
+
+        :param name: its folder in the world's
+        """
+        settings = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True", **settings}
+        prefix = (*self._prefix, *OWN_PROCESSES)
+        return AirflowSite(self.folder / name, dags, settings, prefix=prefix, inside=self.inside)
 
     @contextmanager
     def serving(
@@ -183,7 +190,7 @@ class World:
         """Call a function in the world's network. Sockets and processes that it creates stay there."""
 
         def enter_and_call() -> Result:
-            with (self._namespaces / "net").open() as network:
+            with self._network.open() as network:
                 if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")
             return function()
@@ -191,61 +198,29 @@ class World:
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(enter_and_call).result()
 
-    def request(self, port: int, path: str, body: object = None) -> Any:
+    def wait(self, what: str, check: Callable[[], object]) -> None:
         """
-        Send a request to an HTTP server of the world, and return its JSON.
-
-        :param body: the body of a POST; without it, the request is a GET
-        :raises ConnectionError: the server cannot be reached, or refuses the request
-        """
-
-        def send() -> Any:
-            with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-                headers = {"Content-Type": "application/json"}
-                connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
-                answer = connection.getresponse()
-                text = answer.read().decode()
-            if answer.status >= HTTPStatus.BAD_REQUEST:
-                message = f"{path} was answered by {answer.status}: {text}"
-                raise ConnectionError(message)
-            return json.loads(text)
-
-        return self.inside(send)
-
-    def wait(self, what: str, check: Callable[[], Result], seconds: float = 60) -> Result:
-        """
-        Call a check until it returns something true. A refused or silent connection is tried again.
+        Call a check until it returns something true.
 
         :param what: a description, for the message
-        :param seconds: the timeout
         :raises AssertionError: the timeout has passed, or a service of the world has ended
         """
-        deadline = time.monotonic() + seconds
-        problem: object = "not yet"
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        problem = "not yet"
         while time.monotonic() < deadline:
-            try:
-                if result := check():
-                    return result
-            except (ConnectionError, TimeoutError) as refusal:
-                problem = refusal
+            if check():
+                return
             if ended := [name for name, service in self._services.items() if service.poll() is not None]:
                 problem = f"ended: {', '.join(ended)}"
                 break
             time.sleep(POLL_SECONDS)
-        raise AssertionError(f"{what}: {problem}\n{self.tails()}")
+        raise AssertionError(f"{what}: {problem}\n{self._tails()}")
 
-    def tails(self, *others: Path) -> str:
-        """Return the last lines of each service's log and of other files."""
+    def _tails(self) -> str:
         files = [self.folder / f"{name}.log" for name in self._services]
         return "\n".join(
-            f"--- {file}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-            for file in (*files, *others)
+            f"--- {file}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-TAIL_LINES:]) for file in files
         )
-
-    def _enter(self, command: Iterable[str | Path]) -> list[str | Path]:
-        namespaces = {"mount": "mnt", "net": "net", "pid": "pid_for_children"}
-        options = [f"--{option}={self._namespaces / name}" for option, name in namespaces.items()]
-        return ["nsenter", *options, "--", "env", f"--chdir={self.folder}", *command]
 
     def _remove_control_groups(self) -> None:
         """Remove the groups that the Docker engine leaves in each hierarchy: one in version 2, many in version 1."""
