@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from functools import partial
+from shutil import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,6 @@ from tests.airflow.deployment import AIRFLOWS_KEY, AWS_ROW
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings
 
 if TYPE_CHECKING:
-    from subprocess import Popen
-
     from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
@@ -51,10 +50,11 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
                 **workers,
             }
             sites.append(stack.enter_context(world.airflow(name, DAGS / "parsing", settings)))
-        migrations = [site.start("db migrate") for site in sites]
-        for site, migration in zip(sites, migrations, strict=True):
-            site.wait(partial(has_succeeded, migration))
-            site.add_connection(**AWS_ROW)
+        migrated, other = sites
+        migrated.run("db migrate")
+        migrated.add_connection(**AWS_ROW)
+        copy(migrated.home / "airflow.db", other.home)  # a second migration would take seconds
+        for site in sites:
             site.start("dag-processor")
         for site in sites:
             site.wait(partial(has_rotated, site))
@@ -64,10 +64,6 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
         assert [reading for reading in readings(site) if not reading["is_valid"]] == []
     assert {call.access_key_id for call in calls} == {AIRFLOWS_KEY}
     assert len(calls) < sum(len(readings(site)) for site in sites) / 2
-
-
-def has_succeeded(process: Popen[bytes]) -> bool:
-    return process.poll() == 0
 
 
 def has_rotated(site: AirflowSite) -> bool:
