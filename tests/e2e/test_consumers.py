@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.demo.leaks import find_leaks, read_files
-from tests.e2e.images import write_dated_image, write_python_image
 from tests.sites.fixtures import DEPLOY_TOKEN, GITLAB_HOST, GITLAB_PORT, PARTNER_HOST, REGISTRIES
+from tests.sites.images import write_dated_image, write_python_image
 from tests.sites.world import ADDRESS
 
 if TYPE_CHECKING:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from contextlib import ExitStack
 from functools import partial
-from shutil import which
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
 from tests.requirements import skip_or_fail
-from tests.sites.world import ADDRESS, PATH, World, missing
+from tests.sites.images import write_image
+from tests.sites.world import ADDRESS, World, missing
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.registry import RegistryStandIn
 
@@ -158,15 +156,7 @@ def seed(world: World, host: str, name: str, docker: tuple[str | Path, ...] = ("
     :param docker: the command, with a login if the registry requires one
     """
     archive = world.folder / f"{host}.tar"
-    with tarfile.open(archive, "w") as image:
-        image.add(str(which("busybox", path=PATH)), "bin/cat")
-        greeting = f"hello from {host}".encode()
-        entry = tarfile.TarInfo("greeting")
-        entry.size = len(greeting)
-        image.addfile(entry, io.BytesIO(greeting))
-        temporary = tarfile.TarInfo("tmp")
-        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
-        image.addfile(temporary)
+    write_image(archive, f"hello from {host}")
     world.run("docker", "import", '--change=CMD ["cat", "/greeting"]', archive, name)
     world.run(*docker, "push", name)
     world.run("docker", "image", "rm", name)

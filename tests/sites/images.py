@@ -1,4 +1,4 @@
-"""Images for the end-to-end tests: one with Python, and some with an old build date."""
+"""Images for the registries and the engine: a small one, one with Python, and some with an old build date."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ LEFT_OUT = re.compile(
 )
 
 
+def write_image(archive: Path, greeting: str) -> None:
+    """Write the root of an image with only busybox's `cat` and the greeting."""
+    with tarfile.open(archive, "w") as image:
+        add_busybox(image)
+        add_greeting(image, greeting)
+
+
 def write_python_image(archive: Path, greeting: str) -> None:
     """Write the root of an image with bash, the Python that runs the tests, and the greeting."""
     interpreter, bash = Path(sys.executable).resolve(), Path(str(which("bash", path=PATH))).resolve()
@@ -38,10 +45,7 @@ def write_python_image(archive: Path, greeting: str) -> None:
     with tarfile.open(archive, "w", dereference=True) as image:
         for path, file in files.items():
             image.add(file, path, filter=lambda entry: None if LEFT_OUT.match(entry.name) else entry)
-        add(image, "greeting", greeting.encode())
-        temporary = tarfile.TarInfo("tmp")
-        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
-        image.addfile(temporary)
+        add_greeting(image, greeting)
 
 
 def shared_libraries(*programs: Path) -> set[str]:
@@ -59,7 +63,7 @@ def write_dated_image(archive: Path, name: str, created: str, labels: Mapping[st
     """
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as root:
-        root.add(str(which("busybox", path=PATH)), "bin/cat")
+        add_busybox(root)
         add(root, "name", name.encode())
     configuration = {
         "architecture": "amd64",
@@ -73,6 +77,18 @@ def write_dated_image(archive: Path, name: str, created: str, labels: Mapping[st
         add(image, "layer.tar", layer.getvalue())
         add(image, "image.json", json.dumps(configuration).encode())
         add(image, "manifest.json", json.dumps(manifest).encode())
+
+
+def add_busybox(archive: tarfile.TarFile) -> None:
+    archive.add(str(which("busybox", path=PATH)), "bin/cat")
+
+
+def add_greeting(archive: tarfile.TarFile, greeting: str) -> None:
+    """Add the file that the image prints, and a folder for temporary files."""
+    add(archive, "greeting", greeting.encode())
+    temporary = tarfile.TarInfo("tmp")
+    temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+    archive.addfile(temporary)
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
