@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.airflow.deployment import Run, run_airflow
@@ -9,16 +7,7 @@ from tests.airflow_version import HAS_PAGES
 from tests.stand_ins.aws import AwsStandIn
 from tests.stand_ins.statsd import StatsD
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 collect_ignore = [] if HAS_PAGES else ["test_page.py"]
-
-
-@pytest.fixture(scope="session")
-def aws_server() -> Iterator[AwsStandIn]:
-    with AwsStandIn.running() as aws:
-        yield aws
 
 
 @pytest.fixture(scope="session")
