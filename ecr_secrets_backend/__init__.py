@@ -16,7 +16,7 @@ def __getattr__(name: str) -> object:
     """Import the backend at its first use, and Airflow before it."""
     if name != "EcrSecretsBackend":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Airflow imports the backend while airflow.configuration is imported. The opposite order is an import cycle.
+    # airflow.configuration imports the backend while it is imported itself. The opposite order is an import cycle.
     import airflow.configuration  # noqa: F401
 
     from ecr_secrets_backend.backend import EcrSecretsBackend

@@ -15,7 +15,7 @@ def access_denied(conn_id: str, failure: TokenFailure) -> ConnectionUnavailableE
 
     Unpickling calls this function again, so that the class suits the process that reads the exception.
     """
-    # Each process with an API server has imported FastAPI, also a task that runs the server in its own process.
+    # Any process that runs an API server has imported FastAPI, even a task that runs the server itself.
     return _access_denied_class(is_on_server="fastapi" in sys.modules)(conn_id, failure)
 
 
@@ -78,14 +78,14 @@ def connection_class(backend: object) -> type:
 
 
 def look_up_connection(backend: object, conn_id: str) -> Any:  # noqa: ANN401 - of one of Airflow's classes
-    """Look up a connection as Airflow does in this process, and raise whatever Airflow raises."""
+    """Look up a connection as Airflow does in this process, and raise Airflow's exceptions."""
     conn_class: Any = connection_class(backend)
     # Unnecessary when the server's class and the task SDK's have a method of the same name. In 3.3.2 they do not.
     look_up = getattr(conn_class, "get_connection_from_secrets", None) or conn_class.get
     return look_up(conn_id)
 
 
-#: The options of Airflow's section ``metrics`` of which one is on if Airflow sends metrics.
+#: Airflow sends metrics if one of these options of its section ``metrics`` is on.
 METRICS_SWITCHES: Final = ("statsd_on", "otel_on", "statsd_datadog_enabled")
 
 
@@ -99,12 +99,12 @@ def sends_metrics() -> bool:
 
     try:
         return any(conf.getboolean("metrics", switch, fallback=False) for switch in METRICS_SWITCHES)
-    except Exception:  # noqa: BLE001 - Airflow's own metrics report a value that is not a truth value
+    except Exception:  # noqa: BLE001 - Airflow reports an option that is not a boolean
         return False
 
 
 @cache
-def stats() -> Any:  # noqa: ANN401 - a class of its own in each version
+def stats() -> Any:  # noqa: ANN401 - its class differs between versions
     """Return Airflow's metrics client."""
     try:  # only one of the two, or each count doubles
         from airflow.sdk.observability.stats import Stats

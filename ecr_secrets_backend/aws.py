@@ -1,4 +1,4 @@
-"""From an identity to a token: a boto3 session, one call, and a token or a failure with its fix."""
+"""Request a token from AWS: a boto3 session for an identity, one call, and the token or a failure with its fix."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class AwsSession:
     """The credentials of an identity, and clients that use them.
 
     :ivar identity: with the region, endpoint and CA bundle from boto3's configuration or the Airflow connection
-    :ivar sources: the sources of credentials that were tried; the last one has them
+    :ivar sources: the sources of credentials that were tried; the last source has the credentials
     """
 
     keys: ReadOnlyCredentials
@@ -142,14 +142,14 @@ class AwsSession:
         return credentials
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
-        """Return a client with the loaded credentials. It loads none itself, so its exceptions are about its calls."""
+        """Return a client with the loaded credentials. It loads none itself, so it raises only errors of its calls."""
         from botocore.config import Config
 
         region, endpoint_url, config = self.identity.region, self.identity.endpoint_url, self._config
         if service == "sts":
             region, endpoint_url = region or PUBLIC_REGION, self._sts_url
         else:
-            # None leaves AWS_USE_FIPS_ENDPOINT and the like in force. An explicit endpoint wins over all of them.
+            # With None, boto3 reads AWS_USE_FIPS_ENDPOINT and similar settings. An endpoint_url wins over all of them.
             fips, dual_stack = self.identity.use_fips or None, self.identity.use_dual_stack or None
             config = config.merge(Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack))
         return self._session.client(
@@ -196,6 +196,6 @@ def _request_token(session: AwsSession) -> EcrToken:
 
 
 def _registry_host(endpoint: str | None, region: str | None) -> str | None:
-    """Return the host of an ECR registry in the region; None for any other, as an emulator may name."""
+    """Return the host of an ECR registry in the region; None for any other endpoint, such as an emulator's."""
     registry = Registry.find(endpoint or "")
     return registry.host if registry and (registry.service, registry.region) == ("ecr", region) else None

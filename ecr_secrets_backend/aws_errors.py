@@ -1,4 +1,4 @@
-"""Failures between this process and AWS: for each its code, its reason in one line, and how to fix it."""
+"""Failures of requests to AWS: the code of each, its reason in one line, and the fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecr_secrets_backend.identity import AwsIdentity
 
 
 class UnusableAnswerError(Exception):
-    """An answer to a request that AWS's API does not document. The message never quotes the answer."""
+    """An answer is not one that AWS documents. The message never quotes it."""
 
 
 @dataclass(eq=False)
@@ -22,7 +22,7 @@ class CredentialsError(Exception):
 
     :param cause: the exception of botocore, of a source of credentials, or of the timeout
     :param sources: the sources of credentials that were tried
-    :param fix: how to fix it; None: as the cause is fixed
+    :param fix: how to fix it; None: the fix of the cause
     """
 
     cause: Exception
@@ -46,7 +46,10 @@ _FIXES: Final[Mapping[tuple[str, ...], str]] = {
     ("RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"): (
         "Set the clock of this host: AWS rejects requests signed more than 5 minutes off."
     ),
-    ("Throttling", "TooManyRequests"): "Wait: AWS is called again after a pause. If it lasts, raise the quota.",
+    (
+        "Throttling",
+        "TooManyRequests",
+    ): "Wait: lookups call AWS again after a pause. If throttling goes on, raise the quota.",
     ("HTTPClientError",): "Check the credentials of this process for a line break, and the URL of its proxy.",
     ("SSLError",): "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
     ("LoginTokenLoadError", "LoginRefreshRequired"): (
@@ -60,13 +63,13 @@ _CONNECTION_FIX: Final = (
     "Let this host reach that endpoint: its route, proxy or security group, or a VPC endpoint for ECR's API"
     " (com.amazonaws.<region>.ecr.api) and STS."
 )
-_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy in between. AWS is called again after a pause."
-#: Messages about these sources may quote the output of a program, or the answer of an agent.
+_SERVICE_FIX: Final = "Check AWS's health for that region, and any proxy in between. Lookups retry after a pause."
+#: Messages about these sources may quote a program's output or an agent's answer, which may have secrets.
 _SECRET_SOURCES: Final = frozenset({"custom-process", "container-role"})
 
 
 def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
-    """Return an exception of the AWS libraries as a value: its code, its message, and how to fix it."""
+    """Return the failure that an exception of the AWS libraries means, with its fix."""
     from botocore import exceptions
 
     if isinstance(error, CredentialsError):
@@ -93,7 +96,7 @@ def describe(identity: AwsIdentity, error: Exception) -> TokenFailure:
 
 
 def message_of(error: Exception) -> str:
-    """Return an exception's message as one line without a full stop, or a replacement if it may hold a secret."""
+    """Return an exception's message in one line without a full stop, or a replacement if it may have a secret."""
     from botocore import exceptions
 
     message = str(error)
@@ -101,7 +104,7 @@ def message_of(error: Exception) -> str:
         answer = error.response.get("Error", {})
         # If the code is an HTTP status, the message is a page, such as a proxy's, which may quote the request.
         is_page = str(answer.get("Code")).isdigit()
-        message = "the answer is not AWS's" if is_page else str(answer.get("Message") or message)
+        message = "the answer is not from AWS" if is_page else str(answer.get("Message") or message)
     elif isinstance(error, exceptions.ParamValidationError):  # botocore quotes the value
         names = re.findall(r"parameter (?:in )?([\w.\[\]]+)", message)
         message = f"boto3 rejects the argument {', '.join(dict.fromkeys(names)) or 'of a call'}"

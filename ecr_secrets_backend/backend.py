@@ -53,7 +53,7 @@ class EcrSecretsBackend(BaseSecretsBackend):
         self._logins = Logins(self._cache, partial(airflow_compat.look_up_connection, self))
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
         with suppress(ImportError):
-            airflow_compat.sends_metrics()  # read now, so that the forks, which run the tasks, need not read it
+            airflow_compat.sends_metrics()  # cached before Airflow forks the processes of tasks
 
     def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - Airflow chooses the class
         """Return a mapped connection, or the connection that a fallback backend has; None if no backend has it.
@@ -106,9 +106,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
         error = airflow_compat.access_denied(connection.conn_id, result)
         raises = self.settings.on_error == "raise"
         is_final = raises and airflow_compat.passes_on_access_denied()
-        # Airflow logs the exception at DEBUG or not at all, so users rely on this line of the task's log.
+        # Airflow logs the exception at DEBUG or not at all, so the task's log needs this line.
         log(logger, logging.ERROR, "%s%s", error, "" if is_final else _NEXT_SOURCE)
-        if raises:  # raised here, where no local variable holds a token
+        if raises:  # here, because no local variable has the token
             raise error
         return None
 
@@ -130,5 +130,5 @@ class EcrSecretsBackend(BaseSecretsBackend):
         }
         try:
             return build(fields)
-        except Exception as error:  # noqa: BLE001 - the frames of any exception hold the token
+        except Exception as error:  # noqa: BLE001 - the traceback of any exception has the token
             return connection.identity.failure(type(error).__name__, "Airflow cannot build its Connection", _BUILD_FIX)

@@ -1,4 +1,4 @@
-"""Work in daemon threads, and waits with a timeout: AWS, name servers, credential programs and databases may hang."""
+"""Daemon threads and timeouts for work that may hang: calls to AWS, name servers, credential programs, databases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def start_thread(work: Callable[[], Result], future: Future[Result]) -> None:
-    """Run work in a daemon thread and put its result into a future, unless the future is cancelled before.
+    """Run work in a daemon thread and set its result in a future, unless the future is cancelled first.
 
     The thread has the caller's context, from which Airflow's triggerer knows the trigger that a log line belongs to.
     If the process can start no thread, because it exits or has too many, the work runs in the calling thread.
@@ -33,7 +33,7 @@ def start_thread(work: Callable[[], Result], future: Future[Result]) -> None:
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:
-    """Return the result of work. If it takes longer than ``seconds``, raise TimeoutError and let the work go on."""
+    """Return the result of work. If it takes longer than ``seconds``, raise TimeoutError; the work goes on."""
     future: Future[Result] = Future()
     start_thread(work, future)
     wait([future], seconds)

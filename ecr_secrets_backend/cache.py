@@ -38,16 +38,17 @@ LOOKUP_TIMEOUT_SECONDS: Final = 28.0
 RENEWAL_TIMEOUT_SECONDS: Final = 1.0
 #: How long a process may hold a host lock, before others replace the lock. A request to AWS takes less.
 LOCK_TIMEOUT_SECONDS: Final = 22.0
-#: How often a process that waits for another one reads the host's file: soon at first, then less, as hundreds may wait.
+#: The pauses of a process that waits for another one and reads the host's file: short at first, then longer, because
+#: hundreds of processes may wait.
 FIRST_POLL_SECONDS: Final = 0.002
 LONGEST_POLL_SECONDS: Final = 0.1
-#: While AWS fails, a process warns once in this time for each identity.
+#: While AWS fails, a process logs one warning in this time for each identity.
 WARNING_INTERVAL_SECONDS: Final = 60.0
 
 _MAX_ENTRIES: Final = 4096  # bounds the memory if identities keep changing; no configuration has that many
 
-#: Where the token of a lookup comes from: the memory of this process; another process or thread of this host; the
-#: lookup's own request to AWS; or it is the current token, while its renewal is running or fails.
+#: The source of a lookup's token, in this order: the memory of this process; another process or thread of this host;
+#: the lookup's own request to AWS; or the current token, while its renewal is running or fails.
 Source = Literal["process_hit", "host_hit", "mint", "stale"]
 
 RequestToken = Callable[[], EcrToken]
@@ -59,7 +60,7 @@ RefreshResult = tuple[Entry, float | None]
 
 
 class Memory:
-    """What one process keeps. All its backends share one memory, because Airflow builds a backend for many lookups."""
+    """The entries and refreshes of one process. All backends share them: Airflow builds a backend for many lookups."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # cachetools' caches are not thread-safe
@@ -68,7 +69,7 @@ class Memory:
             ttu=lambda _key, entry, _now: entry.useful_until,
             timer=lambda: time.time(),  # noqa: PLW0108 - looks time.time up at each call, so that freezegun moves it
         )
-        #: A refresh stays in it while its thread runs or a caller waits for it.
+        #: A refresh is kept while its thread runs or a caller waits for it.
         self._refreshes: WeakValueDictionary[str, Future[RefreshResult]] = WeakValueDictionary()
         self._holder_seen_at: LRUCache[str, float] = LRUCache(_MAX_ENTRIES)
         self._warned_at: LRUCache[str, float] = LRUCache(_MAX_ENTRIES)
@@ -95,13 +96,13 @@ class Memory:
             return refresh
 
     def is_stuck(self, holder_id: str) -> bool:
-        """Return whether a process, known by the ID that it wrote, holds a host lock longer than its timeout."""
+        """Return whether the process that wrote this ID has a host lock for longer than the timeout."""
         now = time.monotonic()
         with self._lock:
             return now - self._holder_seen_at.setdefault(holder_id, now) >= LOCK_TIMEOUT_SECONDS
 
     def should_warn(self, subject: str, interval: float) -> bool:
-        """Return whether a warning is due: once in an interval of seconds for each subject."""
+        """Return True once in an interval of seconds for each subject."""
         now = time.monotonic()
         with self._lock:
             is_due = now - self._warned_at.get(subject, -math.inf) >= interval
@@ -127,15 +128,15 @@ class Served(NamedTuple):
 
     token: EcrToken
     source: Source
-    request_seconds: float | None = None  #: of this lookup's own request to AWS, also if it failed; None: it made none
+    request_seconds: float | None = None  #: of this lookup's own request to AWS, even if it failed; None: no request
 
 
 class TokenCache:
-    """Tokens by identity. One caller of the host at a time renews a token when it is due.
+    """Tokens by identity. At most one process of the host requests a token of an identity at a time.
 
     :param store: the host's folder; None: each process caches for itself
     :param refresh_before: how many seconds before it expires a token is renewed
-    :param memory: None: the memory that all backends of the process share
+    :param memory: entries and refreshes; None: those that all backends of the process share
     """
 
     def __init__(self, store: HostStore | None, refresh_before: float, memory: Memory | None = None) -> None:
@@ -169,7 +170,7 @@ class TokenCache:
         """Return the newer of the entries in memory and on the host."""
         known = self._memory.get(key) or Entry(key)
         found = self._try_store(lambda store: _read_entry(store, key), None)
-        # A negative age: a later clock recorded the entry before the host started, so its age is unknown.
+        # If the age is negative, it is not known.
         if found is None or not 0 <= found.age() < known.age():
             return known
         self._memory.put(found)
@@ -214,7 +215,7 @@ class TokenCache:
                 if is_renewed_elsewhere or not entry.is_due(self._refresh_before):
                     return entry, None
                 if lock is not None:
-                    # Runs when the refresh has ended, so that no caller waits for it.
+                    # The callback runs after the refresh has ended, so no caller waits for it.
                     refresh.add_done_callback(lambda _: self._try_store(lambda store: store.remove_expired(), None))
                     return self._call_aws(identity, request, entry)
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing

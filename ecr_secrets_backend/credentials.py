@@ -1,4 +1,4 @@
-"""Search botocore's sources of credentials in their order; report why each source has none, and how to fix it."""
+"""Load credentials from botocore's sources, in botocore's order, and report why a source has none and how to fix it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from botocore.session import Session
 
-#: Why a source has no credentials, and how to fix it; None: the source need not have any here.
+#: The reason why a source has no credentials, and the fix; None: this process does not need the source.
 Reason = tuple[str, "str | None"]
 
-#: A token request has 20 s. A source of credentials that hangs is reported before they are over.
+#: A request has 20 s. The search ends earlier, so that the failure names the source that hangs.
 SECONDS: Final = 18.0
 
 #: For each of botocore's sources: its name in messages, and the variable or the option of a profile that it needs.
@@ -54,21 +54,21 @@ _PROGRAM_FIX: Final = "Run the credential_process of profile {} as this user to 
 
 
 class MfaRequiredError(Exception):
-    """The role of a profile, named by the argument, needs a code that botocore reads from the terminal."""
+    """The role of the profile with this name requires an MFA code, which botocore reads from the terminal."""
 
 
 def load(
     session: Session, load_from_airflow: Callable[[], Credentials | None] | None = None
 ) -> tuple[ReadOnlyCredentials, tuple[CredentialSource, ...]]:
-    """Return credentials, within a bounded time, and the sources that were tried; the last one has them.
+    """Return credentials and the sources that were tried; the last source has the credentials.
 
-    :param load_from_airflow: loads them with Airflow's amazon provider, in place of the session's sources
+    :param load_from_airflow: loads credentials with Airflow's amazon provider instead of the session's sources
     :raises CredentialsError: no source has credentials, or one fails or hangs
     """
     search = _Search(session)
     try:
         keys = within(SECONDS, lambda: search.load(load_from_airflow))
-    except TimeoutError as error:  # raised by within(): the timeout of a source has become a CredentialsError
+    except TimeoutError as error:  # from within(): a source's own timeout is a CredentialsError
         files = CredentialSource("AWS's files", "not read in time", "Check the file system that they are in.")
         last = [files, *search.sources][-1]
         raise CredentialsError(error, search.sources, f"{last.source}: {last.message}", last.fix) from None
@@ -83,7 +83,7 @@ def load(
 
 
 def refuse_mfa(session: Session) -> None:
-    """Raise MfaRequiredError if botocore would read a code from the terminal, which a task does not have."""
+    """Raise MfaRequiredError if botocore would read an MFA code from the terminal: a task has no terminal."""
     for profile in _profiles(session):
         if profile.assumes_role and "mfa_serial" in profile.options:
             raise MfaRequiredError(profile.name)
@@ -120,7 +120,7 @@ def _profiles(session: Session) -> list[_Profile]:
 
 
 class _Search:
-    """Loads credentials, and records the result of each source."""
+    """A search for credentials, which records the result of each source."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -138,11 +138,11 @@ class _Search:
         )
 
     def load(self, load_from_airflow: Callable[[], Credentials | None] | None) -> ReadOnlyCredentials | None:
-        """Return the credentials of Airflow's amazon provider, or of the first of botocore's sources that has any."""
+        """Return credentials from Airflow's amazon provider, or from the first of botocore's sources that has any."""
         providers = self._session.get_component("credential_provider").providers
         if load_from_airflow is not None:
             keys = self._load(_AIRFLOW, load_from_airflow)
-            if not keys:  # the provider has searched botocore's sources
+            if not keys:  # the provider has also searched botocore's sources
                 self._reasons = {provider.METHOD: self._explain_absence(provider.METHOD) for provider in providers}
             return keys
         for provider in providers:
@@ -156,7 +156,7 @@ class _Search:
         return None
 
     def _load(self, method: str, load: Callable[[], Credentials | None]) -> ReadOnlyCredentials | None:
-        """Return the credentials of one source, or None; record a source that fails, hangs, or has credentials."""
+        """Return credentials from one source, or None. Record a source that fails, hangs or has credentials."""
         self._reasons[method] = self._explain_hang(method)  # until the source returns
         self._started_at = time.monotonic()
         try:
@@ -226,7 +226,7 @@ class _Search:
         return reason
 
     def _program_problem(self, error: Exception) -> str:
-        """Return what a credential program did, without its output, which may be secret."""
+        """Return the failure of a credential program, without its output, which may be secret."""
         if isinstance(error, OSError):
             return f"cannot be started: {error.strerror}"
         if self._program and self._program.returncode:
@@ -256,7 +256,7 @@ class _Search:
 
 
 def _failed_source(method: str, error: Exception, profile: _Profile) -> str:
-    """Return botocore's name of the source that failed: the role of a profile uses another source."""
+    """Return botocore's name of the source that failed: the role of a profile loads credentials from another source."""
     if isinstance(error, exceptions.BotoCoreError):
         name = str(error.kwargs.get("provider", method))
         return _PROFILE_NAMES.get(name, name)

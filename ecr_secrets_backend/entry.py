@@ -13,8 +13,8 @@ from zlib import crc32
 from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.token import EcrToken
 
-#: How long a request to AWS may take, credentials included, before it is abandoned. Two calls and their retries take
-#: less. A renewal counts as running for as long, because its process may have ended.
+#: The timeout of a request to AWS, credentials included. Two calls and their retries take less. A renewal counts as
+#: running for this time at most, because its process may have ended.
 REQUEST_TIMEOUT_SECONDS: Final = 20.0
 #: After a failed call, no process of the host calls AWS for this time. It doubles with each further failure.
 BACK_OFF_SECONDS: Final = 5.0
@@ -41,8 +41,8 @@ class Entry:
     :param failure: why the last call returned no token
     :param failures: how many calls in a row have failed
     :param is_renewing: whether the last call may still be running
-    :param recorded_at: when the last call ended, or began if it may be running, in seconds since the epoch
-    :param uptime: the same moment in seconds since this host started
+    :param recorded_at: when the last call ended, or started if it may be running, in seconds since the epoch
+    :param uptime: the same time, in seconds since this host started
     """
 
     key: str
@@ -60,24 +60,23 @@ class Entry:
         return cls(key, identity, token, recorded_at=token.received_at, uptime=uptime())
 
     def with_renewal(self) -> Entry:
-        """Return the entry while its token is renewed."""
+        """Return the entry with a renewal that starts now."""
         return replace(self, is_renewing=True, recorded_at=self.now(), uptime=uptime())
 
     def with_failure(self, failure: TokenFailure) -> Entry:
-        """Return the entry after one more call failed."""
+        """Return the entry with one more failed call."""
         failed = replace(self, identity=failure.identity, failure=failure, failures=self.failures + 1)
         return replace(failed, is_renewing=False, recorded_at=self.now(), uptime=uptime())
 
     def now(self) -> float:
-        """Return the time in seconds since the epoch.
+        """Return the time in seconds since the epoch, by the wall clock or by the host's uptime, whichever is later.
 
-        A clock that is set back does not make the entry younger: the host's uptime counts. A clock that is set forward
-        makes it older, which costs at most one call.
+        So a clock that is set back does not make the entry younger. A clock that is set forward costs at most one call.
         """
         return max(time.time(), self.recorded_at + uptime() - self.uptime)
 
     def age(self) -> float:
-        """Return its age in seconds; negative if it was recorded by a later clock, before the host started."""
+        """Return the age in seconds; negative if a clock that was ahead recorded the entry before the host started."""
         return self.now() - self.recorded_at
 
     def fresh_token(self, refresh_before: float) -> EcrToken | None:
@@ -93,7 +92,7 @@ class Entry:
         return self.fresh_token(refresh_before) is None and not self.back_off_left()
 
     def back_off_left(self) -> float:
-        """Return for how many more seconds no process calls AWS; 0.0 if one may call it now."""
+        """Return the remaining seconds in which no process calls AWS; 0.0 if a process may call AWS now."""
         if self.is_renewing and self.servable_token() is None:  # its process may have ended
             return 0.0
         age, back_off = self.age(), self.back_off
@@ -101,7 +100,7 @@ class Entry:
 
     @property
     def back_off(self) -> float:
-        """Return for how many seconds after the last call no process calls AWS again. All processes agree on it."""
+        """Return the seconds after the last call in which no process calls AWS. It is the same in all processes."""
         if self.is_renewing:
             seconds = REQUEST_TIMEOUT_SECONDS
         elif self.failure is not None:
@@ -116,7 +115,7 @@ class Entry:
 
     @property
     def useful_until(self) -> float:
-        """Return when the entry expires: its token is too old to serve, and its count of failures ends."""
+        """Return the time from which neither the token nor the number of failures is used."""
         token_until = -math.inf if self.token is None else self.token.expires_at - self.token.serve_margin
         if self.failure is None:
             return token_until
@@ -149,7 +148,7 @@ class Entry:
             return None
 
     def _is_valid(self) -> bool:
-        """Return whether all times are finite; raise if a text is not valid. TokenFailure has checked its own."""
+        """Return whether all times are finite; raise if a text is not Unicode. TokenFailure checks its texts."""
         texts, times = [self.key, self.identity], [self.recorded_at, self.uptime]
         if self.token is not None:
             texts += [self.token.username, "" if self.token.registry is None else self.token.registry]

@@ -36,14 +36,14 @@ class ConfigurationError(EcrSecretsBackendError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TokenFailure:
-    """Why AWS returned no token, as a value that all processes of a host share.
+    """The reason why AWS returned no token. All processes of a host share it.
 
-    It holds text only: no exception, and so no traceback with secrets in its local variables. AWS, a proxy or a file
-    may have written the text, so each field is made one printable line of bounded length.
+    It has text only: an exception would keep a traceback, with secrets in its local variables. The text may come from
+    AWS, a proxy or a file, so each field becomes one printable line of bounded length.
 
     :param identity: the AWS identity, such as ``boto3's default credentials``
     :param region: the AWS region
-    :param code: AWS's error code, such as ``AccessDeniedException``, or our own if AWS did not answer
+    :param code: AWS's error code, such as ``AccessDeniedException``, or the package's own if AWS did not answer
     :param reason: AWS's message
     :param fix: how to fix it
     """
@@ -68,7 +68,7 @@ class TokenFailure:
 
 @dataclass(frozen=True)
 class CredentialSource:
-    """A source of AWS credentials: its name, its result, and the fix if it should have credentials here."""
+    """A source of AWS credentials, the result of trying it, and the fix if this process needs it."""
 
     source: str
     message: str

@@ -18,20 +18,20 @@ from ecr_secrets_backend.settings import FallbackBackend
 
 logger = logging.getLogger(__name__)
 
-#: What each method looks up. The other methods look up a connection.
+#: The kind of value that a method looks up. All other methods look up connections.
 _KINDS: Final = {"get_variable": "variable", "get_config": "option"}
-#: The methods that every version of Airflow calls. They identify a backend, because Airflow has two base classes.
+#: The methods that all versions of Airflow call. They identify a backend, because Airflow has two base classes.
 _METHODS: Final = ("get_connection", "get_variable", "get_config")
-_MAX_CAUSES: Final = 5  # from the exception of a client library down to the system's
+_MAX_CAUSES: Final = 5  # a client library's exception, and those that led to it
 _AWS_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,100}")  # the codes of AWS have up to about 50 characters
 
 
-@final  # so that its truth value is always true
+@final  # so mypy knows that ``chain and chain.look_up(…)`` looks up
 class FallbackChain:
     """Other backends, in the order in which they are tried.
 
-    They are built with the chain, so that a wrong class name stops Airflow at its start, as in Airflow's own settings.
-    Threads and forked children may share the chain if its backends allow that.
+    Building the chain builds them, so that a wrong class name stops Airflow at its start, as in Airflow's own settings.
+    Threads and forked children may share the chain if they may share its backends.
 
     :raises ConfigurationError: one of them cannot be imported or built
     """
@@ -40,7 +40,7 @@ class FallbackChain:
         self._backends = {f"{settings.path} ({settings.backend})": _build(settings) for settings in configured}
 
     def set_connection_class(self, conn_class: type) -> None:
-        """Pass the class of Connection that Airflow expects to the backends for Airflow 3.2 and later."""
+        """Pass the class of Connection that Airflow expects to the backends that support Airflow 3.2 or later."""
         for backend in self._backends.values():
             if hasattr(backend, "_set_connection_class"):
                 backend._set_connection_class(conn_class)  # noqa: SLF001 - Airflow itself calls it
@@ -49,7 +49,7 @@ class FallbackChain:
         """Return the first value that a backend has; None if no backend has one. Log failures and try the next backend.
 
         :param method: Airflow's name of the lookup, such as ``get_variable``
-        :param arguments: its arguments: the ID or key first, then the ``team_name`` for the backends that take one
+        :param arguments: the method's arguments: the ID or key, then ``team_name``, for the backends that accept it
         :raises Exception: a backend denies access, or a lookup of an option of Airflow's configuration failed
         """
         kind = _KINDS.get(method, "connection")
@@ -92,11 +92,11 @@ def _build(settings: FallbackBackend) -> Any:  # noqa: ANN401 - of the configure
     try:
         inspect.signature(backend).bind(**settings.kwargs)
     except TypeError as error:
-        problem = f"do not fit: {error}"  # which names arguments and quotes no values
+        problem = f"do not match the class: {error}"  # names arguments, and quotes no values
     else:
         try:
             return backend(**settings.kwargs)
-        except Exception as error:  # noqa: BLE001 - a class may refuse its kwargs with any exception
+        except Exception as error:  # noqa: BLE001 - a class may raise any exception
             problem = f"are refused: {_describe(error)}"
     # Raised outside the except block, because the attached exception and its local variables may show the kwargs.
     fix = f"Write the backend_kwargs that {settings.backend} accepts."

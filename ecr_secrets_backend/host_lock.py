@@ -62,7 +62,7 @@ def take_lock(
 ) -> HostLock | None:
     """Take a lock without waiting; return None if another process holds it, or creates or removes its file just now.
 
-    :param is_stuck: returns whether the holder with an ID is stopped or hangs; one process then replaces its lock
+    :param is_stuck: returns whether the holder with an ID is stopped or hangs; if so, one process replaces its lock
     """
     try:
         return HostLock(folder, f"{name}.lock")

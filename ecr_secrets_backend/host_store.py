@@ -20,7 +20,7 @@ from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, PermissionsIgn
 logger = logging.getLogger(__name__)
 
 FOLDER_NAME: Final = "airflow-ecr-secrets-backend-{uid}"
-#: Preferred to the temp folders, because a read takes microseconds and no token is written to a disk.
+#: Tried before the temp folders, because a read takes microseconds and tokens are not written to a disk.
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the folder in it is private, or refused
 #: Used instead of tempfile.gettempdir(), which falls back to the working directory.
 _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
@@ -29,8 +29,8 @@ _TEMP_FOLDERS: Final = ("/tmp", "/var/tmp")  # noqa: S108 - as above
 class HostStore:
     """Named files and locks in a private folder, in the first place that can be used.
 
-    Each operation opens the folder again and works relative to it, so that the folder may be deleted at any time. It
-    raises OSError if no place can be used.
+    Each operation opens the folder again, so that the folder may be deleted at any time, and raises OSError if no place
+    can be used.
 
     :param cache_dir: the first place to try; None: only the default places
     """

@@ -1,4 +1,4 @@
-"""An AWS identity: everything that determines which token AWS returns, and so the key of a cache entry."""
+"""An AWS identity: all settings that determine which token AWS returns, and the cache key that they result in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecr_secrets_backend.registry import Service
 
 
 class AwsConnection(Protocol):
-    """An Airflow connection of type aws, of any class that Airflow has for connections."""
+    """An Airflow connection of type aws. Airflow has several classes for connections."""
 
     login: str | None
     password: str | None
@@ -30,7 +30,7 @@ class AwsConnection(Protocol):
 #: ``configprovider.py`` and ``endpoint.py``, Python's ``urllib.request.getproxies``, OpenSSL.
 _PREFIXES: Final = ("AWS_", "BOTO", "SSL_CERT_")
 _SUFFIXES: Final = ("_PROXY", "_CA_BUNDLE")
-#: The files in which boto3 looks for credentials: the variable with the path, and the path without that variable.
+#: The files in which boto3 looks for credentials: the variable that sets the path, and the default path.
 _FILES: Final = (
     ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ("AWS_CONFIG_FILE", "~/.aws/config"),
@@ -38,7 +38,7 @@ _FILES: Final = (
     ("BOTO_CONFIG", "~/.boto"),
     ("AWS_CREDENTIAL_FILE", ""),
 )
-#: The files with the token of a pod's service account. All other variables are the same in every pod of a cluster.
+#: The variables that set the path of a service account's token. All others may be the same in each pod of a cluster.
 _TOKEN_FILES: Final = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _LONGEST_TOKEN_BYTES: Final = 64 * 1024  # Kubernetes projects tokens of 1 to 2 kB
 
@@ -50,7 +50,7 @@ class AwsIdentity:
     :param region: the region of the registry; None: the region of boto3's own configuration
     :param assume_role_kwargs: JSON text with sorted keys, which is hashable
     :param aws_conn_id: the ID of the Airflow connection that holds the credentials; None: boto3 finds them
-    :param environment: a digest of what boto3 reads in this process; see :meth:`in_environment`
+    :param environment: a digest of boto3's configuration in this process; see :meth:`in_environment`
     """
 
     service: Service
@@ -66,15 +66,15 @@ class AwsIdentity:
     environment: str = ""
 
     def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
-        """Return the identity in this process: with a digest of what boto3 reads, and the region if it had none.
+        """Return the identity with a digest of boto3's configuration in this process, and its region if it has none.
 
-        The digest is of variables, files and the Airflow connection, secrets included. Files are not read, except for a
-        pod's token, which is replaced each hour: path, times and size count, so a file that is replaced costs a call.
+        The digest covers variables, the path, times and size of files, and the Airflow connection, secrets included. A
+        replaced file costs one call. A pod's token, which is replaced each hour, is read instead.
         """
         variables = {
             name: environ[name]
             for name in sorted(environ)
-            # Python accepts the names of proxy variables in either case.
+            # Python reads proxy variables with upper-case and lower-case names.
             if (upper := name.upper()).startswith(_PREFIXES) or upper.endswith(_SUFFIXES) or name == "HOME"
         }
         files = [_file_version(variables.get(variable, default)) for variable, default in _FILES]
@@ -93,7 +93,7 @@ class AwsIdentity:
         return TokenFailure(str(self), self.region or "none", code, reason, fix)
 
     def __str__(self) -> str:
-        """Return how a message names the identity, which is known without a call to AWS."""
+        """Return the identity's name in messages, without a call to AWS."""
         source = "boto3's default credentials"
         if self.profile_name:
             source = f"profile {self.profile_name}"
@@ -123,7 +123,7 @@ def _service_account(path: str) -> tuple[object, ...] | None:
     if version is None:
         return None
     try:
-        # Without O_NONBLOCK, a named pipe that has just replaced the file would block.
+        # O_NONBLOCK: opening a named pipe, which may have just replaced the file, would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             _, claims, _ = file.read(_LONGEST_TOKEN_BYTES).split(b".")
         payload = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
@@ -134,6 +134,6 @@ def _service_account(path: str) -> tuple[object, ...] | None:
 
 def _digest(value: object) -> str:
     """Return a digest of plain data, in a fifth of the time of JSON and SHA-256."""
-    # The digest reveals no secret. Keys and session tokens are too long to guess. To guess a short secret, such as the
-    # password of a proxy, an attacker needs all other values, and the cache's folder, which only this user can open.
+    # The digest reveals no secret: keys and session tokens are too long to guess. To guess a short secret, such as a
+    # proxy's password, an attacker needs all other values and the cache's folder, which only this user can open.
     return hashlib.blake2b(repr(value).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The login of a mapped connection, with the identity and the credentials that it has in this process."""
+"""The login of a mapped connection: resolve its AWS identity in this process, and get its token from the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: How soon a long-running process notices that its credentials were replaced.
+#: A running process notices replaced credentials after this time.
 IDENTITY_SECONDS: Final = 10.0
 
 _SOURCES: Final = {
@@ -74,8 +74,8 @@ class Logins:
     def resolve(self, connection: MappedConnection) -> tuple[AwsIdentity, AwsConnection | None]:
         """Return the identity of a connection in this process, and the Airflow connection that holds its credentials.
 
-        The Airflow connection is looked up before any lock is taken: in the triggerer, the event loop that answers the
-        lookup may be waiting for this one.
+        The caller must have no lock: in the triggerer, the event loop that answers the lookup of the Airflow connection
+        may be waiting for this one.
 
         :raises TokenError: the Airflow connection cannot be looked up
         """
@@ -87,7 +87,7 @@ class Logins:
             return identity.in_environment(os.environ, aws_connection), aws_connection
         except Exception as error:  # noqa: BLE001 - Airflow may raise any exception, and a lookup raises TokenError
             code, aws_connection = type(error).__name__, None
-        # Raised here, where no exception of Airflow is its context and no local variable holds credentials.
+        # Raised outside the except block, so that its context and the local variables have no credentials.
         reason = "this process cannot look up the Airflow connection"
         fix = f"Add an Airflow connection {identity.aws_conn_id!r} of type aws, or set aws_conn_id to one that exists."
         raise TokenError(identity.failure(code, reason, fix))

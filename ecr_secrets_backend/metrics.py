@@ -26,7 +26,7 @@ _FAILURE: Final = (
     "Cannot send metrics of ECR tokens, so this process sends no more: %s: %s. "
     "Check the section [metrics] of Airflow's configuration."
 )
-#: Set when Airflow's client fails, because it would fail, and take time, at each lookup.
+#: Set after a failure of Airflow's client, which would fail again, and take time, at each lookup.
 _has_failed: Final = threading.Event()
 
 

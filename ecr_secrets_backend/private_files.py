@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: AWS does not limit the size of a token, which is about 3 kB. A larger file is not read.
+#: AWS documents no limit for a token, which has about 3 kB. A larger file is neither read nor written.
 LARGEST_FILE_BYTES: Final = 64 * 1024
 
 _FOLDER_MODE: Final = 0o700
@@ -24,18 +24,18 @@ _ignoring_permissions: Final[set[str]] = set()
 
 
 class UnsafeFileError(OSError):
-    """A file or folder that another user may have created or may read."""
+    """Another user may have created a file or folder, or can read it."""
 
 
 class PermissionsIgnoredError(UnsafeFileError):
-    """A folder on a file system that does not keep permissions."""
+    """A folder is on a file system that does not keep permissions."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EPERM, "the file system ignores permissions", path)
 
 
 class Descriptor:
-    """An open file or folder, which is closed when the object is deleted, or before.
+    """An open file or folder. Deleting the object closes it.
 
     Airflow's task timeout may raise an exception between any two steps of the interpreter. Therefore opening the file
     and storing its number are one step, and so are removing the number and closing the file.
@@ -54,8 +54,8 @@ class Descriptor:
         return self._numbers[0]
 
     def close(self) -> None:
-        """Close it. Further calls, also from other threads, do nothing."""
-        with suppress(IndexError):  # there is no number left
+        """Close the file or folder. Further calls, also from other threads, do nothing."""
+        with suppress(IndexError):  # it is closed
             list(map(os.close, iter(self._numbers.pop, None)))
 
     def __enter__(self) -> Self:

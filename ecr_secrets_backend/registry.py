@@ -47,13 +47,13 @@ _PRIVATE_HOST: Final = re.compile(
 )
 #: The hosts of ECR Public, and whether each is dual-stack.
 _PUBLIC_HOSTS: Final = {"public.ecr.aws": False, "ecr-public.aws.com": True}
-#: A host in one of AWS's domains that begins like this is a registry of ECR, or mistyped.
+#: A host in one of AWS's domains with this prefix is a registry of ECR, perhaps mistyped.
 _ECR_PREFIX: Final = re.compile(r"[0-9]+\.dkr[.-]ecr")
 _AWS_DOMAINS: Final = tuple(
     f".{domain}" for each in PARTITIONS for domain in (each.domain, each.dual_stack_registry_domain)
 )
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-#: What Docker takes for a registry. A name without a dot, without a port, and other than localhost is a repository.
+#: The registries that Docker accepts. Docker reads a name without a dot or a port as a repository, except localhost.
 _DOCKER_REGISTRY: Final = re.compile(rf"{_LABEL}(\.{_LABEL})+(:[1-9]\d{{0,4}})?|{_LABEL}:[1-9]\d{{0,4}}|localhost")
 _HIGHEST_PORT: Final = 65535
 #: Source: AWS General Reference, "Amazon ECR endpoints and quotas". VPC endpoints begin with a name of their own.
@@ -66,7 +66,7 @@ _CUSTOM_HOST_FIX: Final = (
     'For a proxy in front of ECR or an emulator, write {{"registry": "{host}", "region_name": "us-east-1"}}.'
 )
 _HOST_CHARACTERS: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]*)?")
-#: The problem of any other text, and its fix: those of the first pattern that is found.
+#: The problem and the fix for a text with other characters. The first pattern that matches counts.
 _HOST_PROBLEMS: Final = (
     (r"\A\Z", "is empty", _HOST_FIX),
     (r"://", "has a scheme that is not https", _HOST_FIX),
@@ -85,7 +85,7 @@ def partition_of(region: str) -> Partition | None:
 
 
 def parse_endpoint(url: str) -> tuple[str | None, str | None]:
-    """Return the service and the region of the URL of an AWS endpoint; None twice for any other URL."""
+    """Return the service and the region of an AWS endpoint's URL; (None, None) for any other URL."""
     match = _API_HOST.fullmatch(urlsplit(url).hostname or "")
     partition = partition_of(match["region"]) if match else None
     if match is None or partition is None or match["domain"] not in (partition.domain, partition.dual_stack_domain):
@@ -98,7 +98,7 @@ class Registry(NamedTuple):
 
     The forms of a host: https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
 
-    :param host: the host as image names have it, with the port if there is one
+    :param host: the host as in image names, with the port if there is one
     """
 
     host: str
@@ -122,7 +122,7 @@ class Registry(NamedTuple):
         custom_fix = _CUSTOM_HOST_FIX.format(host=host)
         if custom_region is not None:
             if not _DOCKER_REGISTRY.fullmatch(host) or int(port or 1) > _HIGHEST_PORT:
-                fix = "Write host or host:port, with a dot or a port, so that Docker takes it for a registry."
+                fix = "Write host or host:port, with a dot or a port, so that Docker reads it as a registry."
                 raise ConfigurationError(path, f'is "{host}", which is not the host of a registry', fix)
             if name not in _PUBLIC_HOSTS and not (_ECR_PREFIX.match(name) and name.endswith(_AWS_DOMAINS)):
                 return cls(host, "ecr", None, custom_region, fips=False, dual_stack=False)

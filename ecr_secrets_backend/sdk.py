@@ -1,4 +1,4 @@
-"""The AWS libraries: imported at the first request, and without log lines while a token is requested."""
+"""Import the AWS libraries at the first request, and suppress their logs during requests, which contain secrets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from http.client import HTTPConnection
 from importlib import import_module
 from typing import Any, Final
 
-#: Held during an import of boto3, while OpenSSL starts, and during a fork. A child that is forked in the middle of
-#: either would have half of a module, or a lock of OpenSSL that nothing releases.
+#: Keeps forks apart from the import of boto3 and the start of OpenSSL. A child that is forked in the middle would have
+#: a module in part, or a lock of OpenSSL that no thread releases.
 _lock: Final = threading.Lock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
@@ -38,8 +38,8 @@ _is_requesting: Final = ContextVar("ecr_secrets_backend_is_requesting", default=
 def suppress_sdk_logs() -> Iterator[None]:
     """Keep the lines of the AWS libraries out of all logs, at every level, within this context.
 
-    A filter does so, and not a level, because other threads and greenlets may want their lines. The filter is never
-    removed: logging cannot remove a filter safely while another thread logs.
+    A level would also suppress the lines of other threads and greenlets, so a filter is used. The filter stays:
+    logging cannot remove a filter safely while another thread logs.
     """
     from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 

@@ -1,4 +1,4 @@
-"""The backend's kwargs: frozen settings, or one line that names the kwarg, what is wrong with it, and the fix."""
+"""The backend's kwargs, validated. An error names the kwarg, the problem and the fix in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.registry import Registry, parse_endpoint, partition_of
 
-#: Takes the path of a kwarg and the given value; returns the value to use, or raises ConfigurationError.
+#: Receives the path of a kwarg and its value; returns the value to use, or raises ConfigurationError.
 Reader = Callable[[str, object], Any]
 
 DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
@@ -23,7 +23,7 @@ DEFAULT_REFRESH_BEFORE_SECONDS: Final = 3600.0
 class MappedConnection(NamedTuple):
     """An Airflow connection that the backend serves.
 
-    :param host: the registry's host as image names have it; None: the default registry of the identity's account
+    :param host: the registry's host as in image names; None: the default registry of the identity's account
     :param identity: the AWS identity that requests the token
     :param extra: JSON text for the connection's extra, or None
     """
@@ -36,7 +36,7 @@ class MappedConnection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FallbackBackend:
-    """Another secrets backend, for what is not mapped.
+    """Another secrets backend, for lookups of values that are not mapped.
 
     :param path: its kwarg, such as ``fallback_backends[0]``
     :param kwargs: the arguments of its class, which may hold secrets
@@ -97,7 +97,7 @@ def _read(prefix: str, given: Mapping[str, object], known: Mapping[str, Reader])
             from difflib import get_close_matches
 
             close = get_close_matches(name, list(known), n=1)
-            fix = f"Did you mean {close[0]}?" if close else f"Supported are {', '.join(sorted(known))}."
+            fix = f"Did you mean {close[0]}?" if close else f"Write one of {', '.join(sorted(known))}."
             raise ConfigurationError(path, "is not supported", fix)
         if value is not None:
             values[name] = known[name](path, value)
@@ -178,9 +178,9 @@ def _text(path: str, value: object) -> str:
 
 
 def _matching(pattern: str, problem: str, fix: str, path: str, value: object) -> str:
-    """Read a string that matches a regular expression as a whole. ``{}`` in the problem stands for the string."""
+    """Read a string that matches all of a regular expression. The string replaces ``{}`` in the problem."""
     text = _text(path, value)
-    if not re.fullmatch(pattern, text, re.ASCII):  # not compiled in advance: every Airflow process imports this
+    if not re.fullmatch(pattern, text, re.ASCII):  # not compiled at import, which each Airflow process pays for
         raise ConfigurationError(path, problem.format(_shown(text)), fix)
     return text
 
@@ -265,7 +265,7 @@ def _to_json(path: str, value: object) -> str:
 
 
 def _type_of(value: object) -> str:
-    """Return the JSON type of a value. The value itself is not shown: it may be a secret in the wrong place."""
+    """Return the JSON type of a value, for a message that must not show the value: it may be a misplaced secret."""
     names = {dict: "an object", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 

@@ -51,8 +51,8 @@ class EcrToken:
     def is_servable(self, now: float) -> bool:
         """Return whether the token may be served.
 
-        A token from the future was received before the clock was set back, and the age is unknown. If it is ahead by
-        no more than the margin, it cannot have expired.
+        If the token was received in the future, the clock was set back and the token's age is unknown. If the token is
+        ahead by no more than the margin, it cannot have expired.
         """
         return self.received_at <= now + self.serve_margin < self.expires_at
 

@@ -1,4 +1,4 @@
-"""``airflow ecr``: the same commands in Airflow's own program, from Airflow 3.2 on."""
+"""``airflow ecr``: the commands in Airflow's own program, from Airflow 3.2 on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inspect the folder of the host's cache, without making or changing it."""
+"""Inspect the folder of the host's cache, without creating or changing it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CacheFile(NamedTuple):
 class CacheFolder(NamedTuple):
     """The folder that lookups use.
 
-    :param path: where it is, or where the next lookup makes it; None if there is no cache or no usable place
+    :param path: its path, also if the next lookup creates it; None if there is no cache or no usable place
     :param mode: its permissions; None if it does not exist yet
     :param files: all files in it
     :param refused: the preferred places that cannot be used, each with the reason
@@ -45,7 +45,10 @@ class CacheFolder(NamedTuple):
 
     @classmethod
     def inspect(cls, store: HostStore | None) -> CacheFolder:
-        """Return the folder of a store; None is a configuration without a host's cache."""
+        """Return the folder of a store.
+
+        :param store: None: the configuration has no cache on the host
+        """
         refused: list[str] = []
         expected = cls()
         for path, makes_parents in store.places() if store else ():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Delete entries, but no lock: a process that holds a deleted lock excludes no other process."""
+    """Delete entries, but no lock files: the holder of a deleted lock excludes no other process."""
     config = configuration.read(options)
     folder = CacheFolder.inspect(config.store)
     if folder.path is None:

@@ -1,4 +1,4 @@
-"""Define a command and run it: print its result, and report a failure in one line."""
+"""Define a command, run it, and report its failure in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUCCESS: Final = 0
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130  # as shells report SIGINT
-MAX_FRAMES: Final = 8  # of a traceback: from a library's innermost function to ours
+MAX_FRAMES: Final = 8  # the innermost frames of a traceback, down to a library's
 
 #: Whether :func:`suppress_library_logs` does nothing. A server sets it in the context of a request, because logging and
 #: warnings belong to all threads of a process.
@@ -39,7 +39,7 @@ class Command(NamedTuple):
     """A command, for this package's parser and for Airflow's.
 
     :param epilog: examples
-    :param arguments: the flags and options of each, as ``add_argument`` takes them
+    :param arguments: the parameters of ``add_argument`` for each argument, from :func:`argument`
     :param run: runs the command and returns the exit code
     """
 
@@ -53,7 +53,7 @@ class Command(NamedTuple):
 
 @dataclass(eq=False)
 class CommandError(EcrSecretsBackendError):
-    """A command fails or cannot start."""
+    """A command fails or cannot start, with the problem, the fix and the exit code."""
 
     problem: str
     fix: str
@@ -66,8 +66,8 @@ class CommandError(EcrSecretsBackendError):
 def execute(command: Command, options: argparse.Namespace) -> int:
     """Run a command, report its failure in one line on standard error, and return the exit code.
 
-    Standard output is for the command's result alone. What other code prints there, such as Airflow while it is
-    imported, goes to standard error.
+    Standard output has only the command's result. The output of other code, such as Airflow while it is imported, goes
+    to standard error.
     """
     output = Output(sys.stdout)
     exit_code = FAILED
@@ -117,7 +117,7 @@ def suppress_library_logs() -> Iterator[None]:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """Log the package's own lines to standard error, whatever Airflow's logging is configured to do."""
+    """Log the package's lines to standard error, and not to Airflow's handlers."""
     logger = logging.getLogger("ecr_secrets_backend")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -1,4 +1,4 @@
-"""Read the configuration that a command uses: that of Airflow in this process, or a file."""
+"""Read the backend's settings for a command, from Airflow's configuration in this process or from a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BACKEND: Final = "ecr_secrets_backend.EcrSecretsBackend"
 
-#: The options of Airflow that name the backend, by section. That of its kwargs has ``_kwargs`` at its end.
+#: Airflow's options with the backend's class, by section. The options with its kwargs end in ``_kwargs``.
 _OPTIONS: Final = {"secrets": "[secrets] backend", "workers": "[workers] secrets_backend"}
 
 CONN_ID: Final = "CONN_ID"
@@ -65,7 +65,7 @@ class Configuration:
     """The settings that a command uses.
 
     :param source: where they were read, for messages
-    :param from_airflow: whether they are those of Airflow's backend in this process
+    :param from_airflow: whether Airflow uses them in this process
     """
 
     settings: Settings
@@ -85,7 +85,7 @@ class Configuration:
     def login(self, mapped: MappedConnection) -> Login:
         """Return a connection's login.
 
-        :raises ConnectionUnavailableError: there is none
+        :raises ConnectionUnavailableError: the connection has no valid token
         """
         try:
             return self.logins.get(mapped)
@@ -106,7 +106,7 @@ class Configuration:
         """
         mapped = self.settings.connections.get(conn_id)
         if mapped is None:
-            fix = f"Mapped connections: {', '.join(sorted(self.settings.connections))}."
+            fix = f"Name a mapped connection: {', '.join(sorted(self.settings.connections))}."
             raise CommandError(f"Connection {conn_id!r} is not mapped in {self.source}", fix)
         return mapped
 
@@ -131,8 +131,8 @@ class Configuration:
 def read(options: argparse.Namespace) -> Configuration:
     """Read the configuration that the command line selects.
 
-    :raises CommandError: there is none
-    :raises ConfigurationError: it is not valid
+    :raises CommandError: there is no configuration
+    :raises ConfigurationError: the settings are not valid
     """
     if options.backend_kwargs is None:
         return from_airflow(options.section)
@@ -166,11 +166,11 @@ def _read_file(name: str) -> Configuration:
 
 
 def from_airflow(section: str | None) -> Configuration:
-    """Let Airflow read its configuration and build the backend, as it does for a task.
+    """Let Airflow read its configuration and build the backend, as for a task.
 
-    :param section: ``secrets`` or ``workers``; None: the one that a worker reads
-    :raises CommandError: the backend is not configured there
-    :raises ConfigurationError: it is not valid
+    :param section: ``secrets`` or ``workers``; None: the section that a worker reads
+    :raises CommandError: the section does not name the backend
+    :raises ConfigurationError: the settings are not valid
     """
     _allow_import_in_task_child()
     with _explain_errors("secrets"):  # Airflow builds the backend of [secrets] while it is imported
@@ -211,7 +211,7 @@ def _allow_import_in_task_child() -> None:
 
 @contextmanager
 def _explain_errors(section: str) -> Iterator[None]:
-    """Raise what Airflow raises for a wrong configuration as exceptions that name the option."""
+    """Convert Airflow's exceptions for a wrong configuration into exceptions that name the option."""
     try:
         yield
     except ConfigurationError as error:

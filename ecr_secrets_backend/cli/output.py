@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Lines are not wrapped without a terminal, so that a search in a log finds whole names.
 UNBOUNDED_COLUMNS: Final = 1000
 
-#: Replacements for characters that the encoding of a stream does not have. Others are escaped.
+#: Replacements for characters that the encoding of a stream does not have. Other characters are escaped.
 _ASCII: Final = {"✓": "+", "✗": "x", "→": ">", "…": "..."}
 _ENCODING_ERRORS: Final = "ecr_secrets_backend"
 
@@ -82,7 +82,7 @@ class Output:
 
 @contextmanager
 def guard_standard_streams() -> Iterator[None]:
-    """Accept standard streams of any encoding, closed or full, so that what cannot be printed causes no traceback.
+    """Accept standard streams of any encoding, closed or full: a failed write causes no traceback.
 
     :raises SystemExit: standard output cannot be written
     """

@@ -89,7 +89,7 @@ def _find_problems(folder: CacheFolder) -> Iterator[str]:
     if folder.path is None:
         yield "no folder can be used for the cache, so each process requests its own tokens"
     if folder.mode is not None and folder.mode & 0o077:
-        yield f"{folder.path} is open to other users (mode {folder.mode:04o}); the next lookup closes it"
+        yield f"{folder.path} is open to other users (mode {folder.mode:04o}); the next lookup sets mode 0700"
     for file in folder.files:
         if file.problem:
             yield f"{file.name} {file.problem}; lookups do not read it, and the next token replaces it"
@@ -161,7 +161,7 @@ def _render(cache: dict[str, Any], tokens: list[dict[str, Any]], path: str | Non
             )
             yield Text(
                 f"! {token['identity']}: no token at {failure['at']}: {failure['code']}: {failure['reason']}."
-                f" {failure['remedy']} AWS is called again {retry}.",
+                f" {failure['remedy']} The next request is sent {retry}.",
                 style="red",
             )
 

@@ -1,4 +1,4 @@
-"""The connections that this process's Airflow maps, with the tokens in this host's cache. No token is requested."""
+"""The mapped connections of this process's Airflow, with their tokens in this host's cache. No token is requested."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Overview:
 
     @classmethod
     def read(cls) -> Overview:
-        """Read both sections, as Airflow does when a server and a task start."""
+        """Read both sections, as Airflow reads them at the start of a server and of a task."""
         from airflow.configuration import conf
 
         workers = conf.get("workers", "secrets_backend", fallback="")
@@ -69,7 +69,7 @@ class Overview:
 
     @property
     def other_backends(self) -> tuple[str, ...]:
-        """The backends that an API server asks, in this order, for a connection that is not mapped."""
+        """The backends in which an API server looks up a connection that is not mapped, in this order."""
         config = self.configurations.get("secrets")
         fallback = config.settings.fallback_backends if config else ()
         return (*(each.backend for each in fallback), "environment variables", "the metadata database")
@@ -117,7 +117,7 @@ def _build_rows(config: Configuration) -> Iterator[dict[str, Any]]:
 
 
 def _resolve(logins: Logins, mapped: MappedConnection, *, has_fallback: bool) -> AwsIdentity | TokenFailure | None:
-    """Return a connection's identity in this process, or why it has none; None if only other backends know it."""
+    """Return a connection's identity in this process, or its failure; None if fallback backends may define it."""
     if mapped.identity.aws_conn_id is not None and has_fallback:
         return None
     try:

@@ -296,7 +296,7 @@ COMMON_FAULTS: list[tuple[str, object, str]] = [
     ("refresh_before", deep(), "is a list"),
     ("cache", "redis", 'is "redis". Write "host" or "process".'),
     ("cache", [1, None], "is a list"),
-    ("xyz", 1, f"Supported are {', '.join(sorted(SETTINGS))}."),
+    ("xyz", 1, f"Write one of {', '.join(sorted(SETTINGS))}."),
     ("cache", {HOST}, "is a set"),
     ("cache_dir", "cache", 'is "cache". Write an absolute path.'),
     ("on_error", "ignore", '"raise" or "next"'),

@@ -40,22 +40,22 @@ if TYPE_CHECKING:
 #: A step: it returns results, or raises CheckFailed, after which no further step runs.
 Step = Callable[[], "StepResult | Iterable[StepResult]"]
 
-#: No step takes longer, whatever hangs. Each of its requests has limits of its own, which report more.
+#: The timeout of a step. Its requests have shorter timeouts, which lead to more precise findings.
 STEP_SECONDS: Final = 60.0
 
 
 def connection_steps(
     configured: Configuration, mapped: MappedConnection, image: Image | None, engine: Engine, secrets: list[str]
 ) -> Iterator[tuple[str, Step]]:
-    """Return the steps of one connection, each after the one before it has passed; add the token to the secrets."""
+    """Yield the steps of one connection. The caller runs each before the next. The token is added to the secrets."""
     logins: list[Login] = []
 
-    def take(login: Login) -> None:
+    def keep_login(login: Login) -> None:
         logins.append(login)
         secrets.extend((login.token.password, encoded(login.token.username, login.token.password)))
 
     yield "AWS identity", partial(aws.check_identity, configured, mapped)
-    yield "token", partial(aws.check_token, configured, mapped, take)
+    yield "token", partial(aws.check_token, configured, mapped, keep_login)
     (login,) = logins
     client = RegistryClient(login.host, (login.token.username, login.token.password))
     yield "registry: login", client.check_login
@@ -75,7 +75,7 @@ def connection_steps(
 
 
 def conn_ids_by_host(configured: Configuration) -> dict[str, str]:
-    """Return which connection serves a registry, as far as the configuration names registries."""
+    """Return the connection of each registry that the configuration names."""
     return {mapped.host: mapped.conn_id for mapped in configured.settings.connections.values() if mapped.host}
 
 
@@ -96,11 +96,11 @@ def run_steps(options: argparse.Namespace, engine: Engine, output: Output) -> It
     found: list[Configuration] = []
     secrets: list[str] = []
 
-    def take(conn_id: str | None, name: str, step: Step) -> list[StepResult]:
+    def run_next(conn_id: str | None, name: str, step: Step) -> list[StepResult]:
         with output.progress(f"{conn_id}: {name}" if conn_id else name):
             return run_step(secrets, conn_id, name, step)
 
-    yield from take(None, "configuration", partial(_configure, options, found))
+    yield from run_next(None, "configuration", partial(_configure, options, found))
     if not found:
         return
     configured = found[0]
@@ -110,17 +110,17 @@ def run_steps(options: argparse.Namespace, engine: Engine, output: Output) -> It
     except CheckFailed as error:
         yield replace(error.result, step="image: registry").without(secrets)
         return
-    connections = _choose(configured, options.conn_ids, image)
+    connections = _select_connections(configured, options.conn_ids, image)
     if image and not connections:
-        yield from take(None, "image: registry", partial(match_registry, image, None, conn_ids))
+        yield from run_next(None, "image: registry", partial(match_registry, image, None, conn_ids))
     for mapped in connections:
         for name, step in connection_steps(configured, mapped, image, engine, secrets):
-            results = take(mapped.conn_id, name, step)
+            results = run_next(mapped.conn_id, name, step)
             yield from results
             if results[-1].state == "failed":
                 break
     if configured.from_airflow:
-        yield from take(None, "earlier solutions", leftovers.check_dags)
+        yield from run_next(None, "earlier solutions", leftovers.check_dags)
 
 
 def _configure(options: argparse.Namespace, found: list[Configuration]) -> StepResult:
@@ -133,13 +133,13 @@ def _configure(options: argparse.Namespace, found: list[Configuration]) -> StepR
     return StepResult(f"{configured.source} maps {', '.join(sorted(configured.settings.connections))}")
 
 
-def _choose(configured: Configuration, conn_ids: list[str], image: Image | None) -> list[MappedConnection]:
-    """Return the connections that were named, else those that serve the image, else all."""
+def _select_connections(configured: Configuration, conn_ids: list[str], image: Image | None) -> list[MappedConnection]:
+    """Return the named connections; without names, those that serve the image; without an image, all."""
     connections = configured.connections(conn_ids)
     if conn_ids or image is None:
         return connections
     serving = [mapped for mapped in connections if mapped.host == image.registry]
-    return serving or [mapped for mapped in connections if mapped.host is None]  # AWS names their registry
+    return serving or [mapped for mapped in connections if mapped.host is None]  # AWS returns their registry
 
 
 def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> list[StepResult]:
@@ -170,8 +170,8 @@ def _explain(error: Exception, step: str) -> StepResult:
             message, fix = error.problem, error.fix
         case TimeoutError():
             code, message = "timed-out", f"no result within {STEP_SECONDS:.0f} s"
-            fix = "Look for what hangs: network, proxy, registry, engine, or Docker's credential helper."
-        case _:  # the exception's text may hold what was sent
+            fix = "Check what hangs: the network, proxy, registry, engine, or Docker's credential helper."
+        case _:  # the exception's text may have a secret
             code, message = "unexpected-error", describe_exception(error)
             fix = "Try again. If it lasts, report this line as a bug."
     return StepResult(message, "failed", code, fix)

@@ -1,4 +1,4 @@
-"""AWS: the credentials that request a connection's token, and the token."""
+"""Check a connection's AWS credentials and token."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def identify(identity: AwsIdentity, connection: AwsConnection | None = None) -> 
     :raises TokenError: there are no credentials, or the role cannot be assumed
     """
     outcome = call_aws(identity, connection, _identify)
-    if isinstance(outcome, TokenError):  # raised here, where no local variable holds what AWS sent
+    if isinstance(outcome, TokenError):  # raised here, where no local variable has a secret
         raise outcome
     return outcome
 
@@ -51,7 +51,7 @@ def _identify(session: AwsSession) -> StepResult:
 
 
 def check_token(configured: Configuration, mapped: MappedConnection, received: Callable[[Login], None]) -> StepResult:
-    """Get the login of a connection from the cache or AWS, and pass it on."""
+    """Get the login of a connection from the cache or AWS, and pass it to ``received``."""
     try:
         login = configured.login(mapped)
     except ConnectionUnavailableError as error:

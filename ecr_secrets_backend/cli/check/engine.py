@@ -1,4 +1,4 @@
-"""A Docker engine: whether it answers, logs in with a DockerHook, and receives that login with a pull."""
+"""Check a Docker engine: its answer, a login with DockerHook, and that a pull uses this login."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_URL: Final = "unix://var/run/docker.sock"  # DockerOperator's own
 ENGINE_SECONDS: Final = 20  # a login goes from the engine to the registry and back
 #: How Docker spells Python's names of processors.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Findings by the engine's reason for a failed login, each with its fix; the first that fits counts.
+#: The finding and the fix for an engine's reason for a failed login. The first pattern that matches counts.
 _REFUSALS: Final = (
     ("engine-tls", "x509|certificate", "Put the CA into /etc/docker/certs.d/{host}/ca.crt on the engine's host."),
     (
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """A Docker engine, and the client that a DockerHook makes for it.
+    """A Docker engine, and the client that DockerHook creates for it.
 
     :param certificates: the files of DockerOperator's ``tls_ca_cert``, ``tls_client_cert`` and ``tls_client_key``
     """
@@ -80,10 +80,13 @@ class Engine:
             return f"{platform.system().lower()}/{_ARCHITECTURES.get(machine, machine)}"
 
     def log_in(self, conn_id: str, login: Login, extra: str | None) -> StepResult:
-        """Log in with a DockerHook and exactly this connection; its extra is JSON."""
+        """Log in with DockerHook and exactly this connection.
+
+        :param extra: the connection's extra, as JSON
+        """
         try:
             from airflow.providers.docker.hooks.docker import DockerHook
-        except Exception as error:  # noqa: BLE001 - also of an Airflow that is not configured, and perhaps not in use
+        except Exception as error:  # noqa: BLE001 - importing it also fails if Airflow is not configured
             return _skip(f"DockerHook cannot be imported here ({type(error).__name__})")
         import docker
 
@@ -92,7 +95,7 @@ class Engine:
         connection.extra_dejson = json.loads(extra or "{}")
 
         class Hook(DockerHook):  # type: ignore[misc, unused-ignore]
-            log = logger  # type: ignore[assignment, unused-ignore] # Airflow's own bypasses logging
+            log = logger  # type: ignore[assignment, unused-ignore] # Airflow's own logger ignores suppress_library_logs
 
             @classmethod
             def get_connection(cls, conn_id: str) -> Any:  # noqa: ANN401, ARG003
@@ -136,7 +139,7 @@ class Engine:
         return StepResult("a pull uses the connection's login")
 
     def _tls(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
-        """Return DockerOperator's configuration from its options, else that of docker from its variables."""
+        """Return the TLS configuration from DockerOperator's options, or else from docker's variables."""
         import docker
 
         if self._certificates:
@@ -153,7 +156,7 @@ class Engine:
         try:
             tls = self._tls()
             url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
-            # With a version, the client requests nothing while it is made: a failure there would leave its socket open.
+            # With a version, building the client sends no request, which would leave a socket open if it failed.
             api_version = docker.constants.DEFAULT_DOCKER_API_VERSION
             with suppress_library_logs(), docker.APIClient(url, api_version, ENGINE_SECONDS, tls) as client:
                 version = client.version(api_version=False)
@@ -178,7 +181,7 @@ class Engine:
                 return CheckFailed("engine-certificate", f"TLS with {self.url} fails: {cause}", fix)
             words = getattr(cause, "strerror", None) or words
         if "HTTP request to an HTTPS server" in words:
-            fix = "Use --tls-ca-cert, --tls-client-cert and --tls-client-key here, and their like in DockerOperator."
+            fix = "Use --tls-ca-cert, --tls-client-cert and --tls-client-key, and tls_ca_cert etc. of DockerOperator."
             return CheckFailed("engine-wants-tls", f"the engine at {self.url} accepts only TLS", fix)
         if "paramiko" in words:
             fix = "Install paramiko where DockerOperator runs: it does not use the ssh program, as docker does."
@@ -191,7 +194,7 @@ class Engine:
         return CheckFailed("engine-unreachable", f"no Docker engine answers at {self.url}: {words}", fix)
 
     def _find_context(self) -> str | None:
-        """Return which engine the docker command uses, if its context is of another one than DockerOperator's."""
+        """Return the docker command's context, if its engine is not DockerOperator's; None otherwise."""
         import docker
 
         if self.url != DEFAULT_URL:
@@ -212,7 +215,7 @@ def _find_socket() -> str | None:
 
 
 def _find_helper(host: str) -> tuple[str, str] | None:
-    """Return how Docker's configuration names a credential helper for a host, and the fix; None if it names none."""
+    """Return the problem and the fix if Docker's configuration names a credential helper for a host; None otherwise."""
     config = DockerConfig.load(default_folder())
     if (helper := config.helper(host)) is None:
         return None

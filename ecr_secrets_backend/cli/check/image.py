@@ -1,4 +1,4 @@
-"""An image: whether its name is of the connection's registry, and whether it can be pulled."""
+"""Check an image: its name, the permission to pull it, its tag and its platform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ecr_secrets_backend.cli.check.registry import DENIED, Answer, RegistryClien
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.registry import Registry
 
-#: What a pull needs from IAM. Source: Amazon ECR User Guide, "Required IAM permissions for pulling".
+#: The IAM actions of a pull. Source: Amazon ECR User Guide, "Required IAM permissions for pulling".
 PULL_ACTIONS: Final = "ecr:BatchGetImage and ecr:GetDownloadUrlForLayer"
 MANIFEST_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",
@@ -29,13 +29,13 @@ _NAME: Final = re.compile(
     rf"(?::(?P<tag>\w[\w.-]{{0,127}}))?(?:@(?P<digest>{_DIGEST}))?",
     re.ASCII,
 )
-#: What may follow the registry in a name, up to the first character that may not.
+#: Matches the part of a name after its registry, up to the first character that Docker refuses.
 _VALID_START: Final = re.compile(r"[a-z0-9._/-]*(?::[\w.-]*)?(?:@[a-z0-9:]*)?", re.ASCII)
 _DOCKER_HUB: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class Image(NamedTuple):
-    """The name of an image: Docker pulls it from Docker Hub if it has no registry; a digest counts before a tag."""
+    """The name of an image. Without a registry, it is Docker Hub's. The reference is a digest or a tag."""
 
     registry: str | None
     repository: str
@@ -52,7 +52,7 @@ class Image(NamedTuple):
 
 
 def read_image(text: str, hosts: Collection[str] = ()) -> Image:
-    """Read an image's name, and fail if Docker would refuse it or find no login for its registry in this spelling."""
+    """Read an image's name. Raise CheckFailed if Docker would refuse it, or find no login for this spelling."""
     plain = re.sub(r"^\s*([\w+.-]+://)?|[/\s]+$", "", text)
     first, slash, rest = plain.partition("/")
     name, _, port = first.lower().partition(":")
@@ -77,7 +77,7 @@ def read_image(text: str, hosts: Collection[str] = ()) -> Image:
 
 
 def match_registry(image: Image, host: str | None, conn_ids: Mapping[str, str]) -> StepResult:
-    """Check that an image is of a connection's registry, or of a registry for which no connection is needed.
+    """Check that an image is in a connection's registry, or in a registry that needs no connection.
 
     :param conn_ids: the connections, by the hosts of their registries
     """
@@ -147,7 +147,7 @@ class Pull:
         raise CheckFailed("tag-missing", f"{problem}; the nearest are {near}" if near else problem, fix)
 
     def check_platform(self, wanted: str) -> StepResult:
-        """Check that there is an image for a platform, and that its content can be downloaded."""
+        """Check that the image supports a platform, and that its content can be downloaded."""
         manifest = self.found.fields
         if isinstance(variants := manifest.get("manifests"), list):
             digests = {platform_of(it.get("platform")): it.get("digest") for it in variants if isinstance(it, dict)}

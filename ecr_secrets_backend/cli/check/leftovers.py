@@ -18,20 +18,20 @@ from ecr_secrets_backend.logins import Login
 
 DATABASE_SECONDS: Final = 5.0
 MOST_FILES: Final = 5000  # a DAG folder may hold anything
-#: How DAGs, operators and scripts get a token that they then store.
+#: Calls with which DAGs and scripts request a token, which they then store.
 _REFRESH: Final = re.compile(
     rb"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
 )
 
 
 def check_docker_logins(login: Login) -> Iterator[StepResult]:
-    """Try the login for the registry in Docker's own configuration."""
+    """Check that the registry accepts the login in Docker's own configuration, if there is one."""
     config = DockerConfig.load(default_folder())
     name = config.winning_name(login.host)
     found = config.login(name) if name else None
     if found in (None, (login.token.username, login.token.password)):
         return
-    with suppress(CheckFailed):  # the registry has just answered: its failure here is not a finding about the login
+    with suppress(CheckFailed):  # an earlier step reports a registry that does not answer
         if RegistryClient(login.host, found).get("/v2/").status in DENIED:
             problem = f'the registry refuses auths["{name}"] in {config.path}: pulls without the connection use it'
             fix = f"Run docker logout {name}, or renew the login with ecr-secrets-backend docker-config."
@@ -39,7 +39,7 @@ def check_docker_logins(login: Login) -> Iterator[StepResult]:
 
 
 def check_other_definitions(conn_id: str) -> Iterator[StepResult]:
-    """Look for other connections of the same ID."""
+    """Check for other connections with the same ID."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
         problem = f"the environment variable {variable} also defines the connection"
@@ -77,7 +77,7 @@ def _find_row(conn_id: str) -> tuple[str, str] | None:
 
 
 def check_dags() -> Iterator[StepResult]:
-    """Look for DAGs that renew a stored login."""
+    """Check for DAGs that renew a stored login."""
     from airflow.configuration import conf
 
     folder = Path(conf.get("core", "dags_folder"))

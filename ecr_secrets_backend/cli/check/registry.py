@@ -1,4 +1,4 @@
-"""A registry and its Distribution API, reached with the proxy settings and certificates of Docker's engine."""
+"""Check a registry through its Distribution API, with the proxy settings and certificates of Docker's engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller
 _MOST_REDIRECTS: Final = 5
-#: Where the engine reads the certificates of a registry's authority, beside the system's.
+#: The engine also trusts a registry's CA certificates in this folder.
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
 DENIED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -47,7 +47,7 @@ _TRUST: Final = (
     " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
 )
 _TLS: Final = f"{_BETWEEN} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
-#: Findings for exceptions, by class or error number: code, problem and fix. The first that fits counts.
+#: The code, problem and fix for an exception, by its class or error number. The first that matches counts.
 _FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
     (ssl.SSLCertVerificationError, "tls-untrusted", "has a certificate that is not trusted", _TRUST),
     (ssl.SSLError, "tls-broken", "does not complete TLS", _TLS),
@@ -59,7 +59,7 @@ _FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
     (errno.EHOSTUNREACH, "no-network", "cannot be connected to", _NETWORK),
 )
 _TUNNEL_REFUSED: Final = re.compile("Tunnel connection failed: (...)")  # of http.client, before the proxy's reason
-#: A character that is not percent-encoded would put a part of the password into the place of host, port or path.
+#: If a password has a character that is not percent-encoded, a part of it would be read as host, port or path.
 _PROXY_URL: Final = re.compile(
     r"(?:(?P<scheme>https?)://)?(?:(?P<login>[^@/?#\s]+)@)?(?P<host>([\w.-]+|\[[\da-f:.]+])(:\d+)?)/?", re.IGNORECASE
 )
@@ -91,7 +91,7 @@ class Answer(NamedTuple):
                 return "", ""
 
     def reject(self) -> CheckFailed:
-        """Return the finding for an answer that is not about a login or permission."""
+        """Return the finding for an unexpected status."""
         problem = f"{self.host} answers {self.status} {self.error[1]}".rstrip()
         if self.status == HTTPStatus.TOO_MANY_REQUESTS:
             fix = "Start fewer tasks at a time, or request a higher quota. For public.ecr.aws, map a connection."
@@ -167,7 +167,7 @@ def _find_proxy(host: str) -> re.Match[str] | None:
 
 
 def _explain(error: Exception, host: str, proxy: re.Match[str] | None) -> CheckFailed:
-    """Return the finding for an exception of urllib3, from the first cause in it that is known."""
+    """Return the finding for an exception of urllib3, from the first known cause in it."""
     found = list(causes(error))
     last = next(filter(None, map(str, reversed(found))), type(error).__name__)
     code, problem, fix = next(filter(None, map(_recognize, found)), ("registry-error", f"does not answer: {last}", ""))

@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 
 from ecr_secrets_backend.errors import CredentialSource, one_line
 
-#: Characters of a message, most of which a registry, an engine or a file may have written.
+#: The length of a message, in characters. A registry, an engine or a file may have written the most of them.
 LONGEST_MESSAGE: Final = 2000
 _LONGEST_TEXT: Final = 10 * LONGEST_MESSAGE  # is searched for secrets
-#: A word is hidden if it shares so many characters in a row with a secret: what repeats a secret may cut it.
+#: A word is hidden if it has this many characters in a row in common with a secret, because it may be a part of one.
 _SECRET_PART: Final = 16
 _LONG_WORD: Final = re.compile(rf"[\w+/=-]{{{_SECRET_PART},}}")
 
@@ -22,7 +22,7 @@ class StepResult:
     """A finding of a step.
 
     :param code: for programs; it never changes
-    :param sources: what each source of AWS credentials reported, if the step reads them
+    :param sources: the result of each source of AWS credentials, if the step loads credentials
     :param connection: the connection's ID; None: the step is about all connections
     :param seconds: how long the step took
     """
@@ -44,7 +44,7 @@ class StepResult:
         return {**fields, "seconds": self.seconds, **sources}
 
     def without(self, secrets: Collection[str]) -> StepResult:
-        """Return the result in bounded lines without secrets, which a registry or an engine may repeat."""
+        """Return the result with texts of bounded length, without secrets, which a registry or engine may repeat."""
 
         def parts(text: str) -> set[str]:
             return {text[start : start + _SECRET_PART] for start in range(len(text) - _SECRET_PART + 1)}
@@ -69,7 +69,7 @@ class CheckFailed(Exception):  # noqa: N818 - an outcome of a step
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Return an exception and those in it: Python, urllib3, requests and docker each wrap exceptions differently."""
+    """Yield an exception and its causes. Python, urllib3, requests and docker wrap exceptions differently."""
     seen: list[BaseException] = []
     found: list[object] = [error]
     while found:

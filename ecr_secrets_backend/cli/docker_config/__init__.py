@@ -27,11 +27,11 @@ from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
 
-#: Between two writes: another program may have changed the file.
+#: The longest pause between two writes. Another program may change the file in between.
 LONGEST_SLEEP_SECONDS: Final = 60.0
-#: Between two writes while a connection has no token. The cache decides when AWS is called again.
+#: The pause between two writes while a connection has no token. The cache's back-off limits the calls to AWS.
 RETRY_SECONDS: Final = 5.0
-#: Enough to renew or remove a short-lived token in time: it is not served in the last tenth of its lifetime.
+#: Enough to renew or remove a short-lived token in the last tenth of its lifetime, in which it is not served.
 WRITES_PER_LIFETIME: Final = 50
 #: How long a signal waits for the end of a write, which takes milliseconds unless the disk hangs.
 WRITE_TIMEOUT_SECONDS: Final = 0.5
@@ -42,7 +42,7 @@ class LoginWriter:
     """Writes the logins of some connections into one folder's ``config.json``.
 
     :param in_place: see :func:`~ecr_secrets_backend.cli.docker_config.file.change_logins`
-    :param failures: why a connection has no token, by connection
+    :param failures: the reasons for missing tokens, by connection
     """
 
     configured: Configuration
@@ -142,12 +142,12 @@ def run(options: argparse.Namespace, output: Output) -> int:
         tokens, failures = fetch(configured, connections)
         for failure in failures.values():
             logger.error("%s", failure)
-        if not failures:  # a secret made from some logins would lack the others
+        if not failures:  # a Kubernetes secret with some of the logins would replace one with all
             output.json({"auths": {host: {"auth": _auth(token)} for host, token in tokens.items()}})
         return FAILED if failures else SUCCESS
     folder = file.default_folder() if options.config is None else Path(options.config)
     writer = LoginWriter(configured, connections, folder, options.in_place)
-    writer.write()  # a file that cannot be written now is a wrong configuration, also with --watch
+    writer.write()  # an error of the first write ends the command, even with --watch
     if options.watch:
         _watch(writer)
     return FAILED if writer.failures else SUCCESS

@@ -29,7 +29,7 @@ LOCK_TIMEOUT_SECONDS: Final = 10.0  # a copy of this command holds the lock for 
 _TRIES: Final = 20  # while other programs change the file; each try takes milliseconds
 #: Held while a file is written, so that a signal does not end the process in the middle.
 WRITING: Final = threading.Lock()
-#: Marks a number, which is kept as text: Python changes 1e400, and refuses 5,000 digits.
+#: The prefix of a number, which is kept as text, because Python changes 1e400 and refuses 5,000 digits.
 _NUMBER: Final = f"{secrets.token_hex(8)}:"
 _TYPES: Final[Mapping[str, type]] = {"auths": dict, "credHelpers": dict, "credsStore": str}
 _OTHER_FOLDER: Final = "or name another folder with --config or DOCKER_CONFIG."
@@ -267,7 +267,7 @@ def _write(file: Descriptor, data: bytes) -> None:
 
 
 def _lock(path: Path, place: Descriptor) -> None:
-    """Make copies of this command write one after another."""
+    """Wait until no other copy of this command writes in the folder."""
     try:
         within(LOCK_TIMEOUT_SECONDS, partial(fcntl.flock, place, fcntl.LOCK_EX))
     except TimeoutError:
