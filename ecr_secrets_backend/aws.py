@@ -40,19 +40,25 @@ def request_token(identity: AwsIdentity, connection: AwsConnection | None = None
     :param connection: the Airflow connection of the identity's ``aws_conn_id``
     :raises TokenError: AWS returned no token, or none that is valid
     """
-    result = call_aws(identity, connection, _request_token)
-    if isinstance(result, TokenError):
+    return call_aws(_request_token, identity, connection)
+
+
+def call_aws(
+    call: Callable[[AwsSession], Result], identity: AwsIdentity, connection: AwsConnection | None = None
+) -> Result:
+    """Load the credentials of an identity, and return the result of a function that calls AWS with them.
+
+    :raises TokenError: there are no credentials, or the function raised an exception
+    """
+    result = _try_call(call, identity, connection)
+    if isinstance(result, TokenError):  # raised here, where no local variable has a secret of AWS
         raise result
     return result
 
 
-def call_aws(
-    identity: AwsIdentity, connection: AwsConnection | None, call: Callable[[AwsSession], Result]
+def _try_call(
+    call: Callable[[AwsSession], Result], identity: AwsIdentity, connection: AwsConnection | None
 ) -> Result | TokenError:
-    """Load the credentials of an identity, and call AWS with them.
-
-    :return: the result of ``call``, or an error. The caller raises it: here, local variables hold secrets.
-    """
     provider = [] if connection is None else ["airflow.providers.amazon.aws.hooks.base_aws"]
     try:
         import_sdk("ecr_secrets_backend.credentials", *provider)  # creates all loggers that are suppressed below
@@ -108,9 +114,9 @@ class AwsSession:
             endpoint_url = identity.endpoint_url or wrapper.get_service_endpoint_url(identity.service)
             identity = replace(identity, region=wrapper.region_name, endpoint_url=endpoint_url, verify=wrapper.verify)
         self._config = config
-        self._core = botocore.session.Session(profile=profile_name)
-        self._core.set_default_client_config(config)  # also for the clients with which botocore loads credentials
-        self._session: Any = boto3.session.Session(botocore_session=self._core, region_name=identity.region)
+        self._botocore = botocore.session.Session(profile=profile_name)
+        self._botocore.set_default_client_config(config)  # also for the clients with which botocore loads credentials
+        self._session: Any = boto3.session.Session(botocore_session=self._botocore, region_name=identity.region)
         self.identity = replace(identity, region=self._session.region_name)
 
     def load_credentials(self) -> None:
@@ -119,7 +125,7 @@ class AwsSession:
 
         from ecr_secrets_backend.credentials import load
 
-        self.keys, self.sources = load(self._core, self._load_from_airflow if self._airflow_factory else None)
+        self.keys, self.sources = load(self._botocore, self._load_from_airflow if self._airflow_factory else None)
         if self.identity.role_arn:
             arguments = {
                 "RoleArn": self.identity.role_arn,
@@ -136,7 +142,7 @@ class AwsSession:
         from ecr_secrets_backend.credentials import refuse_mfa
 
         if not self._airflow_factory.conn.aws_access_key_id:  # then the provider searches botocore's sources
-            refuse_mfa(self._core)
+            refuse_mfa(self._botocore)
         self._session = self._airflow_factory.create_session()
         credentials: Credentials | None = self._session.get_credentials()
         return credentials

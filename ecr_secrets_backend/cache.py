@@ -66,7 +66,7 @@ class Memory:
         self._lock = threading.Lock()  # cachetools' caches are not thread-safe
         self._entries: TLRUCache[str, Entry] = TLRUCache(
             _MAX_ENTRIES,
-            ttu=lambda _key, entry, _now: entry.useful_until,
+            ttu=lambda _key, entry, _now: entry.expires_at,
             timer=lambda: time.time(),  # noqa: PLW0108 - looks time.time up at each call, so that freezegun moves it
         )
         #: A refresh is kept while its thread runs or a caller waits for it.
@@ -250,7 +250,7 @@ class TokenCache:
 
     def _record(self, entry: Entry) -> None:
         self._memory.put(entry)
-        self._try_store(lambda store: store.write(f"{entry.key}.json", entry.to_json(), entry.useful_until), None)
+        self._try_store(lambda store: store.write(f"{entry.key}.json", entry.to_json(), entry.expires_at), None)
 
     def _serve(self, token: EcrToken, entry: Entry, seconds: float | None) -> Served:
         """Return a token with its source. If its renewal failed, warn."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Reason = tuple[str, "str | None"]
 
 #: A request has 20 s. The search ends earlier, so that the failure names the source that hangs.
-SECONDS: Final = 18.0
+SEARCH_TIMEOUT_SECONDS: Final = 18.0
 
 #: For each of botocore's sources: its name in messages, and the variable or the option of a profile that it needs.
 #: Source: ``METHOD`` of the providers in botocore's ``credentials.py``.
@@ -48,8 +48,8 @@ _SOURCES: Final[Mapping[str, tuple[str, str]]] = {
 #: The names of sources in a profile's ``credential_source``.
 _PROFILE_NAMES: Final = {"Environment": "env", "EcsContainer": "container-role", "Ec2InstanceMetadata": "iam-role"}
 
-_AIRFLOW: Final = "Airflow connection"
-_MAY_START_PROGRAM: Final = frozenset({"custom-process", "assume-role", _AIRFLOW})
+_AIRFLOW_SOURCE: Final = "Airflow connection"
+_MAY_START_PROGRAM: Final = frozenset({"custom-process", "assume-role", _AIRFLOW_SOURCE})
 _PROGRAM_FIX: Final = "Run the credential_process of profile {} as this user to see its output, which may be secret."
 
 
@@ -67,7 +67,7 @@ def load(
     """
     search = _Search(session)
     try:
-        keys = within(SECONDS, lambda: search.load(load_from_airflow))
+        keys = within(SEARCH_TIMEOUT_SECONDS, lambda: search.load(load_from_airflow))
     except TimeoutError as error:  # from within(): a source's own timeout is a CredentialsError
         files = CredentialSource("AWS's files", "not read in time", "Check the file system that they are in.")
         last = [files, *search.sources][-1]
@@ -141,7 +141,7 @@ class _Search:
         """Return credentials from Airflow's amazon provider, or from the first of botocore's sources that has any."""
         providers = self._session.get_component("credential_provider").providers
         if load_from_airflow is not None:
-            keys = self._load(_AIRFLOW, load_from_airflow)
+            keys = self._load(_AIRFLOW_SOURCE, load_from_airflow)
             if not keys:  # the provider has also searched botocore's sources
                 self._reasons = {provider.METHOD: self._explain_absence(provider.METHOD) for provider in providers}
             return keys
@@ -172,7 +172,7 @@ class _Search:
         if not (credentials and keys and keys.access_key):
             return None
         del self._reasons[method]
-        self._reasons[credentials.method if method == _AIRFLOW else method] = ("has credentials", None)
+        self._reasons[credentials.method if method == _AIRFLOW_SOURCE else method] = ("has credentials", None)
         return keys
 
     def _start_program(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own
@@ -182,8 +182,8 @@ class _Search:
     def _explain_hang(self, method: str) -> Reason:
         last = _profiles(self._session)[-1]
         if last.program and method in _MAY_START_PROGRAM:
-            return f"{last.program} did not end within {SECONDS:.0f} s", _PROGRAM_FIX.format(last.name)
-        return f"no answer within {SECONDS:.0f} s", "Check the network, the name server and the proxy."
+            return f"{last.program} did not end within {SEARCH_TIMEOUT_SECONDS:.0f} s", _PROGRAM_FIX.format(last.name)
+        return f"no answer within {SEARCH_TIMEOUT_SECONDS:.0f} s", "Check the network, the name server and the proxy."
 
     def _explain_absence(self, method: str) -> Reason:
         """Return why a source has no credentials, which botocore does not report."""

@@ -114,7 +114,7 @@ class Entry:
         return seconds * (1 - jitter * BACK_OFF_JITTER_PART)
 
     @property
-    def useful_until(self) -> float:
+    def expires_at(self) -> float:
         """Return the time from which neither the token nor the number of failures is used."""
         token_until = -math.inf if self.token is None else self.token.expires_at - self.token.serve_margin
         if self.failure is None:

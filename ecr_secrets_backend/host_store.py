@@ -57,10 +57,10 @@ class HostStore:
             return os.read(file.fileno(), LARGEST_FILE_BYTES)
         return None
 
-    def write(self, name: str, content: bytes, useful_until: float) -> None:
+    def write(self, name: str, content: bytes, expires_at: float) -> None:
         """Replace a file atomically, so that a reader gets either the old or the new content.
 
-        :param useful_until: when the file expires and any process may remove it, in seconds since the epoch
+        :param expires_at: when the file expires and any process may remove it, in seconds since the epoch
         """
         if len(content) > LARGEST_FILE_BYTES:
             raise OSError(errno.EFBIG, f"{len(content):,} bytes are too large for the cache", name)
@@ -76,7 +76,7 @@ class HostStore:
                     unwritten = memoryview(content)
                     while unwritten:
                         unwritten = unwritten[os.write(file.fileno(), unwritten) :]
-                    os.utime(file.fileno(), (useful_until, useful_until))
+                    os.utime(file.fileno(), (expires_at, expires_at))
                     file.close()  # a network file system reports here what it could not write
                     with suppress(FileNotFoundError, NotADirectoryError):
                         os.rmdir(name, dir_fd=folder.fileno())  # a file cannot replace a folder
@@ -101,9 +101,9 @@ class HostStore:
 
     def _open_folder(self) -> PrivateFolder:
         first_error: OSError | None = None
-        for path, makes_parents in self.places():
+        for path, make_parents in self.places():
             try:
-                folder = PrivateFolder(path, makes_parents=makes_parents)
+                folder = PrivateFolder(path, make_parents=make_parents)
             except OSError as error:  # noqa: PERF203 - there are at most eight places
                 first_error = first_error or error
             else:

@@ -20,7 +20,7 @@ _FILE_MODE: Final = 0o600
 _OPEN_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would block
 
 #: Private folders in which new files are not private.
-_ignoring_permissions: Final[set[str]] = set()
+_folders_ignoring_permissions: Final[set[str]] = set()
 
 
 class UnsafeFileError(OSError):
@@ -74,18 +74,18 @@ class PrivateFolder(Descriptor):
     :raises UnsafeFileError: it belongs to another user, or the file system ignores permissions
     """
 
-    def __init__(self, path: str, *, makes_parents: bool) -> None:
+    def __init__(self, path: str, *, make_parents: bool) -> None:
         try:
             super().__init__(path, os.O_DIRECTORY)
         except FileNotFoundError:
-            _make_folder(path, makes_parents=makes_parents)
+            _make_folder(path, make_parents=make_parents)
             super().__init__(path, os.O_DIRECTORY)
         try:
             mode = get_mode(self)
             if mode != _FOLDER_MODE:
                 os.fchmod(self.fileno(), _FOLDER_MODE)
                 mode = get_mode(self)
-            if mode & 0o077 or path in _ignoring_permissions:
+            if mode & 0o077 or path in _folders_ignoring_permissions:
                 raise PermissionsIgnoredError(path)
         except OSError:
             self.close()
@@ -104,7 +104,7 @@ class PrivateFolder(Descriptor):
         try:
             return self.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except UnsafeFileError:
-            _ignoring_permissions.add(self.path)
+            _folders_ignoring_permissions.add(self.path)
             with suppress(OSError):
                 self.remove(name)
             raise PermissionsIgnoredError(self.path) from None
@@ -147,9 +147,9 @@ def find_problem(status: os.stat_result) -> str | None:
     return None
 
 
-def _make_folder(path: str, *, makes_parents: bool) -> None:
+def _make_folder(path: str, *, make_parents: bool) -> None:
     """Create a folder. Its parents are also private, unlike those that ``os.makedirs`` creates."""
-    if makes_parents and not os.path.isdir(parent := os.path.dirname(path)):
-        _make_folder(parent, makes_parents=True)
+    if make_parents and not os.path.isdir(parent := os.path.dirname(path)):
+        _make_folder(parent, make_parents=True)
     with suppress(FileExistsError):
         os.mkdir(path, _FOLDER_MODE)

@@ -130,7 +130,7 @@ def _connection(conn_id: str, connections: Mapping[str, object], common: Mapping
             raise ConfigurationError(f"{path}.assume_role_kwargs", *_NO_ROLE)
         aws.pop("assume_role_kwargs", None)
     if aws.get("aws_conn_id") in connections:
-        problem = f"is {_shown(aws['aws_conn_id'])}, which this backend itself serves"
+        problem = f"is {_describe(aws['aws_conn_id'])}, which this backend itself serves"
         raise ConfigurationError(path_of("aws_conn_id"), problem, "Write the ID of an Airflow connection of type aws.")
     registry = _registry(path, registry_path, own, region)
     if registry is None:
@@ -163,7 +163,7 @@ def _registry(path: str, registry_path: str, own: Mapping[str, Any], region: str
     registry = Registry.parse(own["registry"], registry_path, own.get("region_name"))
     for name, value in (("account_id", registry.account_id), ("region_name", registry.region)):
         if own.get(name, value) != value:
-            problem = f"is {_shown(own[name])}, which contradicts the registry {registry.host}"
+            problem = f"is {_describe(own[name])}, which contradicts the registry {registry.host}"
             raise ConfigurationError(f"{path}.{name}", problem, "Remove it: the registry's host determines it.")
     return registry
 
@@ -181,14 +181,14 @@ def _matching(pattern: str, problem: str, fix: str, path: str, value: object) ->
     """Read a string that matches all of a regular expression. The string replaces ``{}`` in the problem."""
     text = _text(path, value)
     if not re.fullmatch(pattern, text, re.ASCII):  # not compiled at import, which each Airflow process pays for
-        raise ConfigurationError(path, problem.format(_shown(text)), fix)
+        raise ConfigurationError(path, problem.format(_describe(text)), fix)
     return text
 
 
 def _region(path: str, value: object) -> str:
     name = _text(path, value)
     if partition_of(name) is None:
-        problem = f"is {_shown(name)}, which is not an AWS region"
+        problem = f"is {_describe(name)}, which is not an AWS region"
         raise ConfigurationError(path, problem, "Write a region such as us-east-1.")
     return name
 
@@ -207,7 +207,7 @@ def _seconds(path: str, value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise ConfigurationError(path, f"is {_shown(value)}", "Write a number of seconds, such as 3600.")
+        raise ConfigurationError(path, f"is {_describe(value)}", "Write a number of seconds, such as 3600.")
     return number
 
 
@@ -270,7 +270,7 @@ def _type_of(value: object) -> str:
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     """Return a string, number or boolean that is not a secret, in at most 60 characters; otherwise, its type."""
     line = json.dumps(value) if isinstance(value, (str, int, float)) else _type_of(value)
     return line if len(line) <= 60 else f"{line[:57]}..."  # noqa: PLR2004 - the length of half a line

@@ -51,16 +51,16 @@ class CacheFolder(NamedTuple):
         """
         refused: list[str] = []
         expected = cls()
-        for path, makes_parents in store.places() if store else ():
+        for path, make_parents in store.places() if store else ():
             try:
                 with Descriptor(path, os.O_DIRECTORY) as folder:
                     found = cls(path, get_mode(folder), tuple(_list_files(folder)), tuple(refused))
             except FileNotFoundError:  # noqa: PERF203 - there are at most eight places
-                if _can_make(path, makes_parents=makes_parents):
+                if _can_make(path, make_parents=make_parents):
                     expected = expected if expected.path else cls(path, refused=tuple(refused))
-                    if makes_parents:  # in cache_dir, which lookups prefer to any folder that exists
+                    if make_parents:  # in cache_dir, which lookups prefer to any folder that exists
                         break
-                elif makes_parents:
+                elif make_parents:
                     refused.append(f"{path}: cannot be made")
             except OSError as error:
                 refused.append(f"{path}: {error.strerror}")
@@ -81,9 +81,9 @@ class CacheFolder(NamedTuple):
                         yield entry
 
 
-def _can_make(path: str, *, makes_parents: bool) -> bool:
+def _can_make(path: str, *, make_parents: bool) -> bool:
     parent = os.path.dirname(path)
-    while makes_parents and not os.path.lexists(parent):
+    while make_parents and not os.path.lexists(parent):
         parent = os.path.dirname(parent)
     return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK, effective_ids=True)
 

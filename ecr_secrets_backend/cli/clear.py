@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 def delete(path: str, name: str) -> bool:
     """Delete a file of the cache's folder, and return whether there was one."""
-    with PrivateFolder(path, makes_parents=False) as folder:
+    with PrivateFolder(path, make_parents=False) as folder:
         return folder.remove(name)
 
 

@@ -99,7 +99,7 @@ def keep_stale_token(backend: EcrSecretsBackend, cache_dir: str) -> None:
     end = time.time() + HOUR / 2
     token = replace(token, received_at=end - token.lifetime, expires_at=end)
     entry = build_entry(token=token, recorded_at=token.received_at, key=identity.key)
-    HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json(), entry.useful_until)
+    HostStore(cache_dir).write(f"{identity.key}.json", entry.to_json(), entry.expires_at)
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def keep(host: Host, token: EcrToken, *, age: float) -> EcrToken:
     token = replace(token, received_at=token.received_at - age, expires_at=token.expires_at - age)
     key = host.identity.key
     entry = build_entry(token=token, recorded_at=token.received_at, key=key)
-    HostStore(str(host.cache_dir)).write(f"{key}.json", entry.to_json(), entry.useful_until)
+    HostStore(str(host.cache_dir)).write(f"{key}.json", entry.to_json(), entry.expires_at)
     return token
 
 

@@ -261,11 +261,11 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(
     program = f"""if True:
         import boto3, http.client
         http.client.HTTPConnection.debuglevel = 1
-        from ecr_secrets_backend.aws import request_token
+        from ecr_secrets_backend.aws import call_aws, request_token
         from ecr_secrets_backend.cli.check.aws import identify
         from ecr_secrets_backend.identity import AwsIdentity
         identity = AwsIdentity("ecr", "us-east-1", role_arn={role_arn!r})
-        print(identify(identity), request_token(identity), "END")
+        print(call_aws(identify, identity), request_token(identity), "END")
         boto3.client("sts", region_name="us-east-1").get_caller_identity()
     """
     monkeypatch.setenv("AWS_SESSION_TOKEN", new_secret())

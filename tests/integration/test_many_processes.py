@@ -39,7 +39,7 @@ def make_stale(cache_dir: Path) -> None:
     assert entry.token is not None
     old = replace(entry.token, received_at=time.time() - 1.1 * (entry.token.expires_at - time.time()))
     due = replace(entry, token=old)
-    HostStore(str(cache_dir)).write(file.name, due.to_json(), due.useful_until)
+    HostStore(str(cache_dir)).write(file.name, due.to_json(), due.expires_at)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ LOGIN = ("AWS", "a-token")
 @pytest.fixture(autouse=True)
 def _short_timeouts_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(registry, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(registry, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(registry, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(registry, "CONNECT_TIMEOUT_SECONDS", 0.5)
 
 
 def failure_at(host: str) -> StepResult:
@@ -89,7 +89,7 @@ def test_an_answer_that_never_ends_ends_the_step(drip: bytes, tmp_path: Path, mo
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(check, "STEP_SECONDS", 1.0)
+    monkeypatch.setattr(check, "STEP_TIMEOUT_SECONDS", 1.0)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     over = threading.Event()

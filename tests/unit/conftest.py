@@ -27,7 +27,7 @@ def no_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_store, "_SHARED_MEMORY", "/proc/nonexistent")
     monkeypatch.setattr(host_store, "_TEMP_FOLDERS", ())
     host_store._warn.cache_clear()
-    monkeypatch.setattr(private_files, "_ignoring_permissions", set())
+    monkeypatch.setattr(private_files, "_folders_ignoring_permissions", set())
 
 
 @pytest.fixture

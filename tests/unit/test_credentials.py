@@ -22,7 +22,7 @@ from botocore.exceptions import NoCredentialsError, PartialCredentialsError, Una
 
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend import credentials
-from ecr_secrets_backend.aws import request_token
+from ecr_secrets_backend.aws import call_aws, request_token
 from ecr_secrets_backend.aws_errors import CredentialsError
 from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.credentials import MfaRequiredError, load, refuse_mfa
@@ -102,7 +102,7 @@ def test_each_source_is_tried_once() -> None:
 @pytest.mark.parametrize("is_airflow", [False, True])
 def test_a_source_that_hangs_is_named_in_time(monkeypatch: pytest.MonkeyPatch, is_airflow: bool) -> None:
     """It is the last of the list."""
-    monkeypatch.setattr(credentials, "SECONDS", 0.05)
+    monkeypatch.setattr(credentials, "SEARCH_TIMEOUT_SECONDS", 0.05)
     may_end = threading.Event()
     error = search_error(build_session(("env", absent), ("new", may_end.wait)), may_end.wait if is_airflow else None)
     may_end.set()
@@ -188,7 +188,7 @@ def configure(tmp_path: Path) -> Callable[..., None]:
 def error_of(profile_name: str | None = None, **fields: Any) -> TokenError:
     """Fail to load credentials as ``check`` does."""
     with pytest.raises(TokenError) as caught:
-        identify(replace(IDENTITY, profile_name=profile_name, **fields))
+        call_aws(identify, replace(IDENTITY, profile_name=profile_name, **fields))
     assert str(caught.value).isprintable()
     return caught.value
 
@@ -241,7 +241,7 @@ class TestList:
     def test_the_list_ends_at_the_source_with_credentials(self, configure: Any) -> None:
         """It shows why those before were not used."""
         configure(dev=KEYS)
-        sources = identify(replace(IDENTITY, profile_name="dev")).sources
+        sources = call_aws(identify, replace(IDENTITY, profile_name="dev")).sources
 
         assert (sources[0].message, sources[-1].message) == ("profile dev: no role_arn", "has credentials")
         assert sources[-1].source == "config file"
@@ -354,7 +354,7 @@ class TestContainer:
         with Proxy.running() as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
 
-            assert identify(IDENTITY).sources[-1].source == "container"
+            assert call_aws(identify, IDENTITY).sources[-1].source == "container"
             assert endpoint.given
             assert not [target for target in proxy.asked if "credentials" in target]
 
@@ -436,7 +436,7 @@ class TestMfa:
         """Its keys are used, and not its role."""
         configure(**{**self.PROFILES, "mfa": {**self.PROFILES["mfa"], **KEYS}})
 
-        assert "arn:aws:" in identify(replace(IDENTITY, profile_name="dev")).message
+        assert "arn:aws:" in call_aws(identify, replace(IDENTITY, profile_name="dev")).message
 
     def test_keys_of_the_environment_need_no_code(self, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """They come before the role of a profile."""
@@ -445,7 +445,7 @@ class TestMfa:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
 
-        assert identify(IDENTITY).sources[-1].source == "environment"
+        assert call_aws(identify, IDENTITY).sources[-1].source == "environment"
 
 
 class TestProgram:
@@ -516,7 +516,7 @@ class TestProgram:
     ) -> None:
         """The timeout of the whole request could not name it."""
         configure(dev={"credential_process": "sleep 3"}, hub={"role_arn": ROLE, "source_profile": "dev"})
-        monkeypatch.setattr(credentials, "SECONDS", 1.0)
+        monkeypatch.setattr(credentials, "SEARCH_TIMEOUT_SECONDS", 1.0)
         error = error_of(profile)
 
         assert error.failure.code == "TimedOut"
@@ -584,7 +584,7 @@ def test_an_exception_of_a_source_is_not_reported_as_an_answer_of_aws(
 def test_the_keys_of_an_airflow_connection_are_the_only_source() -> None:
     """The sources of botocore are not searched."""
     keys: Any = Connection(conn_id="aws_ecr", conn_type="aws", login="AKIAIOSFODNN7EXAMPLE", password="a-secret")
-    (source,) = identify(replace(IDENTITY, aws_conn_id="aws_ecr"), keys).sources
+    (source,) = call_aws(identify, replace(IDENTITY, aws_conn_id="aws_ecr"), keys).sources
 
     assert source.message == "has credentials"
 
@@ -602,7 +602,7 @@ class TestAirflowConnection:
                 conn_id="aws_ecr", conn_type="aws", extra=json.dumps({**extra, **request.param})
             )
             with pytest.raises(TokenError) as caught:
-                identify(replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
+                call_aws(identify, replace(IDENTITY, aws_conn_id="aws_ecr"), connection)
             return caught.value
 
         return fail

@@ -89,7 +89,7 @@ def test_an_entry_expires_when_its_token_is_too_old_and_its_count_of_failures_en
     """A failure is kept for 120 s after its back-off, so that the next one is counted as one in a row."""
     entry = build_entry(token=token, failure=build_failure() if failures else None, failures=failures)
 
-    assert entry.useful_until == pytest.approx(NOW + until, abs=1.5)
+    assert entry.expires_at == pytest.approx(NOW + until, abs=1.5)
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_kwargs_that_a_backend_does_not_take_are_refused() -> None:
         build_chain(("Recording", {"answres": {"answres": "answres"}}))
 
     assert caught.value.path == "fallback_backends[0].backend_kwargs"
-    assert "do not match the class: got an unexpected keyword argument 'answres'. Write the backend_kwargs that tests." in str(
+    assert "do not match the class: got an unexpected keyword argument 'answres'. Write the backend_kwargs that" in str(
         caught.value
     )
 

@@ -588,7 +588,7 @@ class TestIgnoredPermissions:
         ignore_permissions(monkeypatch, folder.parent, stat.S_ISREG)
         monkeypatch.setattr("os.write", lambda *_: pytest.fail("a token was written"))
         for operation in (store.take_lock, lambda name: write(store, b"content", name)):
-            monkeypatch.setattr(private_files, "_ignoring_permissions", set())
+            monkeypatch.setattr(private_files, "_folders_ignoring_permissions", set())
             for _ in range(2):
                 with pytest.raises(UnsafeFileError, match="ignores permissions"):
                     operation(NAME)

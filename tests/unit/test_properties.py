@@ -131,7 +131,7 @@ def test_any_bytes_are_a_usable_entry_or_none(text: bytes) -> None:
     if entry is not None:
         assert Entry.from_json(entry.to_json()) == entry
         assert not math.isnan(entry.now())
-        assert not math.isnan(entry.useful_until)
+        assert not math.isnan(entry.expires_at)
         assert entry.back_off_left() <= entry.back_off
         assert entry.fresh_token(3600) in {None, entry.servable_token()}
         if entry.token is not None:

@@ -27,7 +27,7 @@ from ecr_secrets_backend.cli.command import (
     describe_exception,
 )
 from ecr_secrets_backend.cli.configuration import Configuration
-from ecr_secrets_backend.cli.docker_config.file import encoded
+from ecr_secrets_backend.cli.docker_config.file import encode_login
 from ecr_secrets_backend.cli.output import Output
 from ecr_secrets_backend.cli.status import OUTPUT
 from ecr_secrets_backend.errors import ConfigurationError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Step = Callable[[], "StepResult | Iterable[StepResult]"]
 
 #: The timeout of a step. Its requests have shorter timeouts, which lead to more precise findings.
-STEP_SECONDS: Final = 60.0
+STEP_TIMEOUT_SECONDS: Final = 60.0
 
 
 def connection_steps(
@@ -52,7 +52,7 @@ def connection_steps(
 
     def keep_login(login: Login) -> None:
         logins.append(login)
-        secrets.extend((login.token.password, encoded(login.token.username, login.token.password)))
+        secrets.extend((login.token.password, encode_login(login.token.username, login.token.password)))
 
     yield "AWS identity", partial(aws.check_identity, configured, mapped)
     yield "token", partial(aws.check_token, configured, mapped, keep_login)
@@ -151,7 +151,7 @@ def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> 
 
     started_at = time.monotonic()
     try:
-        results = within(STEP_SECONDS, collect) or [StepResult("nothing found")]
+        results = within(STEP_TIMEOUT_SECONDS, collect) or [StepResult("nothing found")]
     except Exception as error:  # noqa: BLE001 - no step ends in a traceback
         results = [_explain(error, name)]
     seconds = round(time.monotonic() - started_at, 3)
@@ -169,7 +169,7 @@ def _explain(error: Exception, step: str) -> StepResult:
             code = "not-configured" if step == "configuration" else "docker-config-wrong"
             message, fix = error.problem, error.fix
         case TimeoutError():
-            code, message = "timed-out", f"no result within {STEP_SECONDS:.0f} s"
+            code, message = "timed-out", f"no result within {STEP_TIMEOUT_SECONDS:.0f} s"
             fix = "Check what hangs: the network, proxy, registry, engine, or Docker's credential helper."
         case _:  # the exception's text may have a secret
             code, message = "unexpected-error", describe_exception(error)

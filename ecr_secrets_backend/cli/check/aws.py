@@ -11,7 +11,6 @@ from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.cli.output import duration
 from ecr_secrets_backend.errors import ConnectionUnavailableError, TokenError
-from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.settings import MappedConnection
 
@@ -19,7 +18,7 @@ from ecr_secrets_backend.settings import MappedConnection
 def check_identity(configured: Configuration, mapped: MappedConnection) -> StepResult:
     """Load the credentials of a connection, and request their ARN from STS."""
     try:
-        found = identify(*configured.logins.resolve(mapped))
+        found = call_aws(identify, *configured.logins.resolve(mapped))
     except TokenError as error:
         failure = error.failure
         message = f"{failure.code}: {failure.reason} ({failure.identity})"
@@ -27,19 +26,8 @@ def check_identity(configured: Configuration, mapped: MappedConnection) -> StepR
     return replace(found, message=f"{mapped.identity}: {found.message}")
 
 
-def identify(identity: AwsIdentity, connection: AwsConnection | None = None) -> StepResult:
-    """Return where boto3 found the credentials of an identity, and their ARN.
-
-    :param connection: the Airflow connection that the identity's ``aws_conn_id`` names
-    :raises TokenError: there are no credentials, or the role cannot be assumed
-    """
-    outcome = call_aws(identity, connection, _identify)
-    if isinstance(outcome, TokenError):  # raised here, where no local variable has a secret
-        raise outcome
-    return outcome
-
-
-def _identify(session: AwsSession) -> StepResult:
+def identify(session: AwsSession) -> StepResult:
+    """Return the source of the credentials and their ARN."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = session.client("sts")

@@ -19,7 +19,7 @@ from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_fol
 from ecr_secrets_backend.logins import Login
 
 DEFAULT_URL: Final = "unix://var/run/docker.sock"  # DockerOperator's own
-ENGINE_SECONDS: Final = 20  # a login goes from the engine to the registry and back
+ENGINE_TIMEOUT_SECONDS: Final = 20  # a login goes from the engine to the registry and back
 #: How Docker spells Python's names of processors.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 #: The finding and the fix for an engine's reason for a failed login. The first pattern that matches counts.
@@ -66,7 +66,7 @@ class Engine:
         if context := self._find_context():
             fix = "To use the same engine, set DOCKER_HOST, or docker_url of the DockerOperator."
             yield StepResult(f"{context}, DockerOperator does not", "warning", "docker-context", fix)
-        if self._tls() and not self._certificates:
+        if self._tls_config() and not self._certificates:
             problem = "docker and this check read DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, DockerOperator does not"
             fix = "Set its tls_ca_cert, tls_client_cert and tls_client_key."
             yield StepResult(problem, "warning", "engine-tls-variables", fix)
@@ -103,7 +103,8 @@ class Engine:
 
         try:
             with suppress_library_logs():
-                self._client = Hook(conn_id, self.url, tls=self._tls(), timeout=ENGINE_SECONDS).api_client
+                hook = Hook(conn_id, self.url, tls=self._tls_config(), timeout=ENGINE_TIMEOUT_SECONDS)
+                self._client = hook.api_client
         except docker.errors.APIError as error:
             reason = str(error.explanation or error)
             code, fix = next((code, fix) for code, pattern, fix in _REFUSALS if re.search(pattern, reason))
@@ -138,7 +139,7 @@ class Engine:
             raise CheckFailed("login-lost", message, f"Check config.json in {default_folder()}.")
         return StepResult("a pull uses the connection's login")
 
-    def _tls(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
+    def _tls_config(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False
         """Return the TLS configuration from DockerOperator's options, or else from docker's variables."""
         import docker
 
@@ -154,11 +155,11 @@ class Engine:
 
         config = DockerConfig.load(default_folder())
         try:
-            tls = self._tls()
+            tls = self._tls_config()
             url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
             # With a version, building the client sends no request, which would leave a socket open if it failed.
             api_version = docker.constants.DEFAULT_DOCKER_API_VERSION
-            with suppress_library_logs(), docker.APIClient(url, api_version, ENGINE_SECONDS, tls) as client:
+            with suppress_library_logs(), docker.APIClient(url, api_version, ENGINE_TIMEOUT_SECONDS, tls) as client:
                 version = client.version(api_version=False)
         except (docker.errors.InvalidConfigFile, AttributeError, TypeError, KeyError) as error:
             problem = f"docker's client for Python cannot read {config.path}: {error}"

@@ -115,12 +115,12 @@ class Pull:
 
     client: RegistryClient
     image: Image
-    found: Answer = field(init=False)
+    manifest: Answer = field(init=False)
 
     def check_permission(self) -> StepResult:
         """Request the manifest, which requires a permission and a repository."""
         image = self.image
-        self.found = answer = self._get("manifests", image.reference, MANIFEST_TYPES)
+        self.manifest = answer = self._get("manifests", image.reference, MANIFEST_TYPES)
         if answer.status == HTTPStatus.NOT_FOUND and image.has_digest:
             fix = "Correct the digest. For a pull-through cache, pull by its tag first: ECR imports none by its digest."
             raise CheckFailed("digest-missing", f"the registry has no {image}", fix)
@@ -128,7 +128,7 @@ class Pull:
             fix = "Correct the name, account or region of the image, or create the repository."
             raise CheckFailed("repository-missing", f"the registry has no repository {image.repository!r}", fix)
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            raise answer.reject()
+            raise answer.to_failure()
         if answer.status == HTTPStatus.OK and not answer.fields:
             fix = "Look for a proxy or login page between this host and the registry."
             raise CheckFailed("registry-error", f"{answer.host} returns no manifest for {image}", fix)
@@ -137,7 +137,7 @@ class Pull:
     def check_reference(self) -> StepResult:
         """Check that the tag exists."""
         wanted = self.image.reference
-        if self.found.status == HTTPStatus.OK:
+        if self.manifest.status == HTTPStatus.OK:
             return StepResult(f"{wanted} exists")
         tags = self._get("tags", "list").fields.get("tags")
         names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
@@ -148,7 +148,7 @@ class Pull:
 
     def check_platform(self, wanted: str) -> StepResult:
         """Check that the image supports a platform, and that its content can be downloaded."""
-        manifest = self.found.fields
+        manifest = self.manifest.fields
         if isinstance(variants := manifest.get("manifests"), list):
             digests = {platform_of(it.get("platform")): it.get("digest") for it in variants if isinstance(it, dict)}
             if wanted not in digests:
@@ -160,7 +160,7 @@ class Pull:
             case _:
                 return StepResult("the manifest names no platform", "skipped", "platform-unknown")
         if answer.status != HTTPStatus.OK:
-            raise answer.reject()
+            raise answer.to_failure()
         if (found := platform_of(answer.fields)) != wanted:
             raise _wrong_platform(wanted, [found])
         return StepResult(f"the image is for {wanted}, and can be downloaded")

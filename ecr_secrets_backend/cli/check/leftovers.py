@@ -16,8 +16,8 @@ from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, default_folder
 from ecr_secrets_backend.logins import Login
 
-DATABASE_SECONDS: Final = 5.0
-MOST_FILES: Final = 5000  # a DAG folder may hold anything
+DATABASE_TIMEOUT_SECONDS: Final = 5.0
+MAX_FILES: Final = 5000  # a DAG folder may have any number of files
 #: Calls with which DAGs and scripts request a token, which they then store.
 _REFRESH: Final = re.compile(
     rb"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
@@ -72,7 +72,7 @@ def _find_row(conn_id: str) -> tuple[str, str] | None:
             return (str(row[0]), str(row[1])) if row else None
 
     with suppress(Exception):  # a worker of Airflow 3 has no database, by one of many exceptions
-        return within(DATABASE_SECONDS, find)
+        return within(DATABASE_TIMEOUT_SECONDS, find)
     return None
 
 
@@ -82,7 +82,7 @@ def check_dags() -> Iterator[StepResult]:
 
     folder = Path(conf.get("core", "dags_folder"))
     scripts = (path for path in folder.rglob("*") if path.suffix in (".py", ".sh"))
-    found = [str(path.relative_to(folder)) for path in islice(scripts, MOST_FILES) if _renews_login(path)]
+    found = [str(path.relative_to(folder)) for path in islice(scripts, MAX_FILES) if _renews_login(path)]
     if found:
         problem = f"{len(found)} file(s) in {folder} seem to renew ECR logins: {', '.join(found[:3])}"
         fix = "Pause and remove such DAGs: nothing uses the logins that they store, which may leak."

@@ -16,47 +16,47 @@ from urllib.request import getproxies, proxy_bypass
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult, causes
 from ecr_secrets_backend.cli.command import suppress_library_logs
-from ecr_secrets_backend.cli.docker_config.file import encoded
+from ecr_secrets_backend.cli.docker_config.file import encode_login
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
-CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 15.0
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+READ_TIMEOUT_SECONDS: Final = 15.0
 LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller
-_MOST_REDIRECTS: Final = 5
+_MAX_REDIRECTS: Final = 5
 #: The engine also trusts a registry's CA certificates in this folder.
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
 DENIED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-_BETWEEN: Final = "Look for a proxy, firewall or login page between this host and the registry."
-_NAMES: Final = (
+_MIDDLEBOX_FIX: Final = "Look for a proxy, firewall or login page between this host and the registry."
+_NAME_FIX: Final = (
     "Correct the registry in backend_kwargs, or the name server of this host. In a VPC, use ECR's endpoints."
 )
-_NETWORK: Final = (
+_NETWORK_FIX: Final = (
     "Allow TCP from this host to {host}: check the route, firewall, security groups and network ACL; in a VPC, also the"
     " endpoints ecr.api and ecr.dkr. Or set HTTPS_PROXY."
 )
-_PROXY: Final = "Correct HTTPS_PROXY, or allow this host to reach that proxy. Add hosts that need no proxy to NO_PROXY."
-_REFUSING_PROXY: Final = (
+_PROXY_FIX: Final = "Correct HTTPS_PROXY, or allow this host to reach that proxy. Add hosts that need none to NO_PROXY."
+_REFUSING_PROXY_FIX: Final = (
     "Allow {host} in the proxy, or add it to NO_PROXY. If the proxy requires a login, write its user name and password"
     " into HTTPS_PROXY, before the host and percent-encoded."
 )
-_TRUST: Final = (
+_TRUST_FIX: Final = (
     "If a proxy inspects TLS, add its CA: for this check to the file of SSL_CERT_FILE, for the Docker engine to"
     " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
 )
-_TLS: Final = f"{_BETWEEN} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
+_TLS_FIX: Final = f"{_MIDDLEBOX_FIX} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
 #: The code, problem and fix for an exception, by its class or error number. The first that matches counts.
 _FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
-    (ssl.SSLCertVerificationError, "tls-untrusted", "has a certificate that is not trusted", _TRUST),
-    (ssl.SSLError, "tls-broken", "does not complete TLS", _TLS),
-    (socket.EAI_AGAIN, "no-name-server", "cannot be looked up: no name server answers", _NAMES),
-    (socket.gaierror, "name-not-found", "has no address", _NAMES),
-    (TimeoutError, "port-silent", "does not answer in time", _NETWORK),
-    (errno.ECONNREFUSED, "port-closed", "cannot be connected to", _NETWORK),
-    (errno.ENETUNREACH, "no-network", "cannot be connected to", _NETWORK),
-    (errno.EHOSTUNREACH, "no-network", "cannot be connected to", _NETWORK),
+    (ssl.SSLCertVerificationError, "tls-untrusted", "has a certificate that is not trusted", _TRUST_FIX),
+    (ssl.SSLError, "tls-broken", "does not complete TLS", _TLS_FIX),
+    (socket.EAI_AGAIN, "no-name-server", "cannot be looked up: no name server answers", _NAME_FIX),
+    (socket.gaierror, "name-not-found", "has no address", _NAME_FIX),
+    (TimeoutError, "port-silent", "does not answer in time", _NETWORK_FIX),
+    (errno.ECONNREFUSED, "port-closed", "cannot be connected to", _NETWORK_FIX),
+    (errno.ENETUNREACH, "no-network", "cannot be connected to", _NETWORK_FIX),
+    (errno.EHOSTUNREACH, "no-network", "cannot be connected to", _NETWORK_FIX),
 )
 _TUNNEL_REFUSED: Final = re.compile("Tunnel connection failed: (...)")  # of http.client, before the proxy's reason
 #: If a password has a character that is not percent-encoded, a part of it would be read as host, port or path.
@@ -90,13 +90,13 @@ class Answer(NamedTuple):
             case _:
                 return "", ""
 
-    def reject(self) -> CheckFailed:
+    def to_failure(self) -> CheckFailed:
         """Return the finding for an unexpected status."""
         problem = f"{self.host} answers {self.status} {self.error[1]}".rstrip()
         if self.status == HTTPStatus.TOO_MANY_REQUESTS:
             fix = "Start fewer tasks at a time, or request a higher quota. For public.ecr.aws, map a connection."
             return CheckFailed("rate-limited", problem, fix)
-        fix = f"Check the host and AWS's health, and try again. {_BETWEEN}"
+        fix = f"Check the host and AWS's health, and try again. {_MIDDLEBOX_FIX}"
         return CheckFailed("registry-error", problem, fix)
 
 
@@ -105,7 +105,7 @@ class RegistryClient:
 
     def __init__(self, host: str, login: tuple[str, str]) -> None:
         self.host = host
-        self._authorization = f"Basic {encoded(*login)}"
+        self._authorization = f"Basic {encode_login(*login)}"
 
     def get(self, path: str, accept: tuple[str, ...] = ()) -> Answer:
         """Request a path, such as ``/v2/``, and follow redirects, to other hosts without the login."""
@@ -113,14 +113,16 @@ class RegistryClient:
 
         # No content encoding: a small answer could become a large one.
         headers = {"Authorization": self._authorization, "Accept-Encoding": "identity", "Accept": ", ".join(accept)}
-        retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_MOST_REDIRECTS, raise_on_redirect=False)
-        limits: Any = {"retries": retries, "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)}
+        retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_MAX_REDIRECTS, raise_on_redirect=False)
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS)
         url, proxy = f"https://{self.host}{path}", _find_proxy(self.host)
         try:
             with (
                 suppress_library_logs(),
                 _open_pool(self.host, proxy) as pool,
-                pool.request("GET", url, headers=headers, preload_content=False, **limits) as answer,
+                pool.request(
+                    "GET", url, headers=headers, preload_content=False, retries=retries, timeout=timeout
+                ) as answer,
             ):
                 content = answer.read(LARGEST_ANSWER_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -131,13 +133,13 @@ class RegistryClient:
         """Check that the registry accepts the login."""
         answer = self.get("/v2/")
         if answer.host != self.host:
-            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", _BETWEEN)
+            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", _MIDDLEBOX_FIX)
         if answer.status in DENIED:
             problem = f"{self.host} refuses the token: {answer.error[1] or answer.status}"
             fix = "Run ecr-secrets-backend clear. If this lasts, check the partition and the VPC endpoint's policy."
             raise CheckFailed("token-refused", problem, fix)
         if answer.status != HTTPStatus.OK:
-            raise answer.reject()
+            raise answer.to_failure()
         return StepResult(f"{self.host} accepts the token")
 
 
@@ -175,14 +177,14 @@ def _explain(error: Exception, host: str, proxy: re.Match[str] | None) -> CheckF
     target = f"{pool.host}:{pool.port}".removesuffix(":443") if pool else host
     if target != host.removesuffix(":443"):
         return storage_failure(target, problem)
-    hop = f"the proxy {proxy['host']}" if proxy and not code.startswith("tls-") else host
-    fix = _PROXY if hop != host and fix in (_NAMES, _NETWORK) else fix or f"Try again. {_BETWEEN}"
-    return CheckFailed(code, f"{hop} {problem}", fix.format(host=host))
+    peer = f"the proxy {proxy['host']}" if proxy and not code.startswith("tls-") else host
+    fix = _PROXY_FIX if peer != host and fix in (_NAME_FIX, _NETWORK_FIX) else fix or f"Try again. {_MIDDLEBOX_FIX}"
+    return CheckFailed(code, f"{peer} {problem}", fix.format(host=host))
 
 
 def _recognize(cause: BaseException) -> tuple[str, str, str] | None:
     if refusal := _TUNNEL_REFUSED.match(str(cause)):
-        return "proxy-refused", f"refuses to connect to the registry: {refusal[1]}", _REFUSING_PROXY
+        return "proxy-refused", f"refuses to connect to the registry: {refusal[1]}", _REFUSING_PROXY_FIX
     for kind, code, problem, fix in _FINDINGS:
         if isinstance(cause, kind) if isinstance(kind, type) else getattr(cause, "errno", None) == kind:
             return code, f"{problem}: {cause}", fix

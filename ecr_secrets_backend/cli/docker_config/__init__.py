@@ -59,7 +59,7 @@ class LoginWriter:
         """
         is_first = self._tokens is None
         earlier = self._tokens or dict(self._cached_tokens())
-        tokens, failures = fetch(self.configured, self.connections)
+        tokens, failures = fetch_tokens(self.configured, self.connections)
         for conn_id, failure in failures.items():
             if self.failures.get(conn_id) != failure:
                 logger.error("%s", failure)
@@ -94,7 +94,7 @@ class LoginWriter:
         config = file.DockerConfig.load(self.folder)
         for host in hosts:
             if helper := config.helper(host):
-                clients = "docker-py uses" if config.is_exempt(host) else "Docker's clients use"
+                clients = "docker-py uses" if config.has_empty_helper(host) else "Docker's clients use"
                 problem = f"{helper[0]} in {config.path} names the credential helper {helper[1]!r}"
                 logger.warning("%s, which %s instead of this login. Remove the key.", problem, clients)
 
@@ -104,7 +104,9 @@ class LoginWriter:
         return min([LONGEST_SLEEP_SECONDS, *lifetimes, *([RETRY_SECONDS] if self.failures else [])])
 
 
-def fetch(configured: Configuration, connections: list[MappedConnection]) -> tuple[dict[str, EcrToken], dict[str, str]]:
+def fetch_tokens(
+    configured: Configuration, connections: list[MappedConnection]
+) -> tuple[dict[str, EcrToken], dict[str, str]]:
     """Return the tokens by registry, and the reasons for missing tokens by connection.
 
     :raises CommandError: two AWS identities are mapped to one registry
@@ -124,7 +126,7 @@ def fetch(configured: Configuration, connections: list[MappedConnection]) -> tup
 
 
 def _auth(token: EcrToken) -> str:
-    return file.encoded(token.username, token.password)
+    return file.encode_login(token.username, token.password)
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
@@ -139,7 +141,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
     connections = configured.connections(options.conn_ids)
     logger.setLevel(logging.INFO)
     if options.stdout:
-        tokens, failures = fetch(configured, connections)
+        tokens, failures = fetch_tokens(configured, connections)
         for failure in failures.values():
             logger.error("%s", failure)
         if not failures:  # a Kubernetes secret with some of the logins would replace one with all

@@ -26,12 +26,12 @@ from ecr_secrets_backend.private_files import Descriptor
 FILE_NAME: Final = "config.json"
 LARGEST_FILE_BYTES: Final = 1024 * 1024  # Docker's own has a few kB
 LOCK_TIMEOUT_SECONDS: Final = 10.0  # a copy of this command holds the lock for milliseconds
-_TRIES: Final = 20  # while other programs change the file; each try takes milliseconds
+_MAX_ATTEMPTS: Final = 20  # to change a file that other programs change, too; each takes milliseconds
 #: Held while a file is written, so that a signal does not end the process in the middle.
 WRITING: Final = threading.Lock()
 #: The prefix of a number, which is kept as text, because Python changes 1e400 and refuses 5,000 digits.
 _NUMBER: Final = f"{secrets.token_hex(8)}:"
-_TYPES: Final[Mapping[str, type]] = {"auths": dict, "credHelpers": dict, "credsStore": str}
+_KEY_TYPES: Final[Mapping[str, type]] = {"auths": dict, "credHelpers": dict, "credsStore": str}
 _OTHER_FOLDER: Final = "or name another folder with --config or DOCKER_CONFIG."
 _FIXES: Final[Mapping[int | None, str]] = {
     errno.ENOSPC: "Free space on its disk. The file is unchanged.",
@@ -53,7 +53,7 @@ def default_folder() -> Path:
         raise CommandError("This user has no home folder", "Set HOME or DOCKER_CONFIG, or use --config.") from None
 
 
-def encoded(username: str, password: str) -> str:
+def encode_login(username: str, password: str) -> str:
     """Return a login as ``auths`` stores it."""
     return base64.b64encode(f"{username}:{password}".encode()).decode()
 
@@ -76,7 +76,7 @@ class DockerConfig:
         :raises CommandError: it cannot be read, or Docker did not write it
         """
         path = _path_in(folder)
-        with _reporting(path, "read", WRONG_USAGE):
+        with _report_errors(path, "read", WRONG_USAGE):
             try:
                 return _read(path, *open_folder_of(path))[0]
             except (FileNotFoundError, NotADirectoryError):  # there is no folder
@@ -90,7 +90,7 @@ class DockerConfig:
     def helper(self, host: str) -> tuple[str, str] | None:
         """Return the credential helper that Docker's clients use for a host, and the key that names it.
 
-        docker-py uses ``auths`` if the helper has no login. The command ``docker`` does not, unless :meth:`is_exempt`.
+        docker-py uses ``auths`` if the helper has no login. The command ``docker`` uses it only if the helper is empty.
 
         :return: the key, and the helper's name
         """
@@ -99,8 +99,8 @@ class DockerConfig:
         store = self.content.get("credsStore")
         return ("credsStore", store) if store else None
 
-    def is_exempt(self, host: str) -> bool:
-        """Return whether the command ``docker`` uses no helper for a host, because its helper is empty."""
+    def has_empty_helper(self, host: str) -> bool:
+        """Return whether a host's helper is empty, so that the command ``docker`` uses no helper for it."""
         return not (self.content.get("credHelpers") or {}).get(host, "none")
 
     def login(self, name: str) -> tuple[str, str] | None:
@@ -142,25 +142,25 @@ def change_logins(
 ) -> set[str]:
     """Add and remove logins in a folder's file, and keep the changes that other programs make at the same time.
 
-    :param logins: the logins to add, from :func:`encoded`, by host; other names of these hosts are removed
+    :param logins: the logins to add, from :func:`encode_login`, by host; other names of these hosts are removed
     :param forget: the logins to remove, unless the host has another one
     :param in_place: write into the file, which a reader may then see in part, instead of replacing it
     :return: the hosts of the changed entries
     :raises CommandError: the file or its folder cannot be used; the file is unchanged
     """
     path = _path_in(folder)
-    with _reporting(path, "written", FAILED):
-        place, name = open_folder_of(path, makes_folders=True)
-        with Descriptor(".", os.O_DIRECTORY, place) as place:
-            _lock(path, place)
-            for _ in range(_TRIES):
-                config, _ = _read(path, place, name)
+    with _report_errors(path, "written", FAILED):
+        parent, name = open_folder_of(path, make_folders=True)
+        with Descriptor(".", os.O_DIRECTORY, parent) as parent:
+            _lock(path, parent)
+            for _ in range(_MAX_ATTEMPTS):
+                config, _ = _read(path, parent, name)
                 auths = config.changed_auths(logins, forget)
                 if auths == config.auths:
                     return set()
                 write = _overwrite if in_place and config.text is not None else _replace
                 with WRITING:
-                    is_written = write(config, config.render(auths), place, name)
+                    is_written = write(config, config.render(auths), parent, name)
                 if is_written:
                     return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
     raise CommandError(f"{path} is changed by another program all the time", "Run the command again.", FAILED)
@@ -191,17 +191,19 @@ def _path_in(folder: Path) -> Path:
     return folder / FILE_NAME
 
 
-def _read(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) -> tuple[DockerConfig, Descriptor | None]:
-    """Open and read a file, which another user may have replaced with a pipe, a device or a link to a file of root."""
+def _read(
+    path: Path, parent: Descriptor, name: str, flags: int = os.O_RDONLY
+) -> tuple[DockerConfig, Descriptor | None]:
+    """Open and read a file. Refuse a pipe, a device or root's own file that another user may have put there."""
     try:
-        file = Descriptor(name, flags, place)
+        file = Descriptor(name, flags, parent)
     except FileNotFoundError:
         return DockerConfig(path, None, {}), None
-    status, above = os.fstat(file.fileno()), os.fstat(place.fileno())
+    status, parent_status = os.fstat(file.fileno()), os.fstat(parent.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise _unusable(path, "is not a regular file")
-    only_root_writes_above = above.st_uid == 0 and not above.st_mode & 0o022
-    if os.geteuid() == 0 and above.st_uid != status.st_uid and not only_root_writes_above:
+    only_root_writes_above = parent_status.st_uid == 0 and not parent_status.st_mode & 0o022
+    if os.geteuid() == 0 and parent_status.st_uid != status.st_uid and not only_root_writes_above:
         raise _unusable(path, "belongs to another user than its folder")
     with open(file.fileno(), "rb", closefd=False) as stream:
         data = stream.read(LARGEST_FILE_BYTES + 1)
@@ -209,18 +211,18 @@ def _read(path: Path, place: Descriptor, name: str, flags: int = os.O_RDONLY) ->
         raise _unusable(path, f"is larger than {LARGEST_FILE_BYTES:,} bytes")
     mark = _NUMBER.__add__
     text = data.decode()
-    decoder = json.JSONDecoder(parse_int=mark, parse_float=mark, parse_constant=mark, object_pairs_hook=_unique)
+    decoder = json.JSONDecoder(parse_int=mark, parse_float=mark, parse_constant=mark, object_pairs_hook=_unique_keys)
     content = decoder.decode(text) if text.strip() else None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise _unusable(path, "is not a JSON object")
-    for key, expected in _TYPES.items():
+    for key, expected in _KEY_TYPES.items():
         if not isinstance(content.get(key), expected | None):
             raise _unusable(path, f"has {key} of another type than Docker writes")
     return DockerConfig(path, text, content), file
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object, unless a key is in it twice: Python would keep one of the values, and Docker both."""
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -228,9 +230,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _overwrite(config: DockerConfig, data: bytes, place: Descriptor, name: str) -> bool:
+def _overwrite(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -> bool:
     """Write into a file, and return whether no other program has changed it since it was read."""
-    found, file = _read(config.path, place, name, os.O_RDWR)
+    found, file = _read(config.path, parent, name, os.O_RDWR)
     if file is None or found.text != config.text:
         return False
     if hasattr(os, "posix_fallocate"):  # macOS has none
@@ -239,23 +241,23 @@ def _overwrite(config: DockerConfig, data: bytes, place: Descriptor, name: str) 
     return True
 
 
-def _replace(config: DockerConfig, data: bytes, place: Descriptor, name: str) -> bool:
+def _replace(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -> bool:
     """Replace a file, for its owner or its folder's, and return whether no other program has changed it."""
     temporary = f".{name}.{secrets.token_hex(8)}.tmp"
     try:
-        with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place) as new:
+        with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, parent) as new:
             _write(new, data)
-            found, file = _read(config.path, place, name)
-            owner = os.fstat((file or place).fileno())
+            found, file = _read(config.path, parent, name)
+            owner = os.fstat((file or parent).fileno())
             if os.geteuid() != owner.st_uid:
                 os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
         if found.text != config.text:
             return False
-        os.replace(temporary, name, src_dir_fd=place.fileno(), dst_dir_fd=place.fileno())
+        os.replace(temporary, name, src_dir_fd=parent.fileno(), dst_dir_fd=parent.fileno())
         return True
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=place.fileno())
+            os.unlink(temporary, dir_fd=parent.fileno())
 
 
 def _write(file: Descriptor, data: bytes) -> None:
@@ -266,10 +268,10 @@ def _write(file: Descriptor, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _lock(path: Path, place: Descriptor) -> None:
+def _lock(path: Path, parent: Descriptor) -> None:
     """Wait until no other copy of this command writes in the folder."""
     try:
-        within(LOCK_TIMEOUT_SECONDS, partial(fcntl.flock, place, fcntl.LOCK_EX))
+        within(LOCK_TIMEOUT_SECONDS, partial(fcntl.flock, parent, fcntl.LOCK_EX))
     except TimeoutError:
         problem = f"{path.parent} is locked by another process"
         raise CommandError(problem, "Look for a stopped copy of this command, and end it.", FAILED) from None
@@ -278,7 +280,7 @@ def _lock(path: Path, place: Descriptor) -> None:
 
 
 @contextmanager
-def _reporting(path: Path, action: str, exit_code: int) -> Iterator[None]:
+def _report_errors(path: Path, action: str, exit_code: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, RecursionError) as error:

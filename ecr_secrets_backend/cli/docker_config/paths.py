@@ -14,22 +14,22 @@ from ecr_secrets_backend.private_files import Descriptor
 
 #: Opens a link itself, and a folder that this user may enter but not read. Without it, as on macOS, links are refused.
 _O_PATH: Final[int] = getattr(os, "O_PATH", 0)
-_MOST_PARTS: Final = 4096  # of a path, those of its links included: links may form a circle
+_MAX_PARTS: Final = 4096  # of a path, with the parts of its links, which may form a circle
 
 
-def open_folder_of(path: Path, *, makes_folders: bool = False) -> tuple[Descriptor, str]:
+def open_folder_of(path: Path, *, make_folders: bool = False) -> tuple[Descriptor, str]:
     """Open the folder of a file, which need not exist, and return the folder and the file's name in it.
 
     A link is followed if the link and its folder belong to root or to this user. Each part is opened relative to the
     one before, so that no other user can replace a part after its check.
 
-    :param makes_folders: make missing folders, for this user alone
+    :param make_folders: make missing folders, for this user alone
     :raises CommandError: a link belongs to another user
     """
     folder, parts = Descriptor(".", _O_PATH), list(reversed(path.parts))
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         name = parts.pop()
-        if parts and makes_folders:
+        if parts and make_folders:
             with suppress(FileExistsError, IsADirectoryError):
                 os.mkdir(name, 0o700, dir_fd=folder.fileno())
         try:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ecr_secrets_backend.aws import call_aws
 from ecr_secrets_backend.cli.check.aws import identify
 from ecr_secrets_backend.errors import CredentialSource
 from ecr_secrets_backend.identity import AwsIdentity
@@ -19,14 +20,14 @@ ROLE = "arn:aws:iam::210987654321:role/pull"
 
 @pytest.mark.usefixtures("aws")
 def test_the_identity_is_shown_by_its_source_and_arn() -> None:
-    found = identify(IDENTITY)
+    found = call_aws(identify, IDENTITY)
 
     assert found.message == "environment, arn:aws:sts::123456789012:user/moto"
     assert found.sources == (CredentialSource("environment", "has credentials", None),)
 
 
 def test_the_arn_is_that_of_the_assumed_role(aws: AwsStandIn) -> None:
-    found = identify(replace(IDENTITY, role_arn=ROLE))
+    found = call_aws(identify, replace(IDENTITY, role_arn=ROLE))
 
     assert "arn:aws:sts::210987654321:assumed-role/pull/" in found.message
     assert [call.operation for call in aws.calls()] == ["AssumeRole", "GetCallerIdentity"]
@@ -37,4 +38,4 @@ def test_an_identity_passes_without_an_arn(aws: AwsStandIn, fault: Fault) -> Non
     """A pull needs neither the permission for STS nor the route to it."""
     aws.script(fault)
 
-    assert "ARN not returned by STS" in identify(IDENTITY).message
+    assert "ARN not returned by STS" in call_aws(identify, IDENTITY).message

@@ -13,14 +13,20 @@ import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.cli.docker_config import file
-from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins, default_folder, encoded, is_shared
+from ecr_secrets_backend.cli.docker_config.file import (
+    DockerConfig,
+    change_logins,
+    default_folder,
+    encode_login,
+    is_shared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.synchronize import Barrier
 
 HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-LOGIN = {HOST: encoded("AWS", "new")}
+LOGIN = {HOST: encode_login("AWS", "new")}
 
 
 def build(folder: Path, **content: Any) -> DockerConfig:
@@ -54,18 +60,18 @@ def test_the_helper_that_docker_py_uses_is_found(
 
     assert docker.auth.load_config(str(config.path)).resolve_authconfig(HOST)["Username"] == "of"
     assert config.helper(HOST) == ("credsStore", "desktop")
-    assert config.is_exempt(HOST)
-    assert not config.is_exempt("other.example")
+    assert config.has_empty_helper(HOST)
+    assert not config.has_empty_helper("other.example")
     config = build(tmp_path, credsStore="desktop", credHelpers={HOST: "ecr-login"})
     assert config.helper(HOST) == (f'credHelpers["{HOST}"]', "ecr-login")
-    assert not config.is_exempt(HOST)
+    assert not config.has_empty_helper(HOST)
 
 
 @pytest.mark.parametrize(
     ("entry", "login"),
     [
-        ({"auth": encoded("AWS", "a:b")}, ("AWS", "a:b")),
-        ({"auth": encoded("u", "p\0\0")}, ("u", "p")),  # as an old Docker wrote it
+        ({"auth": encode_login("AWS", "a:b")}, ("AWS", "a:b")),
+        ({"auth": encode_login("u", "p\0\0")}, ("u", "p")),  # as an old Docker wrote it
         *[
             (entry, None)
             for entry in ({}, None, {"auth": 5}, {"auth": "%"}, {"auth": "bm9jb2xvbg=="}, {"auth": "/w=="})
@@ -87,7 +93,7 @@ def test_an_entry_is_read_as_a_login_or_none(tmp_path: Path, entry: object, logi
 )
 def test_the_entry_that_docker_uses_is_found(tmp_path: Path, names: list[str], winner: str | None) -> None:
     """This test tries docker-py, and tests/e2e the command."""
-    config = build(tmp_path, auths={name: {"auth": encoded("AWS", name)} for name in names})
+    config = build(tmp_path, auths={name: {"auth": encode_login("AWS", name)} for name in names})
     found = docker.auth.load_config(str(config.path)).resolve_authconfig(HOST)
 
     assert config.winning_name(HOST) == winner
@@ -109,7 +115,7 @@ def test_null_and_an_empty_file_have_no_logins(tmp_path: Path, content: str) -> 
     (tmp_path / "config.json").write_text(content)
     config = DockerConfig.load(tmp_path)
 
-    assert (config.helper(HOST), config.login(HOST), config.is_exempt(HOST)) == (None, None, False)
+    assert (config.helper(HOST), config.login(HOST), config.has_empty_helper(HOST)) == (None, None, False)
     assert change_logins(tmp_path, LOGIN, {}) == {HOST}
     assert is_logged_in(tmp_path)
 
@@ -205,7 +211,7 @@ def test_a_file_that_always_changes_is_given_up(tmp_path: Path, monkeypatch: pyt
 def write_often(folder: Path, host: str, barrier: Barrier) -> None:
     for number in range(100):
         barrier.wait(20)
-        change_logins(folder, {host: encoded("AWS", str(number))}, {})
+        change_logins(folder, {host: encode_login("AWS", str(number))}, {})
         barrier.wait(20)
         login = DockerConfig.load(folder).login(host)
         assert login == ("AWS", str(number)), login
