@@ -12,10 +12,8 @@ from typing import Any, Final, TypeVar
 from airflow.secrets import BaseSecretsBackend
 
 from ecr_secrets_backend import airflow_compat, metrics
-from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.fallback import FallbackChain
-from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.logs import log
 from ecr_secrets_backend.settings import MappedConnection, Settings
@@ -45,12 +43,9 @@ class EcrSecretsBackend(BaseSecretsBackend):
 
     def __init__(self, /, **kwargs: object) -> None:
         super().__init__()
-        settings = Settings.parse(kwargs)
-        store = HostStore(settings.cache_dir) if settings.cache == "host" else None
-        self.settings = settings  #: the parsed kwargs
+        self.settings = settings = Settings.parse(kwargs)
         self._connections = settings.connections
-        self._cache = TokenCache(store, settings.refresh_before)
-        self._logins = Logins(self._cache, partial(airflow_compat.look_up_connection, self))
+        self._logins = Logins(settings, partial(airflow_compat.look_up_connection, self))
         self._fallback = FallbackChain(settings.fallback_backends) if settings.fallback_backends else None
         with suppress(ImportError):
             airflow_compat.sends_metrics()  # cached before Airflow forks the processes of tasks

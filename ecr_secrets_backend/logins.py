@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.cache import Source, TokenCache
 from ecr_secrets_backend.errors import TokenError
+from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsConnection, AwsIdentity
 from ecr_secrets_backend.logs import log
-from ecr_secrets_backend.settings import MappedConnection
+from ecr_secrets_backend.settings import MappedConnection, Settings
 from ecr_secrets_backend.token import EcrToken
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,12 @@ class Logins:
     """Logins for mapped connections, for the backend and for the commands.
 
     :param look_up: returns the Airflow connection of an ID; raises the exceptions of Airflow
+    :ivar store: the host's cache; None: each process has its own cache
     """
 
-    def __init__(self, cache: TokenCache, look_up: Callable[[str], AwsConnection]) -> None:
-        self._cache = cache
+    def __init__(self, settings: Settings, look_up: Callable[[str], AwsConnection]) -> None:
+        self.store = HostStore(settings.cache_dir) if settings.cache == "host" else None
+        self._cache = TokenCache(self.store, settings.refresh_before)
         self._look_up = look_up
         self._resolved: dict[str, _Resolved] = {}
 

@@ -61,7 +61,7 @@ class CacheFolder(NamedTuple):
                     if make_parents:  # in cache_dir, which lookups prefer to any folder that exists
                         break
                 elif make_parents:
-                    refused.append(f"{path}: cannot be made")
+                    refused.append(f"{path}: cannot be created")
             except OSError as error:
                 refused.append(f"{path}: {error.strerror}")
             else:

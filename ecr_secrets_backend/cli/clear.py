@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace, output: Output) -> int:
     """Delete entries, but no lock files: the holder of a deleted lock excludes no other process."""
     config = configuration.read(options)
-    folder = CacheFolder.inspect(config.store)
+    folder = CacheFolder.inspect(config.logins.store)
     if folder.path is None:
         output.text("There is no cache on this host.")
         return SUCCESS

@@ -12,7 +12,6 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.cli.command import CommandError, argument, suppress_library_logs
 from ecr_secrets_backend.errors import (
     ConfigurationError,
@@ -21,7 +20,6 @@ from ecr_secrets_backend.errors import (
     TokenError,
 )
 from ecr_secrets_backend.fallback import FallbackChain
-from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.logins import Logins
 from ecr_secrets_backend.settings import Settings
 
@@ -73,14 +71,9 @@ class Configuration:
     from_airflow: bool
 
     @cached_property
-    def store(self) -> HostStore | None:
-        """The host's cache; None with ``"cache": "process"``."""
-        return HostStore(self.settings.cache_dir) if self.settings.cache == "host" else None
-
-    @cached_property
     def logins(self) -> Logins:
         """The logins of all connections, from the cache that the backend uses."""
-        return Logins(TokenCache(self.store, self.settings.refresh_before), self._look_up_aws_connection)
+        return Logins(self.settings, self._look_up_aws_connection)
 
     def login(self, mapped: MappedConnection) -> Login:
         """Return a connection's login.

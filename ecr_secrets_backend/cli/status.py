@@ -44,13 +44,13 @@ OUTPUT: Final = argument(
 def run(options: argparse.Namespace, output: Output) -> int:
     """Show the cache."""
     config = configuration.read(options)
-    folder = CacheFolder.inspect(config.store)
+    folder = CacheFolder.inspect(config.logins.store)
     tokens = list(_list_tokens(config, folder))
     cache = {
         "kind": config.settings.cache,
         "folder": None if folder.mode is None else folder.path,
         "user": os.geteuid(),
-        "problems": list(_find_problems(folder)) if config.store else [],
+        "problems": list(_find_problems(folder)) if config.logins.store else [],
         "files": len(folder.files),
         "bytes": sum(file.size for file in folder.files),
     }
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, output: Output) -> int:
 def _list_tokens(config: Configuration, folder: CacheFolder) -> Iterator[dict[str, Any]]:
     """Return each entry of the cache, with the connections that it serves in this process."""
     mapped = [(config.key(each), each) for each in config.settings.connections.values()]
-    for entry in folder.entries(config.store):
+    for entry in folder.entries(config.logins.store):
         served = [each for key, each in mapped if key == entry.key]
         default = entry.token.registry if entry.token else None
         registries = {each.host or default for each in served} or {default}
@@ -130,7 +130,7 @@ def _render(cache: dict[str, Any], tokens: list[dict[str, Any]], path: str | Non
         privacy = "" if cache["problems"] else "; private to this user"
         found = f"{path} ({cache['files']} files, {cache['bytes']:,} bytes{privacy})"
     else:
-        found = f"none yet; the next lookup makes {path}" if path else "none"
+        found = f"none yet; the next lookup creates {path}" if path else "none"
     yield Text(f"Cache of user {cache['user']}: {found}")
     for problem in cache["problems"]:
         yield Text(f"! {problem}", style="yellow")

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ecr_secrets_backend.cache import TokenCache
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.cache_folder import CacheFolder
 from ecr_secrets_backend.cli.command import CommandError
@@ -93,8 +92,8 @@ class Overview:
 
 def _build_rows(config: Configuration) -> Iterator[dict[str, Any]]:
     settings = config.settings
-    entries = {entry.key: entry for entry in CacheFolder.inspect(config.store).entries(config.store)}
-    logins = Logins(TokenCache(config.store, settings.refresh_before), _look_up_aws_connection)
+    logins = Logins(settings, _look_up_aws_connection)
+    entries = {entry.key: entry for entry in CacheFolder.inspect(logins.store).entries(logins.store)}
     # All connections of an identity have the same entry.
     found: dict[AwsIdentity, tuple[AwsIdentity | TokenFailure | None, Entry | None]] = {}
     for mapped in settings.connections.values():

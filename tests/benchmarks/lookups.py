@@ -26,7 +26,7 @@ def kinds_of_lookups(cache_dir: str) -> dict[str, Callable[[Memory], object]]:
 
     def look_up_in_host_cache(memory: Memory) -> None:
         backend._logins._resolved.clear()
-        backend._cache._memory = memory
+        backend._logins._cache._memory = memory
         backend.get_connection(CONN_ID)
 
     return {

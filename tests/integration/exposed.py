@@ -80,7 +80,7 @@ def show_error(error: BaseException, shown: TextIO) -> None:
 def show_values(backend: EcrSecretsBackend, shown: TextIO) -> None:
     memory = cache._memory
     entries = memory._entries.values()
-    for value in (backend, backend._cache, memory, *entries, *(entry.token for entry in entries)):
+    for value in (backend, backend._logins._cache, memory, *entries, *(entry.token for entry in entries)):
         print(repr(value), value, getattr(value, "__dict__", None), file=shown)
         pprint(value, console=Console(file=shown, width=PAGE_WIDTH), expand_all=True)
 

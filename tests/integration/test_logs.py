@@ -27,7 +27,7 @@ def test_a_request_has_a_line_at_info_and_a_lookup_one_at_debug(
     first, other = (
         EcrSecretsBackend(connections={"docker_default": REGISTRY}, cache_dir=str(tmp_path)) for _ in range(2)
     )
-    other._cache._memory = Memory()  # as in another process of the host
+    other._logins._cache._memory = Memory()  # as in another process of the host
     for backend in (first, other, other):
         put_into_task(backend)
         backend.get_connection("docker_default")

@@ -57,7 +57,7 @@ def look_up(bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) ->
         backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
         if request.param == "task":
             put_into_task(backend)
-        backend._cache._memory = Memory()
+        backend._logins._cache._memory = Memory()
         before = len(bare.calls())
         for conn_id in settings["connections"]:
             assert backend.get_connection(conn_id).password

@@ -173,7 +173,7 @@ def _explain(error: Exception, step: str) -> StepResult:
             fix = "Check what hangs: the network, proxy, registry, engine, or Docker's credential helper."
         case _:  # the exception's text may have a secret
             code, message = "unexpected-error", describe_exception(error)
-            fix = "Try again. If it lasts, report this line as a bug."
+            fix = "Run the check again. If this line remains, report it as a bug."
     return StepResult(message, "failed", code, fix)
 
 

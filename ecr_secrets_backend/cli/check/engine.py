@@ -136,7 +136,7 @@ class Engine:
             raise CheckFailed("credential-helper-wins", message, fix)
         if not is_sent:
             message = "Docker's client sends another login than the connection's"
-            raise CheckFailed("login-lost", message, f"Check config.json in {default_folder()}.")
+            raise CheckFailed("login-lost", message, f"Check auths and credHelpers in {default_folder()}/config.json.")
         return StepResult("a pull uses the connection's login")
 
     def _tls_config(self) -> Any:  # noqa: ANN401 - a TLSConfig of docker, or False

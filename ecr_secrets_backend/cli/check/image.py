@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from ecr_secrets_backend.cli.check.registry import DENIED, Answer, RegistryClient, storage_failure
+from ecr_secrets_backend.cli.check.registry import DENIED, RegistryClient, Response, storage_failure
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.registry import Registry
 
@@ -115,23 +115,23 @@ class Pull:
 
     client: RegistryClient
     image: Image
-    manifest: Answer = field(init=False)
+    manifest: Response = field(init=False)
 
     def check_permission(self) -> StepResult:
         """Request the manifest, which requires a permission and a repository."""
         image = self.image
-        self.manifest = answer = self._get("manifests", image.reference, MANIFEST_TYPES)
-        if answer.status == HTTPStatus.NOT_FOUND and image.has_digest:
+        self.manifest = response = self._get("manifests", image.reference, MANIFEST_TYPES)
+        if response.status == HTTPStatus.NOT_FOUND and image.has_digest:
             fix = "Correct the digest. For a pull-through cache, pull by its tag first: ECR imports none by its digest."
             raise CheckFailed("digest-missing", f"the registry has no {image}", fix)
-        if answer.status == HTTPStatus.NOT_FOUND and answer.error[0] == "NAME_UNKNOWN":
+        if response.status == HTTPStatus.NOT_FOUND and response.error[0] == "NAME_UNKNOWN":
             fix = "Correct the name, account or region of the image, or create the repository."
             raise CheckFailed("repository-missing", f"the registry has no repository {image.repository!r}", fix)
-        if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            raise answer.to_failure()
-        if answer.status == HTTPStatus.OK and not answer.fields:
+        if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+            raise response.to_failure()
+        if response.status == HTTPStatus.OK and not response.fields:
             fix = "Look for a proxy or login page between this host and the registry."
-            raise CheckFailed("registry-error", f"{answer.host} returns no manifest for {image}", fix)
+            raise CheckFailed("registry-error", f"{response.host} returns no manifest for {image}", fix)
         return StepResult(f"the identity may pull {image.repository}")
 
     def check_reference(self) -> StepResult:
@@ -156,23 +156,23 @@ class Pull:
             manifest = self._get("manifests", str(digests[wanted]), MANIFEST_TYPES).fields
         match manifest:
             case {"config": {"digest": str(digest)}} if re.fullmatch(_DIGEST, digest):
-                answer = self._get("blobs", digest)
+                response = self._get("blobs", digest)
             case _:
                 return StepResult("the manifest names no platform", "skipped", "platform-unknown")
-        if answer.status != HTTPStatus.OK:
-            raise answer.to_failure()
-        if (found := platform_of(answer.fields)) != wanted:
+        if response.status != HTTPStatus.OK:
+            raise response.to_failure()
+        if (found := platform_of(response.fields)) != wanted:
             raise _wrong_platform(wanted, [found])
         return StepResult(f"the image is for {wanted}, and can be downloaded")
 
-    def _get(self, kind: str, reference: str, accept: tuple[str, ...] = ()) -> Answer:
+    def _get(self, kind: str, reference: str, accept: tuple[str, ...] = ()) -> Response:
         repository, host = self.image.repository, self.client.host
-        answer = self.client.get(f"/v2/{repository}/{kind}/{reference}", accept)
-        if answer.host != host and answer.status != HTTPStatus.OK:
-            raise storage_failure(answer.host, f"answers {answer.status}")
-        if answer.status not in DENIED or kind == "tags":  # a pull lists no tags
-            return answer
-        message = answer.error[1] or f"{host} answers {answer.status}"
+        response = self.client.get(f"/v2/{repository}/{kind}/{reference}", accept)
+        if response.host != host and response.status != HTTPStatus.OK:
+            raise storage_failure(response.host, f"answers {response.status}")
+        if response.status not in DENIED or kind == "tags":  # a pull lists no tags
+            return response
+        message = response.error[1] or f"{host} answers {response.status}"
         if "upstream registry" in message:
             fix = "Correct user name and token in the secret ecr-pullthroughcache/… of the pull-through cache rule."
             raise CheckFailed("upstream-login-failed", f"{repository!r} is not cached, and: {message}", fix)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 READ_TIMEOUT_SECONDS: Final = 15.0
-LARGEST_ANSWER_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller
+LARGEST_RESPONSE_BYTES: Final = 4 * 1024 * 1024  # ECR's own limit for a manifest; an image's configuration is smaller
 _MAX_REDIRECTS: Final = 5
 #: The engine also trusts a registry's CA certificates in this folder.
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
@@ -65,8 +65,8 @@ _PROXY_URL: Final = re.compile(
 )
 
 
-class Answer(NamedTuple):
-    """An HTTP answer, and the host that sent it: a registry redirects to the storage of its layers."""
+class Response(NamedTuple):
+    """An HTTP response, and the host that sent it: a registry redirects to the storage of its layers."""
 
     status: int
     content: bytes = b""
@@ -107,11 +107,11 @@ class RegistryClient:
         self.host = host
         self._authorization = f"Basic {encode_login(*login)}"
 
-    def get(self, path: str, accept: tuple[str, ...] = ()) -> Answer:
+    def get(self, path: str, accept: tuple[str, ...] = ()) -> Response:
         """Request a path, such as ``/v2/``, and follow redirects, to other hosts without the login."""
         import urllib3
 
-        # No content encoding: a small answer could become a large one.
+        # No content encoding: a small response could become a large one.
         headers = {"Authorization": self._authorization, "Accept-Encoding": "identity", "Accept": ", ".join(accept)}
         retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_MAX_REDIRECTS, raise_on_redirect=False)
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS)
@@ -122,24 +122,24 @@ class RegistryClient:
                 _open_pool(self.host, proxy) as pool,
                 pool.request(
                     "GET", url, headers=headers, preload_content=False, retries=retries, timeout=timeout
-                ) as answer,
+                ) as response,
             ):
-                content = answer.read(LARGEST_ANSWER_BYTES, decode_content=False)
+                content = response.read(LARGEST_RESPONSE_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _explain(error, self.host, proxy) from None
-        return Answer(answer.status, content, urllib3.util.parse_url(answer.url or url).netloc or self.host)
+        return Response(response.status, content, urllib3.util.parse_url(response.url or url).netloc or self.host)
 
     def check_login(self) -> StepResult:
         """Check that the registry accepts the login."""
-        answer = self.get("/v2/")
-        if answer.host != self.host:
-            raise CheckFailed("registry-error", f"{self.host} redirects to {answer.host}", _MIDDLEBOX_FIX)
-        if answer.status in DENIED:
-            problem = f"{self.host} refuses the token: {answer.error[1] or answer.status}"
-            fix = "Run ecr-secrets-backend clear. If this lasts, check the partition and the VPC endpoint's policy."
+        response = self.get("/v2/")
+        if response.host != self.host:
+            raise CheckFailed("registry-error", f"{self.host} redirects to {response.host}", _MIDDLEBOX_FIX)
+        if response.status in DENIED:
+            problem = f"{self.host} refuses the token: {response.error[1] or response.status}"
+            fix = "Run ecr-secrets-backend clear. If a new token is also refused, check the policy of the VPC endpoint."
             raise CheckFailed("token-refused", problem, fix)
-        if answer.status != HTTPStatus.OK:
-            raise answer.to_failure()
+        if response.status != HTTPStatus.OK:
+            raise response.to_failure()
         return StepResult(f"{self.host} accepts the token")
 
 

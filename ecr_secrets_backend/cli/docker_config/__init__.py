@@ -81,7 +81,7 @@ class LoginWriter:
         """Return the tokens in the host's cache, by registry: an earlier run may have written them."""
         for mapped in self.connections:
             with suppress(OSError):
-                store, name = self.configured.store, f"{self.configured.key(mapped)}.json"
+                store, name = self.configured.logins.store, f"{self.configured.key(mapped)}.json"
                 entry = Entry.from_json((store and store.read(name)) or b"")
                 if entry and entry.token and (host := mapped.host or entry.token.registry):
                     yield host, entry.token

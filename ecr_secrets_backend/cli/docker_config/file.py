@@ -163,7 +163,7 @@ def change_logins(
                     is_written = write(config, config.render(auths), parent, name)
                 if is_written:
                     return {host for host in (*logins, *forget) if auths.get(host) != config.auths.get(host)}
-    raise CommandError(f"{path} is changed by another program all the time", "Run the command again.", FAILED)
+    raise CommandError(f"Another program keeps changing {path}", "Stop it, or run the command again.", FAILED)
 
 
 def is_shared(folder: Path) -> bool:

@@ -105,7 +105,7 @@ def test_a_default_folder_that_exists_comes_after_cache_dir_and_before_other_pla
 
 def test_a_read_only_file_system_has_no_place(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_, **__: False)
-    refused = (f"{folder_in(places[0])}: cannot be made",)
+    refused = (f"{folder_in(places[0])}: cannot be created",)
 
     assert CacheFolder.inspect(HostStore(str(places[0]))) == CacheFolder(None, None, (), refused)
     assert CacheFolder.inspect(HostStore(None)) == CacheFolder(None, None, (), ())

@@ -33,13 +33,13 @@ def test_a_token_has_a_state_at_each_age(age: float, state: str) -> None:
 
 
 def test_an_empty_cache_is_not_made(run: Run, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
-    """The folder that the next lookup makes is shown."""
+    """The folder that the next lookup creates is shown."""
     assert status(run, *file) == {
         "cache": {"kind": "host", "folder": None, "user": os.geteuid(), "problems": [], "files": 0, "bytes": 0},
         "tokens": [],
     }
     text = " ".join(run("status", *file).stdout.split())
-    assert f"none yet; the next lookup makes {kwargs['cache_dir']}/" in text
+    assert f"none yet; the next lookup creates {kwargs['cache_dir']}/" in text
     assert "The cache has no token." in text
 
 

@@ -47,9 +47,9 @@ def record(shown: Overview, entry: Entry) -> None:
     mapped = next(iter(config.settings.connections.values()))
     key = mapped.identity.in_environment(os.environ).key
     entry = Entry.of_token(key, "", entry.token) if entry.token and not entry.failure else entry
-    assert config.store is not None
+    assert config.logins.store is not None
     content = json.dumps({**json.loads(entry.to_json()), "key": key}).encode()
-    config.store.write(f"{key}.json", content, entry.now() + 24 * HOUR)
+    config.logins.store.write(f"{key}.json", content, entry.now() + 24 * HOUR)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ecr_secrets_backend.cli.check.registry import LARGEST_ANSWER_BYTES, Answer, RegistryClient
+from ecr_secrets_backend.cli.check.registry import LARGEST_RESPONSE_BYTES, RegistryClient, Response
 from tests.unit.cli.check.conftest import CDN, HOST, LOGIN, Site, fail
 
 client = RegistryClient(HOST, LOGIN)
@@ -22,7 +22,7 @@ client = RegistryClient(HOST, LOGIN)
 )
 def test_an_answer_of_another_shape_has_no_error(content: bytes) -> None:
     """A proxy's page, for example."""
-    assert Answer(500, content).error == ("", "")
+    assert Response(500, content).error == ("", "")
 
 
 def test_a_registry_is_reached_through_the_proxy_of_the_environment(site: Site) -> None:
@@ -144,8 +144,8 @@ def test_a_certificate_that_is_not_trusted_is_reported(monkeypatch: pytest.Monke
 def test_an_answer_is_read_up_to_a_limit_and_not_decompressed(site: Site) -> None:
     """A small one could become a large one."""
     for path, headers, body in (
-        ("/v2/app/manifests/1", {}, b" " * (2 * LARGEST_ANSWER_BYTES)),
-        ("/v2/app/manifests/2", {"Content-Encoding": "gzip"}, gzip.compress(b" " * (100 * LARGEST_ANSWER_BYTES))),
+        ("/v2/app/manifests/1", {}, b" " * (2 * LARGEST_RESPONSE_BYTES)),
+        ("/v2/app/manifests/2", {"Content-Encoding": "gzip"}, gzip.compress(b" " * (100 * LARGEST_RESPONSE_BYTES))),
     ):
         site.answers[path] = 200, headers, body
-        assert len(client.get(path).content) <= LARGEST_ANSWER_BYTES
+        assert len(client.get(path).content) <= LARGEST_RESPONSE_BYTES
