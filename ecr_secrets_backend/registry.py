@@ -132,14 +132,13 @@ class Registry(NamedTuple):
         if name in _PUBLIC_HOSTS:
             return cls(host, "ecr-public", None, PUBLIC_REGION, fips=False, dual_stack=_PUBLIC_HOSTS[name])
         match = _PRIVATE_HOST.fullmatch(name)
-        if match is None:
+        partition = partition_of(match["region"]) if match else None
+        if match is None or partition is None:
             problem = f'is "{name}", which is not the host of an ECR registry'
+            if match:
+                problem = f'has the region "{match["region"]}", which is not an AWS region'
             raise ConfigurationError(path, problem, f"{_HOST_FIX} {custom_fix}")
         account_id, region, domain = match["account_id"], match["region"], match["domain"]
-        partition = partition_of(region)
-        if partition is None:
-            problem = f'has the region "{region}", which is not an AWS region'
-            raise ConfigurationError(path, problem, f"{_HOST_FIX} {custom_fix}")
         dual_stack_domain = partition.dual_stack_registry_domain
         forms = {(".", partition.domain), ("-", dual_stack_domain)}
         if partition.name == "aws-cn":  # China has two forms of dual-stack hosts

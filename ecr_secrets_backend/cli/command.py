@@ -25,8 +25,8 @@ WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130  # as shells report SIGINT
 MAX_FRAMES: Final = 8  # the innermost frames of a traceback, down to a library's
 
-#: Whether :func:`suppress_library_logs` does nothing. A server sets it in the context of a request, because logging and
-#: warnings belong to all threads of a process.
+#: If True, :func:`suppress_library_logs` does nothing. A server sets it for a request, because suppressing logs and
+#: warnings would affect all threads of the process.
 keeps_library_logs: Final = ContextVar("ecr_secrets_backend_keeps_library_logs", default=False)
 
 

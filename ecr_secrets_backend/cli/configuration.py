@@ -148,9 +148,8 @@ def _read_file(name: str) -> Configuration:
     try:
         kwargs = json.loads(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except OSError as error:
-        raise CommandError(
-            f"{source} cannot be read: {error.strerror}", "Name a file that this user can read."
-        ) from None
+        fix = "Name a file that this user can read."
+        raise CommandError(f"{source} cannot be read: {error.strerror}", fix) from None
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{source} is not JSON: {error}", "Write the value of backend_kwargs.") from None
     if not isinstance(kwargs, dict):

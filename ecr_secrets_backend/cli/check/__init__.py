@@ -220,12 +220,8 @@ exit codes:
     arguments=(
         configuration.CONN_IDS,
         argument("--image", metavar="IMAGE", help="an image to pull"),
-        argument(
-            "--docker-url", metavar="URL", help="Docker engine (default: DOCKER_HOST, else Docker's local socket)"
-        ),
-        argument(
-            "--tls-ca-cert", metavar="FILE", help="CA of the engine's certificate, as DockerOperator's tls_ca_cert"
-        ),
+        argument("--docker-url", metavar="URL", help="Docker engine (default: DOCKER_HOST, else Docker's socket)"),
+        argument("--tls-ca-cert", metavar="FILE", help="CA of the engine, as DockerOperator's tls_ca_cert"),
         argument("--tls-client-cert", metavar="FILE", help="client certificate, as its tls_client_cert"),
         argument("--tls-client-key", metavar="FILE", help="key of the client certificate, as its tls_client_key"),
         OUTPUT,

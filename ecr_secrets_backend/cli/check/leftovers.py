@@ -49,8 +49,8 @@ def check_other_definitions(conn_id: str) -> Iterator[StepResult]:
         problem = f"the metadata database also has a connection of this ID (host {row[0]}, login {row[1]})"
         fix = (
             f"Run airflow connections delete {conn_id}: processes without the backend use it, and Airflow before 3.2.2"
+            " uses it if a lookup fails."
         )
-        fix += " uses it if a lookup fails."
         yield StepResult(problem, "warning", "leftover-row", fix)
 
 
