@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Default = TypeVar("Default")
 
-#: How long a lookup waits if no token can be served. Together with the wait for a renewal, it stays below 30 s.
+#: The longest wait of a lookup if no token can be served. Together with the wait for a renewal, it is below 30 s.
 LOOKUP_TIMEOUT_SECONDS: Final = 28.0
-#: How long the lookup that starts a renewal waits for it, while the current token can be served.
+#: The longest wait of the lookup that starts a renewal, while the current token can be served.
 RENEWAL_TIMEOUT_SECONDS: Final = 1.0
-#: How long a process may hold a host lock, before others replace the lock. A request to AWS takes less.
+#: After this time, another process replaces the host lock of a process. A request to AWS takes less.
 LOCK_TIMEOUT_SECONDS: Final = 22.0
 #: The pauses of a process that waits for another one and reads the host's file: short at first, then longer, because
 #: hundreds of processes may wait.

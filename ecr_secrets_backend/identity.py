@@ -66,7 +66,7 @@ class AwsIdentity:
     environment: str = ""
 
     def in_environment(self, environ: Mapping[str, str], connection: AwsConnection | None = None) -> AwsIdentity:
-        """Return the identity with a digest of boto3's configuration in this process, and its region if it has none.
+        """Return the identity with a digest of boto3's configuration here, and AWS_DEFAULT_REGION if it has no region.
 
         The digest covers variables, the path, times and size of files, and the Airflow connection, secrets included. A
         replaced file costs one call. A pod's token, which is replaced each hour, is read instead.

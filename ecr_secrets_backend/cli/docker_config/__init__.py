@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 LONGEST_SLEEP_SECONDS: Final = 60.0
 #: The pause between two writes while a connection has no token. The cache's back-off limits the calls to AWS.
 RETRY_SECONDS: Final = 5.0
-#: Enough to renew or remove a short-lived token in the last tenth of its lifetime, in which it is not served.
+#: Enough writes to renew or remove a short-lived token before it expires: its last tenth is not served.
 WRITES_PER_LIFETIME: Final = 50
 #: How long a signal waits for the end of a write, which takes milliseconds unless the disk hangs.
 WRITE_TIMEOUT_SECONDS: Final = 0.5
