@@ -134,7 +134,7 @@ def _configure(options: argparse.Namespace, found: list[Configuration]) -> StepR
 
 
 def _select_connections(configured: Configuration, conn_ids: list[str], image: Image | None) -> list[MappedConnection]:
-    """Return the named connections; without names, those that serve the image; without an image, all."""
+    """Return the named connections. Without names, return those for the image; without an image, all."""
     connections = configured.connections(conn_ids)
     if conn_ids or image is None:
         return connections

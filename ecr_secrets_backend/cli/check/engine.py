@@ -168,7 +168,7 @@ class Engine:
             raise self._explain(error) from None
         if isinstance(version, dict) and "Version" in version:
             return version
-        raise self._explain(ValueError("the answer is not that of a Docker engine"))
+        raise self._explain(ValueError("the answer is not from a Docker engine"))
 
     def _explain(self, error: Exception) -> CheckFailed:
         """Return the finding for an exception of docker, from the causes in it."""

@@ -82,9 +82,9 @@ def match_registry(image: Image, host: str | None, conn_ids: Mapping[str, str]) 
     :param conn_ids: the connections, by the hosts of their registries
     """
     other, registry = image.registry, Registry.find(image.registry or "")
-    code, problem = "image-of-other-registry", f"the image is of {other}, and this connection logs in to {host}"
+    code, problem = "image-of-other-registry", f"the image is in {other}, but this connection logs in to {host}"
     if other == host and host:
-        return StepResult(f"{image} is of this connection's registry")
+        return StepResult(f"{image} is in this connection's registry")
     if other is None:
         code, problem = "image-without-registry", f"'{image}' names no registry, so Docker looks for it on Docker Hub"
         right = image._replace(registry=host or next(iter(conn_ids), "REGISTRY"))
@@ -96,14 +96,14 @@ def match_registry(image: Image, host: str | None, conn_ids: Mapping[str, str]) 
     elif host and other.partition(":")[0] == host.partition(":")[0]:
         fix = f"Write {image._replace(registry=host)}, or map the registry with its port in backend_kwargs."
     elif registry:
-        problem = f"the image is of {other}, and no connection is mapped to that registry"
+        problem = f"the image is in {other}, but no connection is mapped to that registry"
         fix = f'Map one to it in backend_kwargs: {{"docker_other": "{other}"}}. Or correct the name.'
     else:
         code, problem = "image-not-ecr", f"{other} is not Amazon ECR: no connection of this backend serves it"
         url = "https://index.docker.io/v1/" if other in _DOCKER_HUB else other
         fix = (
             f"Store another Airflow connection of type docker, with host {url} and a login of that registry, such as a"
-            " deploy token, and name it by docker_conn_id. If it is a proxy in front of ECR or an emulator, map a"
+            " deploy token, and set docker_conn_id to its ID. If it is a proxy in front of ECR or an emulator, map a"
             f' connection: {{"registry": "{other}", "region_name": "us-east-1"}}.'
         )
     raise CheckFailed(code, problem, fix)
@@ -177,8 +177,8 @@ class Pull:
             fix = "Correct user name and token in the secret ecr-pullthroughcache/… of the pull-through cache rule."
             raise CheckFailed("upstream-login-failed", f"{repository!r} is not cached, and: {message}", fix)
         fix = (
-            f"Allow {PULL_ACTIONS} on the repository in the identity's policy and, if the repository is of another"
-            " account, in the repository's policy."
+            f"Allow {PULL_ACTIONS} on the repository in the identity's policy and, if another account has the"
+            " repository, in the repository's policy."
         )
         raise CheckFailed("permission-missing", f"the identity may not pull {repository!r}: {message}", fix)
 
@@ -192,4 +192,4 @@ def platform_of(fields: object) -> str:
 def _wrong_platform(wanted: str, found: Iterable[str]) -> CheckFailed:
     names = ", ".join(sorted(each for each in found if not each.startswith("unknown/"))) or "no platform"
     fix = f"Build it for {wanted}: docker buildx build --platform {wanted}. Or run it on another host."
-    return CheckFailed("platform-wrong", f"the engine is {wanted}, and the image is for {names}", fix)
+    return CheckFailed("platform-wrong", f"the engine's platform is {wanted}, but the image is for {names}", fix)

@@ -46,7 +46,7 @@ def check_other_definitions(conn_id: str) -> Iterator[StepResult]:
         fix = "Remove it: processes without the backend use it."
         yield StepResult(problem, "warning", "leftover-variable", fix)
     if row := _find_row(conn_id):
-        problem = f"the metadata database also has a connection of this ID (host {row[0]}, login {row[1]})"
+        problem = f"the metadata database also has a connection with this ID (host {row[0]}, login {row[1]})"
         fix = (
             f"Run airflow connections delete {conn_id}: processes without the backend use it, and Airflow before 3.2.2"
             " uses it if a lookup fails."

@@ -193,5 +193,5 @@ def _recognize(cause: BaseException) -> tuple[str, str, str] | None:
 
 def storage_failure(host: str, problem: str) -> CheckFailed:
     """Return the finding for a host to which the registry redirects, as it does for layers."""
-    fix = f"Allow TCP from this host to {host}; for Amazon S3 in a VPC, by a route or a gateway endpoint for S3."
+    fix = f"Allow TCP from this host to {host}; in a VPC, add a route or a gateway endpoint for S3."
     return CheckFailed("storage-unreachable", f"the registry redirects to {host}, which {problem}", fix)

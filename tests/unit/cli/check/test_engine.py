@@ -151,7 +151,7 @@ def test_what_is_not_an_engine_is_reported(engine: str, monkeypatch: pytest.Monk
     """A proxy may answer in the place of the engine."""
     monkeypatch.setitem(ENGINE, "version", version)
 
-    assert "not that of a Docker engine" in fail_version(engine).message
+    assert "not from a Docker engine" in fail_version(engine).message
 
 
 def test_an_engine_that_accepts_only_tls_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
