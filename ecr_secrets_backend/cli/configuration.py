@@ -72,7 +72,7 @@ class Configuration:
 
     @cached_property
     def logins(self) -> Logins:
-        """The logins of all connections, from the cache that the backend uses."""
+        """Return the logins of all connections, from the cache that the backend uses."""
         return Logins(self.settings, self._look_up_aws_connection)
 
     def login(self, mapped: MappedConnection) -> Login:

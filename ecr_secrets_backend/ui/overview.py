@@ -68,7 +68,7 @@ class Overview:
 
     @property
     def other_backends(self) -> tuple[str, ...]:
-        """The backends in which an API server looks up a connection that is not mapped, in this order."""
+        """Return the backends in which an API server looks up a connection that is not mapped, in this order."""
         config = self.configurations.get("secrets")
         fallback = config.settings.fallback_backends if config else ()
         return (*(each.backend for each in fallback), "environment variables", "the metadata database")

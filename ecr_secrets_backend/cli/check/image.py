@@ -43,7 +43,7 @@ class Image(NamedTuple):
 
     @property
     def has_digest(self) -> bool:
-        """Whether the reference is a digest, and not a tag."""
+        """Return whether the reference is a digest, and not a tag."""
         return ":" in self.reference
 
     def __str__(self) -> str:

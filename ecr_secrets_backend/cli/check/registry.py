@@ -74,7 +74,7 @@ class Response(NamedTuple):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body's JSON object; an empty one if it is anything else."""
+        """Return the body's JSON object; an empty one if the body is anything else."""
         try:
             value = json.loads(self.content)
         except (ValueError, RecursionError):
@@ -83,7 +83,7 @@ class Response(NamedTuple):
 
     @property
     def error(self) -> tuple[str, str]:
-        """The code and message of the registry's first error."""
+        """Return the code and message of the registry's first error."""
         match self.fields.get("errors"):
             case [{"code": str(code), "message": str(message)}, *_]:
                 return code, message

@@ -78,7 +78,7 @@ class LoginWriter:
             logger.error("Removed the login for %s: its token expires, and AWS returns no new token", host)
 
     def _cached_tokens(self) -> Iterator[tuple[str, EcrToken]]:
-        """Return the tokens in the host's cache, by registry: an earlier run may have written them."""
+        """Yield the tokens in the host's cache, by registry: an earlier run may have written them to the file."""
         for mapped in self.connections:
             with suppress(OSError):
                 store, name = self.configured.logins.store, f"{self.configured.key(mapped)}.json"

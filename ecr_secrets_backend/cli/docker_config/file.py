@@ -84,13 +84,13 @@ class DockerConfig:
 
     @property
     def auths(self) -> Mapping[str, Any]:
-        """The logins in the file, by their names."""
+        """Return the logins in the file by name."""
         return self.content.get("auths") or {}
 
     def helper(self, host: str) -> tuple[str, str] | None:
         """Return the credential helper that Docker's clients use for a host, and the key that names it.
 
-        docker-py uses ``auths`` if the helper has no login. The command ``docker`` uses it only if the helper is empty.
+        docker-py uses ``auths`` if the helper has no login. The command ``docker`` does so only if it is empty.
 
         :return: the key, and the helper's name
         """
@@ -113,7 +113,7 @@ class DockerConfig:
         return (username, password.rstrip("\0")) if colon else None
 
     def names(self, host: str) -> list[str]:
-        """List the names of a host's entries: the host, and URLs of it."""
+        """Return the names of a host's entries: the host itself, and its URLs."""
         return [name for name in self.auths if re.sub(r"^\w+://", "", name).partition("/")[0] == host]
 
     def winning_name(self, host: str) -> str | None:
