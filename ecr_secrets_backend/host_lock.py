@@ -60,7 +60,7 @@ class HostLock(AbstractContextManager["HostLock"]):
 def take_lock(
     folder: PrivateFolder, name: str, is_stuck: Callable[[str], bool] = lambda _holder_id: False
 ) -> HostLock | None:
-    """Take a lock without waiting; return None if another process holds it, or creates or removes its file just now.
+    """Take a lock without waiting; return None if another process holds it, or creates or removes its file now.
 
     :param is_stuck: returns whether the holder with an ID is stopped or hangs; if so, one process replaces its lock
     """

@@ -36,7 +36,7 @@ _is_requesting: Final = ContextVar("ecr_secrets_backend_is_requesting", default=
 
 @contextmanager
 def suppress_sdk_logs() -> Iterator[None]:
-    """Keep the lines of the AWS libraries out of all logs, at every level, within this context.
+    """Suppress the logs of the AWS libraries within this context, at every level.
 
     A level would also suppress the lines of other threads and greenlets, so a filter is used. The filter stays:
     logging cannot remove a filter safely while another thread logs.

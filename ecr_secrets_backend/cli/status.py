@@ -42,7 +42,7 @@ OUTPUT: Final = argument(
 
 
 def run(options: argparse.Namespace, output: Output) -> int:
-    """Show the cache."""
+    """Show the tokens in the cache."""
     config = configuration.read(options)
     folder = CacheFolder.inspect(config.logins.store)
     tokens = list(_list_tokens(config, folder))

@@ -87,7 +87,7 @@ class LoginWriter:
                     yield host, entry.token
 
     def _warn(self, hosts: Iterable[str]) -> None:
-        """Warn of programs that do not use the logins in the file."""
+        """Log a warning for programs that do not use the logins in the file."""
         if not self.in_place and file.is_shared(self.folder):
             problem = f"{self.folder}/{file.FILE_NAME} has another link or mount, where the old login stays"
             logger.warning("%s. Mount the folder instead of the file, or use --in-place.", problem)
