@@ -235,8 +235,12 @@ def _overwrite(config: DockerConfig, data: bytes, parent: Descriptor, name: str)
     found, file = _read(config.path, parent, name, os.O_RDWR)
     if file is None or found.text != config.text:
         return False
-    if hasattr(os, "posix_fallocate"):  # macOS has none
-        os.posix_fallocate(file.fileno(), 0, len(data))  # if the disk is full, it fails before the file is changed
+    size = os.fstat(file.fileno()).st_size
+    try:
+        _write(file, b" " * (len(data) - size), size)  # on a full disk, this fails; JSON may end with spaces
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
     _write(file, data)
     return True
 
@@ -260,9 +264,9 @@ def _replace(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -
             os.unlink(temporary, dir_fd=parent.fileno())
 
 
-def _write(file: Descriptor, data: bytes) -> None:
+def _write(file: Descriptor, data: bytes, start: int = 0) -> None:
     with open(file.fileno(), "wb", closefd=False) as stream:
-        stream.seek(0)
+        stream.seek(start)
         stream.write(data)
         stream.truncate()
         os.fsync(stream.fileno())

@@ -274,6 +274,17 @@ def test_in_place_a_missing_file_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "new/config.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_in_place_the_file_can_be_read_after_each_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command may be killed there. No write needs a function that macOS and some file systems do not have."""
+    build(tmp_path, auths={"ghcr.io": {}})
+    monkeypatch.delattr("os.posix_fallocate", raising=False)
+    seen: list[list[str]] = []
+    monkeypatch.setattr("os.fsync", lambda _: seen.append(list(DockerConfig.load(tmp_path).auths)))
+    change_logins(tmp_path, LOGIN, {}, in_place=True)
+
+    assert seen == [["ghcr.io"], ["ghcr.io", HOST]]
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_full_disk_changes_nothing(tmp_path: Path, *, in_place: bool) -> None:
     """The other logins stay, and no other file."""
