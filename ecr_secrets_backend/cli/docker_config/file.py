@@ -27,6 +27,7 @@ FILE_NAME: Final = "config.json"
 LARGEST_FILE_BYTES: Final = 1024 * 1024  # Docker's own has a few kB
 LOCK_TIMEOUT_SECONDS: Final = 10.0  # a copy of this command holds the lock for milliseconds
 _MAX_ATTEMPTS: Final = 20  # to change a file that other programs change, too; each takes milliseconds
+_TEMPORARY_PREFIX: Final = ".ecr-secrets-backend."
 #: Held while a file is written, so that a signal does not end the process in the middle.
 WRITING: Final = threading.Lock()
 #: The prefix of a number, which is kept as text, because Python changes 1e400 and refuses 5,000 digits.
@@ -152,7 +153,8 @@ def change_logins(
     with _report_errors(path, "written", FAILED):
         parent, name = open_folder_of(path, make_folders=True)
         with Descriptor(".", os.O_DIRECTORY, parent) as parent:
-            _lock(path, parent)
+            if _lock(path, parent):
+                _remove_temporary_files(parent)
             for _ in range(_MAX_ATTEMPTS):
                 config, _ = _read(path, parent, name)
                 auths = config.changed_auths(logins, forget)
@@ -247,7 +249,7 @@ def _overwrite(config: DockerConfig, data: bytes, parent: Descriptor, name: str)
 
 def _replace(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -> bool:
     """Replace a file, for its owner or its folder's, and return whether no other program has changed it."""
-    temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+    temporary = f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         with Descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, parent) as new:
             _write(new, data)
@@ -264,6 +266,14 @@ def _replace(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -
             os.unlink(temporary, dir_fd=parent.fileno())
 
 
+def _remove_temporary_files(place: Descriptor) -> None:
+    """Remove the files of copies of this command that were killed: each has all logins."""
+    for name in os.listdir(place.fileno()):
+        if name.startswith(_TEMPORARY_PREFIX):
+            with suppress(OSError):  # it is a folder, or belongs to another user
+                os.unlink(name, dir_fd=place.fileno())
+
+
 def _write(file: Descriptor, data: bytes, start: int = 0) -> None:
     with open(file.fileno(), "wb", closefd=False) as stream:
         stream.seek(start)
@@ -272,15 +282,16 @@ def _write(file: Descriptor, data: bytes, start: int = 0) -> None:
         os.fsync(stream.fileno())
 
 
-def _lock(path: Path, parent: Descriptor) -> None:
-    """Wait until no other copy of this command writes in the folder."""
+def _lock(path: Path, parent: Descriptor) -> bool:
+    """Make copies of this command write one after another, and return whether the file system supports that."""
     try:
         within(LOCK_TIMEOUT_SECONDS, partial(fcntl.flock, parent, fcntl.LOCK_EX))
     except TimeoutError:
         problem = f"{path.parent} is locked by another process"
         raise CommandError(problem, "Look for a stopped copy of this command, and end it.", FAILED) from None
     except OSError:  # NFS cannot lock a folder
-        return
+        return False
+    return True
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import resource
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,13 +248,32 @@ def test_a_lock_is_not_awaited_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
     assert DockerConfig.load(tmp_path) == before
 
 
-def test_a_file_system_without_locks_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(9, "Bad file descriptor")  # as NFS does
+def fail_to_lock(*_: object) -> None:
+    raise OSError(9, "Bad file descriptor")  # as NFS does
 
-    monkeypatch.setattr("fcntl.flock", fail)
 
-    assert change_logins(tmp_path, LOGIN, {}) == {HOST}
+#: A copy of the command that is killed before it replaces the file.
+KILLED = """
+import os, pathlib, sys
+from ecr_secrets_backend.cli.docker_config.file import change_logins
+os.fsync = lambda _: os.kill(os.getpid(), 9)
+change_logins(pathlib.Path(sys.argv[1]), {"ghcr.io": "dTpw"}, {})
+"""
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_the_file_of_a_copy_that_was_killed_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, locks: bool
+) -> None:
+    """It has all logins. Without a lock, it may be the file of a copy that is still running."""
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    (killed_file,) = tmp_path.iterdir()
+    if not locks:
+        monkeypatch.setattr("fcntl.flock", fail_to_lock)
+    change_logins(tmp_path, LOGIN, {})
+
+    assert killed_file.exists() is not locks
+    assert is_logged_in(tmp_path)
 
 
 def test_in_place_the_file_stays_the_same_one(tmp_path: Path) -> None:
