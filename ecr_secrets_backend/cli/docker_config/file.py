@@ -266,12 +266,12 @@ def _replace(config: DockerConfig, data: bytes, parent: Descriptor, name: str) -
             os.unlink(temporary, dir_fd=parent.fileno())
 
 
-def _remove_temporary_files(place: Descriptor) -> None:
+def _remove_temporary_files(parent: Descriptor) -> None:
     """Remove the files of copies of this command that were killed: each has all logins."""
-    for name in os.listdir(place.fileno()):
+    for name in os.listdir(parent.fileno()):
         if name.startswith(_TEMPORARY_PREFIX):
             with suppress(OSError):  # it is a folder, or belongs to another user
-                os.unlink(name, dir_fd=place.fileno())
+                os.unlink(name, dir_fd=parent.fileno())
 
 
 def _write(file: Descriptor, data: bytes, start: int = 0) -> None:

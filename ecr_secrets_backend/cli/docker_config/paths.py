@@ -29,15 +29,16 @@ def open_folder_of(path: Path, *, make_folders: bool = False) -> tuple[Descripto
     folder, parts = Descriptor(".", _O_PATH), list(reversed(path.parts))
     for _ in range(_MAX_PARTS):
         name = parts.pop()
-        if parts and make_folders:
-            with suppress(FileExistsError, IsADirectoryError):
-                os.mkdir(name, 0o700, dir_fd=folder.fileno())
         try:
             part = Descriptor(name, _O_PATH, folder)
         except FileNotFoundError:
-            if parts:
+            if not parts:
+                return folder, name
+            if not makes_folders:
                 raise
-            return folder, name
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=folder.fileno())
+            part = Descriptor(name, _O_PATH, folder)
         status = os.fstat(part.fileno())
         if not stat.S_ISLNK(status.st_mode):
             if not parts:

@@ -287,6 +287,17 @@ def test_in_place_the_file_stays_the_same_one(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "link").read_text()) == {"auths": {HOST: {"auth": LOGIN[HOST]}}}
 
 
+def test_folders_that_exist_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system, such as NFS or autofs, may refuse that with another error than that they exist."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.mkdir", refuse)
+
+    assert change_logins(tmp_path, LOGIN, {}) == {HOST}
+
+
 def test_in_place_a_missing_file_is_made(tmp_path: Path) -> None:
     """For its user alone."""
     change_logins(tmp_path / "new", LOGIN, {}, in_place=True)
