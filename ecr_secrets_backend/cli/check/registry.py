@@ -61,7 +61,7 @@ _FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
 _TUNNEL_REFUSED: Final = re.compile("Tunnel connection failed: (...)")  # of http.client, before the proxy's reason
 #: If a password has a character that is not percent-encoded, a part of it would be read as host, port or path.
 _PROXY_URL: Final = re.compile(
-    r"(?:(?P<scheme>https?)://)?(?:(?P<login>[^@/?#\s]+)@)?(?P<host>([\w.-]+|\[[\da-f:.]+])(:\d+)?)/?", re.IGNORECASE
+    r"(?:(?P<scheme>https?)://)?(?:(?P<login>[^/?#\s]+)@)?(?P<host>([\w.-]+|\[[\da-f:.]+])(:\d+)?)/?", re.IGNORECASE
 )
 
 
@@ -147,9 +147,10 @@ def _open_pool(host: str, proxy: re.Match[str] | None) -> PoolManager:
     import urllib3
 
     trust = ssl.create_default_context()
-    with suppress(OSError):  # this user may not read the folder or a file
+    with suppress(OSError):  # this user may not read the folder
         for certificate in (CERTIFICATES / host).glob("*.crt"):
-            trust.load_verify_locations(certificate)
+            with suppress(OSError):  # this user may not read the file, or it has no certificate
+                trust.load_verify_locations(certificate)
     if proxy is None:
         return urllib3.PoolManager(ssl_context=trust)
     login = urllib3.make_headers(proxy_basic_auth=unquote(proxy["login"])) if proxy["login"] else None

@@ -34,7 +34,7 @@ def open_folder_of(path: Path, *, make_folders: bool = False) -> tuple[Descripto
         except FileNotFoundError:
             if not parts:
                 return folder, name
-            if not makes_folders:
+            if not make_folders:
                 raise
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=folder.fileno())

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import errno
 import gzip
+import shutil
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ecr_secrets_backend.cli.check import registry
 from ecr_secrets_backend.cli.check.registry import LARGEST_RESPONSE_BYTES, RegistryClient, Response
 from tests.unit.cli.check.conftest import CDN, HOST, LOGIN, Site, fail
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 client = RegistryClient(HOST, LOGIN)
 
@@ -93,6 +98,14 @@ def test_a_host_that_cannot_be_reached_is_reported(
     assert ("VPC" in str(result.fix)) is (proxy is None)
 
 
+def test_a_proxy_s_password_may_have_an_at_sign(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's engine and boto3 accept it without percent-encoding."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:p@ss@{site.proxy}")
+
+    assert client.check_login().state == "good"
+    assert site.seen[0] == f"CONNECT {HOST}:443 user:p@ss"
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:9"])
 @pytest.mark.usefixtures("site")
 def test_a_proxy_may_be_named_without_its_scheme(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +152,20 @@ def test_a_certificate_that_is_not_trusted_is_reported(monkeypatch: pytest.Monke
 
     assert result.code == "tls-untrusted"
     assert f"/etc/docker/certs.d/{HOST}/ca.crt" in str(result.fix)
+
+
+@pytest.mark.usefixtures("site")
+def test_a_file_that_is_no_certificate_does_not_hide_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's engine reads all files in the registry's folder."""
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setattr(registry, "CERTIFICATES", tmp_path)
+    folder = tmp_path / HOST
+    folder.mkdir()
+    shutil.copy(tmp_path / "ca.pem", folder / "ca.crt")
+    for number in range(20):  # their order is any
+        (folder / f"{number}.crt").write_text("not a certificate")
+
+    assert client.check_login().state == "good"
 
 
 def test_an_answer_is_read_up_to_a_limit_and_not_decompressed(site: Site) -> None:
