@@ -10,6 +10,8 @@ import platform
 import re
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -153,13 +155,15 @@ class Engine:
     def _request_version(self) -> dict[str, Any]:
         import docker
 
-        config = DockerConfig.load(default_folder())
+        config, version = DockerConfig.load(default_folder()), None
         try:
             tls = self._tls_config()
             url = self.url.replace("tcp://", "https://") if tls else self.url  # as DockerHook does
             # With a version, building the client sends no request, which would leave a socket open if it failed.
             api_version = docker.constants.DEFAULT_DOCKER_API_VERSION
-            with suppress_library_logs(), docker.APIClient(url, api_version, ENGINE_TIMEOUT_SECONDS, tls) as client:
+            build = partial(docker.APIClient, url, api_version, ENGINE_TIMEOUT_SECONDS, tls)
+            # A proxy may send an error that docker's client cannot read.
+            with suppress_library_logs(), build() as client, suppress(AttributeError, TypeError, KeyError):
                 version = client.version(api_version=False)
         except (docker.errors.InvalidConfigFile, AttributeError, TypeError, KeyError) as error:
             problem = f"docker's client for Python cannot read {config.path}: {error}"

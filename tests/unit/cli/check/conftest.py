@@ -152,12 +152,13 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "config.json"
 
 
-#: What a Docker engine answers to the request for its version; why it refuses all requests, or a login. In a reason,
-#: {password} and {header} are what the login had.
+#: What a Docker engine answers to the request for its version; why it refuses all requests, or a login; a status and
+#: body for all requests. In a reason, {password} and {header} are what the login had.
 ENGINE: dict[str, Any] = {
     "version": {"Version": "28.0", "ApiVersion": "1.44", "Os": "linux", "Arch": "amd64"},
     "refusal": None,
     "auth": None,
+    "body": None,
 }
 
 
@@ -175,6 +176,8 @@ def engine(docker_config: Path) -> Iterator[str]:
                 header = base64.b64encode(f"{sent.get('username')}:{sent.get('password')}".encode()).decode()
                 status, answer = 500, {"message": refusal.format(header=header, **sent)}
             body = b"OK" if self.path.endswith("/_ping") else json.dumps(answer).encode()
+            if ENGINE["body"]:
+                status, body = ENGINE["body"][0], ENGINE["body"][1].encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -31,8 +31,12 @@ pytestmark = pytest.mark.usefixtures("docker_config")
 
 @pytest.fixture(autouse=True)
 def _no_open_sockets() -> Iterator[None]:
-    """Collect what docker leaves open where it cannot connect, before Python warns of it in another test."""
     yield
+    collect_open_sockets()
+
+
+def collect_open_sockets() -> None:
+    """Collect what docker leaves open where it cannot connect, before Python warns of it at any other moment."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()
@@ -40,7 +44,9 @@ def _no_open_sockets() -> Iterator[None]:
 
 def fail_version(*options: str) -> StepResult:
     """Return how the check of an engine's version fails."""
-    return fail(lambda: list(Engine(*options).check_version()))
+    result = fail(lambda: list(Engine(*options).check_version()))
+    collect_open_sockets()
+    return result
 
 
 def test_the_engine_is_that_of_the_option_of_docker_host_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +158,16 @@ def test_what_is_not_an_engine_is_reported(engine: str, monkeypatch: pytest.Monk
     monkeypatch.setitem(ENGINE, "version", version)
 
     assert "not from a Docker engine" in fail_version(engine).message
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", "null", '{"message": []}', "<html>", "[" * 100_000])
+def test_an_error_of_another_shape_is_not_a_wrong_config_json(
+    engine: str, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """Docker's client for Python cannot read the error, which a proxy may have sent."""
+    monkeypatch.setitem(ENGINE, "body", (502, body))
+
+    assert fail_version(engine).code == "engine-unreachable"
 
 
 def test_an_engine_that_accepts_only_tls_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
