@@ -32,6 +32,7 @@ from ecr_secrets_backend.cli.output import Output
 from ecr_secrets_backend.cli.status import OUTPUT
 from ecr_secrets_backend.errors import ConfigurationError
 from ecr_secrets_backend.logins import Login
+from ecr_secrets_backend.registry import Registry
 from ecr_secrets_backend.settings import MappedConnection
 
 if TYPE_CHECKING:
@@ -139,7 +140,10 @@ def _select_connections(configured: Configuration, conn_ids: list[str], image: I
     if conn_ids or image is None:
         return connections
     serving = [mapped for mapped in connections if mapped.host == image.registry]
-    return serving or [mapped for mapped in connections if mapped.host is None]  # AWS returns their registry
+    registry = Registry.find(image.registry or "")
+    if serving or registry is None or registry.service != "ecr":
+        return serving
+    return [mapped for mapped in connections if mapped.host is None]  # AWS returns their registry
 
 
 def run_step(secrets: list[str], conn_id: str | None, name: str, step: Step) -> list[StepResult]:

@@ -101,6 +101,18 @@ def test_a_connection_with_an_unknown_registry_is_checked_for_an_image(
 
 
 @pytest.mark.parametrize(
+    ("image", "code"), [("public.ecr.aws/a/b", "image-public"), ("docker.io/a/b", "image-not-ecr")]
+)
+def test_an_image_of_another_service_needs_no_connection(run: Run, image: str, code: str) -> None:
+    """If AWS names the registry of a connection, it is one of ECR. The check requests no credentials."""
+    kwargs = json.dumps({"connections": {"docker_own": {"region_name": "us-east-1"}}})
+    exit_code = 0 if code == "image-public" else 1
+    command = ("check", "--backend-kwargs", "-", "--image", image, "--output", "json")
+
+    assert [each["code"] for each in findings(run(*command, exit_code=exit_code, given=kwargs))] == ["ok", code]
+
+
+@pytest.mark.parametrize(
     ("kwargs_text", "code"),
     [
         ("{", "not-configured"),
