@@ -18,6 +18,7 @@ from ecr_secrets_backend.logins import Login
 
 DATABASE_TIMEOUT_SECONDS: Final = 5.0
 MAX_FILES: Final = 5000  # a DAG folder may have any number of files
+LARGEST_FILE_BYTES: Final = 1024 * 1024
 #: Calls with which DAGs and scripts request a token, which they then store.
 _REFRESH: Final = re.compile(
     rb"get_authorization_token|get-authorization-token|get-login-password|get_temporary_credentials|EcrHook"
@@ -91,5 +92,6 @@ def check_dags() -> Iterator[StepResult]:
 
 def _renews_login(path: Path) -> bool:
     with suppress(OSError):
-        return path.is_file() and bool(_REFRESH.search(path.read_bytes()))  # a pipe would block
+        if path.is_file() and path.stat().st_size <= LARGEST_FILE_BYTES:  # a pipe would block
+            return bool(_REFRESH.search(path.read_bytes()))
     return False

@@ -63,11 +63,13 @@ def test_a_worker_without_a_database_has_no_leftover(monkeypatch: pytest.MonkeyP
 def test_a_dag_that_renews_a_login_is_reported(
     name: str, source: str, is_found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipe with the name of a DAG does not block the search."""
+    """A pipe with the name of a DAG does not block the search, nor does a large file fill the memory."""
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(source)
     os.mkfifo(tmp_path / "x.py")
+    with (tmp_path / "large.sh").open("wb") as large:
+        large.truncate(1 << 40)
 
     results = list(check_dags())
     assert [result.code for result in results] == ["leftover-dag"] * is_found
