@@ -113,7 +113,8 @@ class RegistryClient:
 
         # No content encoding: a small response could become a large one.
         headers = {"Authorization": self._authorization, "Accept-Encoding": "identity", "Accept": ", ".join(accept)}
-        retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=_MAX_REDIRECTS, raise_on_redirect=False)
+        tries: dict[str, Any] = {"connect": 0, "read": 0, "other": 0, "redirect": _MAX_REDIRECTS}
+        retries = urllib3.Retry(**tries, raise_on_redirect=False, respect_retry_after_header=False)
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=READ_TIMEOUT_SECONDS)
         url, proxy = f"https://{self.host}{path}", _find_proxy(self.host)
         try:

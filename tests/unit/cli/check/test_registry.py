@@ -136,6 +136,12 @@ def test_a_proxy_whose_url_is_wrong_is_reported_without_its_password(url: str, m
     assert "1234" not in str(result)
 
 
+def test_a_registry_that_asks_to_retry_later_is_reported_at_once(site: Site) -> None:
+    site.answers["/v2/"] = 429, {"Retry-After": "60"}, b""
+
+    assert fail(client.check_login).code == "rate-limited"
+
+
 def test_hosts_of_no_proxy_are_reached_directly(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "localhost")
 
