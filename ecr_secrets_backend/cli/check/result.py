@@ -14,7 +14,7 @@ LONGEST_MESSAGE: Final = 2000
 _LONGEST_TEXT: Final = 10 * LONGEST_MESSAGE  # is searched for secrets
 #: A word is hidden if it has this many characters in a row in common with a secret, because it may be a part of one.
 _SECRET_PART: Final = 16
-_LONG_WORD: Final = re.compile(rf"[\w+/=-]{{{_SECRET_PART},}}")
+_LONG_WORD: Final = re.compile(rf"[\w+/=%\\-]{{{_SECRET_PART},}}")  # also of an encoding for URLs or JSON
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import base64
 import secrets
+from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import pytest
 
 from ecr_secrets_backend.cli.check.result import LONGEST_MESSAGE, StepResult, causes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOKEN = base64.b64encode(secrets.token_bytes(1500)).decode()
 HEADER = base64.b64encode(f"AWS:{TOKEN}".encode()).decode()
@@ -27,6 +32,12 @@ def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str, around: st
     result = StepResult(text, fix=text).without([TOKEN, HEADER])
 
     assert result.message == result.fix == "denied: Basic *** is unknown, ***"
+
+
+@pytest.mark.parametrize("escape", [quote_plus, lambda token: token.replace("/", r"\/")])
+def test_a_result_shows_no_part_of_an_escaped_token(escape: Callable[[str], str]) -> None:
+    """In a URL or in JSON."""
+    assert StepResult(f"denied: {escape(TOKEN)}").without([TOKEN]).message == "denied: ***"
 
 
 def test_a_result_keeps_the_words_that_are_no_secret() -> None:
