@@ -173,7 +173,9 @@ def _find_proxy(host: str) -> re.Match[str] | None:
 def _explain(error: Exception, host: str, proxy: re.Match[str] | None) -> CheckFailed:
     """Return the finding for an exception of urllib3, from the first known cause in it."""
     found = list(causes(error))
-    last = next(filter(None, map(str, reversed(found))), type(error).__name__)
+    last = type(found[-1]).__name__
+    if not (proxy and proxy["login"]):  # a proxy may repeat its login
+        last = next(filter(None, map(str, reversed(found))), last)
     code, problem, fix = next(filter(None, map(_recognize, found)), ("registry-error", f"does not answer: {last}", ""))
     pool: Any = next(filter(None, (getattr(cause, "pool", None) for cause in found)), None)
     target = f"{pool.host}:{pool.port}".removesuffix(":443") if pool else host

@@ -98,6 +98,17 @@ def test_a_host_that_cannot_be_reached_is_reported(
     assert ("VPC" in str(result.fix)) is (proxy is None)
 
 
+def test_a_proxy_that_answers_with_its_login_is_reported_without_it(site: Site) -> None:
+    """The finding shows how the proxy fails, and not what it sends."""
+    site.refusal = "user:s3cret"
+    site.reachable.clear()
+
+    result = fail(client.check_login)
+
+    assert result.message.startswith(f"the proxy {site.proxy} does not answer: ")
+    assert "s3cret" not in str(result)
+
+
 def test_a_proxy_s_password_may_have_an_at_sign(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker's engine and boto3 accept it without percent-encoding."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:p@ss@{site.proxy}")
