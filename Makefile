@@ -11,8 +11,8 @@ UV          := $(BIN)/uv
 # The marker names the installed Airflow, so that another AIRFLOW updates the environment.
 READY       := .venv/airflow-$(AIRFLOW).ready
 
-# The folders of tests that start whole Airflows, the longest first.
-AIRFLOWS := e2e deployments airflow release documentation
+# The tests that may run beside others, the longest first.
+OTHERS := e2e integration unit deployments airflow release documentation
 
 # The tests with time limits, which other work on the machine may disturb.
 BOUND := $(patsubst %,tests/integration/test_%.py,\
@@ -30,7 +30,7 @@ SIDE_BY_SIDE := $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync
 # With this variable set, every process would compile all of Airflow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo unit unit-half unit-other-half test test-matrix test-released test-bound test-others test-at-any-load
+.PHONY: help demo unit unit-half unit-other-half test test-matrix test-released test-bound test-others test-unit test-integration
 .PHONY: coverage environments format lint types docs fuzz bench dist constraints pythons clean
 
 help: ## list these targets
@@ -68,7 +68,7 @@ coverage: ## report the branch coverage of the last tests; fail below LEAST perc
 	@$(BIN)/coverage report $(LEAST:%=--fail-under=%)
 
 test-others: ## run the tests without time limits
-	@status=0; $(SIDE_BY_SIDE) $(AIRFLOWS:%=test-%) test-at-any-load $(PAIRS:%=on-%) || status=$$?; \
+	@status=0; $(SIDE_BY_SIDE) $(OTHERS:%=test-%) $(PAIRS:%=on-%) || status=$$?; \
 	cat /dev/null $(PAIRS:%=.matrix/%.txt); exit $$status
 
 environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of all tests
@@ -76,8 +76,11 @@ environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of a
 test-bound: $(READY) ## run the tests with time limits, one after another
 	$(BIN)/pytest $(BOUND)
 
-test-at-any-load: $(READY) ## run the tests that have no time limits and start no whole Airflow
-	$(BIN)/coverage run -m pytest $(AIRFLOWS:%=--ignore=tests/%) $(BOUND:%=--ignore=%)
+test-unit: $(READY) ## run the unit tests, with coverage
+	$(BIN)/coverage run -m pytest tests/unit
+
+test-integration: $(READY) ## run the integration tests without time limits, with coverage
+	$(BIN)/coverage run -m pytest tests/integration tests/benchmarks tests/test_conftest.py $(BOUND:%=--ignore=%)
 
 test-%: $(READY) ## run the tests of one folder, such as test-e2e
 	$(BIN)/pytest tests/$*

@@ -26,11 +26,13 @@ AIRFLOW_TESTS = [
     *("tests/unit/cli/test_configuration.py", "tests/unit/ui", "tests/integration/test_backend.py", "tests/airflow"),
     "--ignore=tests/airflow/test_fallback.py",  # the unit tests of fallback have the differences between Airflows
 ]
-#: On the oldest Airflow and on each further Python of the newest also those that depend on Python or the libraries.
+#: On the oldest Airflow also those that depend on Python or the libraries.
 LIBRARY_TESTS = [
     *("tests/unit", "--ignore=tests/unit/cli/docker_config", "--ignore=tests/unit/test_credentials.py"),
     *(f"tests/integration/test_{name}.py" for name in ("backend", "commands", "identities")),
 ]
+#: On each further Python of the newest Airflow those that depend on Python: its libraries are those of other tests.
+PYTHON_TESTS = ["tests/unit", *(f"--ignore=tests/unit/{name}" for name in ("cli", "test_credentials.py"))]
 #: Lookups, tasks of a whole Airflow, and configurations that stop Airflow.
 RELEASE_TESTS = [
     "tests/integration/test_backend.py",
@@ -40,7 +42,7 @@ RELEASE_TESTS = [
 PAIR_TESTS = {
     "2.11.2": [*LIBRARY_TESTS, "tests/airflow"],
     "3.2.2": [*AIRFLOW_TESTS, "--ignore=tests/airflow/test_page.py"],  # 3.1.8 and the main environment test the page
-    "3.3.2": [*LIBRARY_TESTS, *RELEASE_TESTS[1:]],
+    "3.3.2": [*PYTHON_TESTS, *RELEASE_TESTS],
 }
 #: Every release that is not yanked, with the day of its upload to PyPI.
 RELEASES = {
