@@ -75,7 +75,7 @@ def start(work: Callable[[], Lookup], lookups: list[Lookup]) -> threading.Thread
 
 
 def in_child(work: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
-    """Fork a process, and return its number and a function that waits for its result, or raises EOFError if it died."""
+    """Fork a process. Return its number and a function that waits for its result, and raises EOFError without one."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if child:
