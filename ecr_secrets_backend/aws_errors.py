@@ -46,10 +46,9 @@ _FIXES: Final[Mapping[tuple[str, ...], str]] = {
     ("RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"): (
         "Set the clock of this host: AWS rejects requests signed more than 5 minutes off."
     ),
-    (
-        "Throttling",
-        "TooManyRequests",
-    ): "Wait: lookups call AWS again after a pause. If throttling goes on, raise the quota.",
+    ("Throttling", "TooManyRequests"): (
+        "Wait: lookups call AWS again after a pause. If throttling goes on, raise the quota."
+    ),
     ("HTTPClientError",): "Check the credentials of this process for a line break, and the URL of its proxy.",
     ("SSLError",): "Set verify to the CA bundle of the proxy in front of AWS, or fix that proxy's certificate.",
     ("LoginTokenLoadError", "LoginRefreshRequired"): (

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from ecr_secrets_backend.cli.check.registry import DENIED, RegistryClient, Response, storage_failure
+from ecr_secrets_backend.cli.check.registry import DENIED, MIDDLEBOX_FIX, RegistryClient, Response, storage_failure
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.registry import Registry
 
@@ -130,8 +130,7 @@ class Pull:
         if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
             raise response.to_failure()
         if response.status == HTTPStatus.OK and not response.fields:
-            fix = "Look for a proxy or login page between this host and the registry."
-            raise CheckFailed("registry-error", f"{response.host} returns no manifest for {image}", fix)
+            raise CheckFailed("registry-error", f"{response.host} returns no manifest for {image}", MIDDLEBOX_FIX)
         return StepResult(f"the identity may pull {image.repository}")
 
     def check_reference(self) -> StepResult:

@@ -29,7 +29,7 @@ _MAX_REDIRECTS: Final = 5
 CERTIFICATES: Final = Path("/etc/docker/certs.d")
 DENIED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
-_MIDDLEBOX_FIX: Final = "Look for a proxy, firewall or login page between this host and the registry."
+MIDDLEBOX_FIX: Final = "Look for a proxy, firewall or login page between this host and the registry."
 _NAME_FIX: Final = (
     "Correct the registry in backend_kwargs, or the name server of this host. In a VPC, use ECR's endpoints."
 )
@@ -46,7 +46,7 @@ _TRUST_FIX: Final = (
     "If a proxy inspects TLS, add its CA: for this check to the file of SSL_CERT_FILE, for the Docker engine to"
     " /etc/docker/certs.d/{host}/ca.crt. Check also the clock of this host."
 )
-_TLS_FIX: Final = f"{_MIDDLEBOX_FIX} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
+_TLS_FIX: Final = f"{MIDDLEBOX_FIX} Docker uses plain HTTP only for 127.0.0.0/8 and insecure-registries."
 #: The code, problem and fix for an exception, by its class or error number. The first that matches counts.
 _FINDINGS: Final[tuple[tuple[type | int, str, str, str], ...]] = (
     (ssl.SSLCertVerificationError, "tls-untrusted", "has a certificate that is not trusted", _TRUST_FIX),
@@ -96,7 +96,7 @@ class Response(NamedTuple):
         if self.status == HTTPStatus.TOO_MANY_REQUESTS:
             fix = "Start fewer tasks at a time, or request a higher quota. For public.ecr.aws, map a connection."
             return CheckFailed("rate-limited", problem, fix)
-        fix = f"Check the host and AWS's health, and try again. {_MIDDLEBOX_FIX}"
+        fix = f"Check the host and AWS's health, and try again. {MIDDLEBOX_FIX}"
         return CheckFailed("registry-error", problem, fix)
 
 
@@ -134,7 +134,7 @@ class RegistryClient:
         """Check that the registry accepts the login."""
         response = self.get("/v2/")
         if response.host != self.host:
-            raise CheckFailed("registry-error", f"{self.host} redirects to {response.host}", _MIDDLEBOX_FIX)
+            raise CheckFailed("registry-error", f"{self.host} redirects to {response.host}", MIDDLEBOX_FIX)
         if response.status in DENIED:
             problem = f"{self.host} refuses the token: {response.error[1] or response.status}"
             fix = "Run ecr-secrets-backend clear. If a new token is also refused, check the policy of the VPC endpoint."
@@ -182,7 +182,7 @@ def _explain(error: Exception, host: str, proxy: re.Match[str] | None) -> CheckF
     if target != host.removesuffix(":443"):
         return storage_failure(target, problem)
     peer = f"the proxy {proxy['host']}" if proxy and not code.startswith("tls-") else host
-    fix = _PROXY_FIX if peer != host and fix in (_NAME_FIX, _NETWORK_FIX) else fix or f"Try again. {_MIDDLEBOX_FIX}"
+    fix = _PROXY_FIX if peer != host and fix in (_NAME_FIX, _NETWORK_FIX) else fix or f"Try again. {MIDDLEBOX_FIX}"
     return CheckFailed(code, f"{peer} {problem}", fix.format(host=host))
 
 
@@ -196,6 +196,6 @@ def _recognize(cause: BaseException) -> tuple[str, str, str] | None:
 
 
 def storage_failure(host: str, problem: str) -> CheckFailed:
-    """Return the finding for a host to which the registry redirects, as it does for layers."""
+    """Return the finding for a host to which the registry redirects a request, such as one for a layer."""
     fix = f"Allow TCP from this host to {host}; in a VPC, add a route or a gateway endpoint for S3."
     return CheckFailed("storage-unreachable", f"the registry redirects to {host}, which {problem}", fix)

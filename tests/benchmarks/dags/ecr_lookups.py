@@ -55,7 +55,7 @@ def look_up(conn_id: str) -> None:
 
 @task
 def mask() -> None:
-    """Mask a password, as Airflow does for each connection that a task gets."""
+    """Mask a password, like Airflow with each connection of a task."""
     password = base64.b64encode(os.urandom(PASSWORD_BYTES)).decode()
     seconds: list[float] = []
     for _ in range(LOOKUPS):
