@@ -46,7 +46,7 @@ def make_stale(cache_dir: Path) -> None:
     ("start_method", "layer", "processes"),
     [
         ("fork", "backend", 200),
-        ("spawn", "cache", 60),  # each costs 0.1 s of CPU before its first lookup; the lookups cost the same
+        ("spawn", "cache", 100),  # each costs 0.1 s of CPU before its first lookup; the lookups cost the same
     ],
 )
 def test_a_cold_start_of_a_crowd_costs_one_call(

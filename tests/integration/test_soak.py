@@ -44,10 +44,10 @@ def test_readers_are_served_valid_tokens_while_tokens_rotate(aws: AwsStandIn, tm
     assert all(after.time - before.time >= RENEWED_AFTER_SECONDS for before, after in pairwise(calls))
 
 
-@pytest.mark.timeout(60)
-def test_no_lookup_fails_though_renewals_are_slower_than_the_machine_is_busy(aws: AwsStandIn, tmp_path: Path) -> None:
-    """Forty threads of four processes read without a pause while others are killed: a late renewal is no failure."""
-    seen = soak(tmp_path / "cache", 12, workers=2, steady=4, threads=10, pause=0)
+@pytest.mark.timeout(75)
+def test_no_lookup_fails_although_renewals_are_slow(aws: AwsStandIn, tmp_path: Path) -> None:
+    """Forty threads read without a pause in four processes while others are killed. A late renewal is no failure."""
+    seen = soak(tmp_path / "cache", 15, workers=2, steady=4, threads=10, pause=0)
 
     assert seen.problems == []
     assert seen.killed > 10
