@@ -39,8 +39,9 @@ help: ## list these targets
 demo: $(READY) ## run a real Airflow DAG against an AWS stand-in and show the AWS calls; RECORD=yes records it for the README
 	$(BIN)/python -m examples.demo$(if $(RECORD),.record)
 
-test: lint types docs ## run all checks: lint, types, docs, tests, coverage; EVERY_AIRFLOW=yes adds the matrix
+test: $(READY) ## run all checks: lint, types, docs, tests, coverage; EVERY_AIRFLOW=yes adds the matrix
 	@rm -rf .coverage
+	@$(SIDE_BY_SIDE) lint types docs
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-bound test-others
 	@$(MAKE) --no-print-directory coverage
 

@@ -8,6 +8,7 @@ import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
@@ -35,9 +36,9 @@ def look_up_here(conn_id: str, times: int = 1) -> None:
 
 
 def write_result(conn_id: str, connections: list[dict[str, str | None]], warned: set[str]) -> None:
-    """Write the results of this process to a file, which the tests read."""
-    result = {"connections": connections, "warnings": sorted(warned), "pid": os.getpid()}
-    Path(os.environ[RESULTS], f"{conn_id}-{os.getpid()}.json").write_text(json.dumps(result))
+    """Write the results of this process or trigger to a new file, which the tests read."""
+    result = {"connections": connections, "warnings": sorted(warned)}
+    Path(os.environ[RESULTS], f"{conn_id}-{uuid4().hex}.json").write_text(json.dumps(result))
 
 
 def look_up_and_warn(conn_id: str) -> tuple[dict[str, str | None], set[str]]:
@@ -67,8 +68,10 @@ class LookupTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look up as a hook in a trigger does: from 3.1 on with Airflow's asynchronous method."""
         look_up = getattr(BaseHook, "aget_connection", None) or sync_to_async(BaseHook.get_connection)
-        connections = await asyncio.gather(*(look_up(self.conn_id) for _ in range(self.times)))
-        write_result(self.conn_id, [fields_of(connection) for connection in connections], set())
+        lookups = (look_up(self.conn_id) for _ in range(self.times))
+        found = await asyncio.gather(*lookups, return_exceptions=True)
+        errors = {repr(error) for error in found if isinstance(error, BaseException)}
+        write_result(self.conn_id, [] if errors else [fields_of(connection) for connection in found], errors)
         yield TriggerEvent({})  # type: ignore[no-untyped-call]
 
 
