@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -132,8 +132,7 @@ class AwsSession:
                 "RoleSessionName": "airflow-ecr-secrets-backend",  # shown in CloudTrail
                 **json.loads(self.identity.assume_role_kwargs or "{}"),
             }
-            sts = self.client("sts")
-            with check_answer():
+            with self.client("sts") as sts, check_answer():
                 role = sts.assume_role(**arguments)["Credentials"]
                 self.keys = ReadOnlyCredentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
 
@@ -147,8 +146,9 @@ class AwsSession:
         credentials: Credentials | None = self._session.get_credentials()
         return credentials
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 builds its classes at run time
-        """Return a client with the loaded credentials. It loads none itself, so it raises only errors of its calls."""
+    @contextmanager
+    def client(self, service: str) -> Iterator[Any]:
+        """Open a client with the loaded credentials. It loads none itself, so it raises only errors of its calls."""
         from botocore.config import Config
 
         region, endpoint_url, config = self.identity.region, self.identity.endpoint_url, self._config
@@ -158,7 +158,7 @@ class AwsSession:
             # With None, boto3 reads AWS_USE_FIPS_ENDPOINT and similar settings. An endpoint_url wins over all of them.
             fips, dual_stack = self.identity.use_fips or None, self.identity.use_dual_stack or None
             config = config.merge(Config(use_fips_endpoint=fips, use_dualstack_endpoint=dual_stack))
-        return self._session.client(
+        client = self._session.client(
             service,
             region_name=region,
             endpoint_url=endpoint_url,
@@ -168,6 +168,8 @@ class AwsSession:
             aws_session_token=self.keys.token,
             config=config,
         )
+        with closing(client):  # its connection, which Python would close later with a warning
+            yield client
 
 
 @contextmanager
@@ -184,8 +186,7 @@ def check_answer() -> Iterator[None]:
 
 
 def _request_token(session: AwsSession) -> EcrToken:
-    client = session.client(session.identity.service)
-    with check_answer():
+    with session.client(session.identity.service) as client, check_answer():
         data = client.get_authorization_token()["authorizationData"]
         received_at = time.time()
         if isinstance(data, list):  # ECR returns a list of one element, ECR Public the element

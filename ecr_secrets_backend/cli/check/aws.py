@@ -30,9 +30,9 @@ def identify(session: AwsSession) -> StepResult:
     """Return the source of the credentials and their ARN."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = session.client("sts")
     try:
-        arn = client.get_caller_identity()["Arn"]
+        with session.client("sts") as client:
+            arn = client.get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError, KeyError):  # a pull needs neither the permission nor the route
         arn = "ARN not returned by STS (a pull does not need it)"
     return StepResult(f"{session.sources[-1].source}, {arn}", sources=session.sources)
