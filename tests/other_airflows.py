@@ -116,7 +116,7 @@ class Trial:
         if found.returncode != 0:
             return False
         uv("venv", "--quiet", "--clear", "--python", found.stdout.strip(), str(self.environment), check=True)
-        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(self.environment)]
+        install = ["pip", "install", "--quiet", "--python", str(self.environment)]
         uv(*install, "--editable", ".", "--group", "test", *self.requirements, check=True)
         ready.touch()
         return True
