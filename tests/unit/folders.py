@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from ecr_secrets_backend.host_lock import HostLock
     from ecr_secrets_backend.host_store import HostStore
 
 KEY = "entry"
 NAME = f"{KEY}.json"
+LOCK = f"{KEY}.lock"
 DAY_SECONDS = 86_400.0
 
 
@@ -31,8 +34,30 @@ def write(store: HostStore, content: bytes, name: str = NAME) -> None:
     store.write(name, content, time.time() + DAY_SECONDS)
 
 
+def hold(store: HostStore, key: str = KEY) -> HostLock:
+    """Hold a lock, as another process does."""
+    lock = store.take_lock(key)
+    assert lock is not None
+    return lock
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
+
+
+def cache_descriptors() -> list[str]:
+    """Return the number and path of each open folder, file and lock of a cache, deleted ones included."""
+    prefix, found = FOLDER_NAME.format(uid=""), []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            path = str(file.readlink())
+            if prefix in path:
+                found.append(f"{file.name} {path}")
+    return sorted(found)
 
 
 def ignore_permissions(

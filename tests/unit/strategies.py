@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ecr_secrets_backend.entry import Entry
 from ecr_secrets_backend.errors import TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
-from ecr_secrets_backend.registry import PARTITIONS, Partition
 from ecr_secrets_backend.settings import ASSUME_ROLE_ARGUMENTS, CONNECTION_SETTINGS, FALLBACK_SETTINGS, SETTINGS
 from ecr_secrets_backend.token import EcrToken
 from tests.unit.builders import NOW, build_entry, build_token
@@ -79,90 +78,39 @@ def _changed(draw: st.DrawFn, value: Any) -> Any:
     return draw(ANY_JSON)
 
 
-# Registries
-
-ACCOUNTS = st.from_regex(r"[0-9]{12}", fullmatch=True)
-
-
-@st.composite
-def regions(draw: st.DrawFn, partition: Partition | None = None) -> str:
-    pattern = (partition or draw(st.sampled_from(PARTITIONS))).region_pattern
-    return draw(st.from_regex(pattern.replace(r"\w", "[a-z0-9]").replace(r"\d", "[0-9]"), fullmatch=True))
-
-
-@st.composite
-def hosts(draw: st.DrawFn) -> str:
-    """Build a host in each form of each partition, or of ECR Public."""
-    partition = draw(st.sampled_from(PARTITIONS))
-    separator, domain = draw(st.sampled_from([(".", partition.domain), ("-", partition.dual_stack_registry_domain)]))
-    fips = draw(st.sampled_from(["", "-fips"]))
-    private = f"{draw(ACCOUNTS)}.dkr{separator}ecr{fips}.{draw(regions(partition))}.{domain}"
-    return draw(st.sampled_from([private] * 8 + ["public.ecr.aws", "ecr-public.aws.com"]))
-
-
 # Kwargs
 
-_TEXTS = st.from_regex(r"[a-z][\w#-~]{0,9}", fullmatch=True)
-_OBJECTS = st.dictionaries(_TEXTS, _TEXTS | st.booleans(), max_size=2)
-_ROLES = {
-    "role_arn": st.just("arn:aws:iam::123456789012:role/path/pull"),
-    "assume_role_kwargs": st.fixed_dictionaries(
-        {},
-        optional={
-            "DurationSeconds": ANY_NUMBER,
-            "ExternalId": ANY_TEXT,
-            "Policy": _TEXTS,
-            "PolicyArns": st.lists(_OBJECTS, max_size=2),
-            "Tags": ANY_JSON,
-        },
-    ),
+_ROLE = {
+    "role_arn": "arn:aws:iam::123456789012:role/path/pull",
+    "assume_role_kwargs": {"DurationSeconds": 900, "ExternalId": "an-id", "PolicyArns": [{"arn": "a-policy"}]},
 }
-_AWS_SETTINGS = {
-    "profile_name": _TEXTS,
-    "aws_conn_id": st.sampled_from(["aws_default", "aws/ecr"]),
-    "endpoint_url": st.sampled_from(["http://localhost:4566", "https://[::1]:443/", "https://ecr.example/path"]),
-    "verify": st.booleans() | st.sampled_from(["true", "False", "/etc/ca.pem"]),
+_CONNECTIONS = {
+    "docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+    "a.b": {"account_id": "123456789012", "region_name": "eu-west-1", "extra": {"reauth": True}, **_ROLE},
+    "team/docker:eu": json.dumps({"registry": "public.ecr.aws", "profile_name": "a-profile"}),
+    "#1": {"registry": "localhost:5000", "region_name": "us-east-1", "aws_conn_id": "aws/ecr"},
 }
-
-
-def _objects(*required: dict[str, Values], **optional: Values) -> Values:
-    fixed = {name: values for group in required for name, values in group.items()}
-    objects = st.fixed_dictionaries(fixed, optional={**_AWS_SETTINGS, **optional}) | st.fixed_dictionaries(
-        {**fixed, **_ROLES}, optional={**_AWS_SETTINGS, **optional}
-    )
-    return objects.map(_with_one_source)
-
-
-def _with_one_source(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "profile_name" or "aws_conn_id" not in settings}
-
-
-_EXTRA = _OBJECTS | _OBJECTS.map(json.dumps)
-_CONNECTION_OBJECTS = (
-    _objects({"registry": hosts()}, extra=_EXTRA)
-    | _objects({"account_id": ACCOUNTS, "region_name": regions()}, extra=_EXTRA)
-    | _objects(region_name=regions(), extra=_EXTRA)
-)
-_CONN_IDS = st.sampled_from(["docker_default", "a.b", "team/docker:eu", "#1"])
-_CONNECTIONS = st.dictionaries(
-    _CONN_IDS, hosts() | _CONNECTION_OBJECTS | _CONNECTION_OBJECTS.map(json.dumps), min_size=1, max_size=3
-)
-_FALLBACKS = st.lists(
-    st.fixed_dictionaries(
-        {"backend": st.sampled_from(["airflow.secrets.metastore.MetastoreBackend", "a.B", "_a._b._C9"])},
-        optional={"backend_kwargs": _OBJECTS | _OBJECTS.map(json.dumps)},
-    ),
-    max_size=2,
-)
-CONFIGURATIONS = _objects(
-    {"connections": _CONNECTIONS | _CONNECTIONS.map(json.dumps)},
-    region_name=regions(),
-    refresh_before=st.floats(0, 1e9) | st.integers(0, 10**6).map(str),
-    cache=st.sampled_from(["host", "process"]),
-    cache_dir=_TEXTS.map("/{}".format),
-    on_error=st.sampled_from(["raise", "next"]),
-    fallback_backends=_FALLBACKS | _FALLBACKS.map(json.dumps),
-)
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {
+        "connections": _CONNECTIONS,
+        "region_name": "us-east-1",
+        "profile_name": "a-profile",
+        "refresh_before": 3600,
+        "cache": "host",
+        "cache_dir": "/a/folder",
+        "on_error": "next",
+        "fallback_backends": [{"backend": "a.B", "backend_kwargs": {"a": "b"}}],
+    },
+    {
+        "connections": json.dumps(_CONNECTIONS),
+        **_ROLE,
+        "aws_conn_id": "aws_default",
+        "endpoint_url": "https://[::1]:443/",
+        "verify": "/etc/ca.pem",
+        "refresh_before": "60",
+        "fallback_backends": json.dumps([{"backend": "_a._b._C9", "backend_kwargs": json.dumps({"a": "b"})}]),
+    },
+]
 
 
 # Cache entries
@@ -188,23 +136,10 @@ ENTRIES = st.builds(
     Entry,
     st.text(),
     st.text(),
-    st.none() | st.builds(EcrToken, registry=st.none() | hosts(), received_at=FINITE, expires_at=FINITE),
+    st.none() | st.builds(EcrToken, registry=st.none() | st.text(), received_at=FINITE, expires_at=FINITE),
     st.none() | FAILURES,
     st.integers(0, 10**6),
     st.booleans(),
     FINITE,
     FINITE,
-)
-_ODD_TEXTS: Values = st.text() | st.text() | st.sampled_from([None, False, 0, [], {}, "\ud800", "\ud800\udc00"])
-_ODD_TIMES: Values = FINITE | FINITE | ANY_NUMBER | st.booleans()
-ODD_ENTRIES = st.builds(
-    Entry,
-    st.text() | _ODD_TEXTS,
-    st.text() | _ODD_TEXTS,
-    st.none() | st.builds(EcrToken, _ODD_TEXTS, st.text(), _ODD_TEXTS, _ODD_TIMES, _ODD_TIMES),
-    st.none() | FAILURES,  # a failure makes any text one line
-    st.integers(0, 10**6) | _ODD_TIMES,
-    st.booleans() | _ODD_TEXTS,
-    FINITE | _ODD_TIMES,
-    FINITE | _ODD_TIMES,
 )
