@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import errno
-import json
-import linecache
 import logging
 import re
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from os import strerror, utime
-from pathlib import Path
+from os import strerror
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -31,9 +27,11 @@ from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.unit.builders import HOUR, NOW, TWELVE_HOURS, build_entry, build_failure, build_token
 from tests.unit.folders import cache_descriptors, hold
+from tests.unit.interruptions import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from ecr_secrets_backend.host_lock import HostLock
     from ecr_secrets_backend.token import EcrToken
@@ -163,24 +161,14 @@ def test_the_first_lookup_of_a_host_requests_a_token_that_serves_all(host: Host,
 def test_a_fresh_token_serves_all_processes_and_is_read_once_by_each(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without a lock."""
     caches = [host.new_cache(), host.old_cache(10.8 * HOUR), host.new_cache()]
+    monkeypatch.setattr(HostStore, "take_lock", lambda *_: pytest.fail("a lock was taken"))
     passwords = [host.look_up(cache) for cache in caches]
     monkeypatch.setattr(HostStore, "read", lambda *_: pytest.fail("the host was read"))
     passwords += [host.look_up(cache) for cache in caches]
 
     assert {*passwords} == {"token 1"}
-
-
-@pytest.mark.parametrize("age", [0, HALF_AN_HOUR_LEFT])
-def test_a_lookup_during_a_back_off_or_of_a_fresh_token_takes_no_lock(
-    host: Host, monkeypatch: pytest.MonkeyPatch, age: float
-) -> None:
-    host.old_cache(age)
-    host.aws.fails = bool(age)
-    host.new_process()()
-    monkeypatch.setattr(HostStore, "take_lock", lambda *_: pytest.fail("a lock was taken"))
-
-    assert host.new_process()() == "token 1"
 
 
 def test_a_token_that_is_too_old_is_not_served_although_aws_fails(host: Host) -> None:
@@ -468,62 +456,51 @@ def test_a_token_that_becomes_too_old_during_its_renewal_is_not_served(
     assert cache.get(IDENTITY, request_slowly).token.password == "token 2"
 
 
-@pytest.mark.parametrize("age", [0, RENEWAL_DUE])
+@pytest.mark.parametrize("age", [None, RENEWAL_DUE])
 def test_a_token_that_was_recorded_before_the_lock_was_taken_is_used(
-    host: Host, monkeypatch: pytest.MonkeyPatch, age: float
+    host: Host, monkeypatch: pytest.MonkeyPatch, age: float | None
 ) -> None:
     """Another process may request it between the read of the host and the lock."""
-    if age:
-        host.new_process()()
-        host.clock.tick(age)
+    cache = host.new_cache() if age is None else host.old_cache(age)
     calls = host.aws.calls
     take_lock = HostStore.take_lock
 
     def take_lock_late(*arguments: Any) -> HostLock | None:
-        monkeypatch.setattr(HostStore, "take_lock", take_lock)
-        host.new_process()()
+        host.write(token=build_token(received_at=time.time()), recorded_at=time.time())
         return take_lock(*arguments)
 
     monkeypatch.setattr(HostStore, "take_lock", take_lock_late)
 
-    assert host.new_process()() == f"token {calls + 1}"
-    assert host.aws.calls == calls + 1
+    assert host.look_up(cache) == "a-token"
+    assert host.aws.calls == calls
 
 
 @pytest.mark.parametrize("age", [None, 12 * HOUR])
-def test_a_process_that_waits_for_the_lock_uses_the_token_that_arrives(
+def test_a_process_that_waits_for_another_one_polls_until_its_token_arrives(
     host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, age: float | None
 ) -> None:
-    """It does not need the lock for that, so all waiting processes continue together."""
+    """Soon at first, then at most twenty times a second, and not in step with others: hundreds may wait.
+
+    It does not need the lock for that, so all waiting processes continue together.
+    """
     if age is not None:
         host.write(token=build_token(received_at=NOW - age, password="expired"), recorded_at=NOW - age)
-    sleep = Mock(side_effect=lambda _: host.write(token=build_token()))
-    monkeypatch.setattr("time.sleep", sleep)
-    with hold(host.store, IDENTITY.key):
-        assert host.new_process()() == "a-token"
-
-    sleep.assert_called_once()
-    assert not caplog.records
-    assert host.aws.calls == 0
-
-
-def test_a_process_that_waits_polls_soon_at_first_and_then_less(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most twenty times a second, and not in step with others, because hundreds may wait."""
     waited: list[float] = []
-    lock = hold(host.store, IDENTITY.key)
 
     def sleep(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == 40:
-            lock.release()
+            host.write(token=build_token())
 
     monkeypatch.setattr("time.sleep", sleep)
-    host.new_process()()
+    with hold(host.store, IDENTITY.key):
+        assert host.new_process()() == "a-token"
 
+    assert (host.aws.calls, caplog.records) == (0, [])
     assert waited[0] < 0.005
     assert sum(waited[:8]) < 0.1
     assert all(0.05 <= pause <= 0.1 for pause in waited[20:])
-    assert len(set(waited)) == len(waited)
+    assert len(set(waited)) == len(waited) == 40
 
 
 def test_the_lock_of_a_stuck_process_is_replaced(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -625,7 +602,7 @@ def test_a_process_that_cannot_start_threads_requests_a_token(host: Host, monkey
 
 
 @pytest.mark.parametrize("age", [None, 0, RENEWAL_DUE, 12 * HOUR])
-def test_an_interruption_at_any_line_leaks_nothing(host: Host, tmp_path: Path, age: float | None) -> None:
+def test_an_interruption_at_any_step_leaks_nothing(host: Host, tmp_path: Path, age: float | None) -> None:
     """No lock, descriptor or refresh: the next lookups of the process and of the host are served at once."""
 
     def prepare() -> TokenCache:
@@ -638,9 +615,9 @@ def test_an_interruption_at_any_line_leaks_nothing(host: Host, tmp_path: Path, a
         return host.new_cache()
 
     host.look_up(prepare())
-    for line in range(1000):
+    for step in range(1000):
         cache = prepare()
-        is_interrupted = interrupt(partial(host.look_up, cache), line)
+        is_interrupted = interrupt(partial(host.look_up, cache), step)
         for process in (cache, host.new_cache()):
             began = time.perf_counter_ns()
             assert host.look_up(process)
@@ -649,92 +626,27 @@ def test_an_interruption_at_any_line_leaks_nothing(host: Host, tmp_path: Path, a
         if not is_interrupted:
             break
 
-    assert 20 < line < 999
+    assert 20 < step < 999
 
 
-class TaskTimeoutError(BaseException):
-    """What Airflow raises from a signal handler, between any two lines of the main thread."""
-
-
-def interrupt(work: Callable[[], object], line: int) -> bool:
-    """Raise at a line of the package, counted as they run; return whether the work has so many lines.
-
-    The end of a with block is not a line: Python looks for signals after the last call in the block, and then not
-    before it has left the block.
-    """
-    package = str(Path(cache_module.__file__).parent)
-    left, blocks = [line], set()
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        place = frame.f_code.co_filename, frame.f_lineno
-        callers = {frame.f_code.co_name, frame.f_back.f_code.co_name}
-        if not place[0].startswith(package) or "__del__" in callers:  # Python ignores exceptions in __del__
-            return None
-        if event == "line" and (id(frame), place) not in blocks:
-            if linecache.getline(*place).lstrip().startswith("with "):
-                blocks.add((id(frame), place))
-            left[0] -= 1
-            if left[0] < 0:
-                sys.settrace(None)
-                raise TaskTimeoutError
-        return trace
-
-    def run() -> bool:
-        sys.settrace(trace)
-        try:
-            work()
-        except TaskTimeoutError:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
-
-    # In a new thread, because an exception within an except clause may leave the other one behind in its thread.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run).result()
-
-
-@pytest.mark.parametrize(
-    ("damage", "problem"),
-    [
-        (lambda file: file.write_bytes(b"garbage"), "is damaged, or of another version"),
-        (lambda file: file.write_bytes(build_entry().to_json()), "is damaged, or of another version"),
-        (lambda file: file.chmod(0o640), "is open to other users"),
-    ],
-    ids=["damaged", "of another identity", "open"],
-)
+@pytest.mark.parametrize("content", [b"garbage", build_entry(token=build_token()).to_json()], ids=["damaged", "other"])
 def test_each_fault_of_the_cache_is_reported_once(
-    host: Host,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    damage: Callable[[Path], object],
-    problem: str,
+    host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    """A file that cannot be used is replaced as soon as the disk has space again."""
-    host.write(token=build_token())
-    (file,) = tmp_path.glob("*/*.json")
-    damage(file)
-    utime(file, (NOW + HOUR, NOW + HOUR))  # not expired by the frozen clock
+    """A file that is damaged, or of another identity, is replaced as soon as the disk has space again."""
+    host.store.write(f"{IDENTITY.key}.json", content, NOW + HOUR)
     process = host.new_process()
     with monkeypatch.context() as patch:
         patch.setattr(HostStore, "write", raise_error(errno.ENOSPC))
         patch.setattr(HostStore, "take_lock", raise_error(errno.ENOLCK))
         assert (process(), process()) == ("token 1", "token 1")
 
-    problems = [f"a file of the cache {problem}", "No locks available", "No space left on device"]
-    assert [re.findall("more often: (.*?). Run `ecr", message)[0] for message in caplog.messages] == problems
+    assert [re.findall("more often: (.*?). Run `ecr", message)[0] for message in caplog.messages] == [
+        "a file of the cache is damaged, or of another version",
+        "No locks available",
+        "No space left on device",
+    ]
     assert (host.new_process()(), host.new_process()()) == ("token 2", "token 2")
-
-
-def test_a_file_names_its_identity_in_words(host: Host, tmp_path: Path) -> None:
-    """The name of the file is a digest."""
-    cache = host.new_cache()
-    host.look_up(cache, OTHER)
-    host.fail(partial(host.look_up, cache))
-
-    entries = [json.loads(file.read_bytes()) for file in tmp_path.glob("*/*.json")]
-    assert {each["identity"] for each in entries} == {"profile other", build_failure().identity}
 
 
 def test_a_refresh_removes_expired_entries(host: Host, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ JITTER = 0.1 * HOUR  # the most that jitter adds to refresh_before
         # Without renewal ahead, it is fresh for as long as it is served.
         (TWELVE_HOURS, TWELVE_HOURS - 901, 0, True, True),
         (TWELVE_HOURS, TWELVE_HOURS - 900, 0, False, False),
+        # A token is fresh for half of its lifetime with any refresh_before.
+        (TWELVE_HOURS, 6 * HOUR - 1, 1e9, True, True),
+        (TWELVE_HOURS, 6 * HOUR, 1e9, False, True),
         # A token of 30 s is fresh for half of its lifetime, and served for all but the last tenth.
         (30, 14.9, HOUR, True, True),
         (30, 15, HOUR, False, True),
