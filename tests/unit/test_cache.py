@@ -405,10 +405,13 @@ def test_threads_that_look_up_together_request_one_token(host: Host, slow_aws: A
     assert slow_aws.calls == sum(result.request_seconds is not None for result in results) == 1
 
 
+@pytest.mark.parametrize("is_recorded", [True, False])
 def test_no_lookup_waits_for_a_renewal_of_another_thread_or_process(
-    host: Host, slow_aws: Aws, caplog: pytest.LogCaptureFixture
+    host: Host, slow_aws: Aws, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_recorded: bool
 ) -> None:
-    """It returns the current token at once, without a warning."""
+    """It returns the current token at once, without a warning, also before the renewal is recorded."""
+    if not is_recorded:
+        monkeypatch.setattr(entry.Entry, "with_renewal", lambda renewed: renewed)
     cache, other = host.old_cache(RENEWAL_DUE), host.new_cache()
     with ThreadPoolExecutor() as threads:
         renewal = threads.submit(cache.get, IDENTITY, slow_aws.request_token)
