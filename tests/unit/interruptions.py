@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PACKAGE = str(Path(ecr_secrets_backend.__file__).parent)
-IN_BYTECODES = {Descriptor.__init__.__code__, Descriptor.close.__code__}
+OPENS_OR_CLOSES = {Descriptor.__init__.__code__, Descriptor.close.__code__}
 
 
 class TaskTimeoutError(BaseException):
     """What Airflow raises from a signal handler."""
 
 
-def interrupt(work: Callable[[], object], step: int) -> bool:
-    """Raise at a step of the package, counted as they run; return whether the work has so many steps.
+def interrupt(work: Callable[[], object], step: int, *, within_lines: bool = False) -> bool:
+    """Raise at a line of the package, counted as they run; return whether the work has so many lines.
 
-    A step is a line, and each bytecode where a file is opened or closed. The end of a with block is no step: Python
-    looks for signals after the last call in the block, and then not before it has left the block.
+    The end of a with block is no line: Python looks for signals after the last call in the block, and then not before
+    it has left the block.
+
+    :param within_lines: raise at each bytecode, too, where a file is opened or closed
     """
     left, blocks = [step], set()
 
@@ -36,7 +38,7 @@ def interrupt(work: Callable[[], object], step: int) -> bool:
         place = frame.f_code.co_filename, frame.f_lineno
         if not place[0].startswith(PACKAGE):
             return None
-        frame.f_trace_opcodes = frame.f_code in IN_BYTECODES
+        frame.f_trace_opcodes = within_lines and frame.f_code in OPENS_OR_CLOSES
         if event in {"line", "opcode"} and (id(frame), place) not in blocks:
             if linecache.getline(*place).lstrip().startswith("with "):
                 blocks.add((id(frame), place))

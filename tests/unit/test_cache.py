@@ -178,9 +178,10 @@ def test_a_token_that_is_too_old_is_not_served_although_aws_fails(host: Host) ->
     assert host.fail(partial(host.look_up, cache)).failure == build_failure()
 
 
-def test_without_the_host_each_process_requests_one_token(host: Host) -> None:
-    """With ``cache = "process"``."""
-    caches = [TokenCache(None, HOUR, Memory()) for _ in range(2)]
+def test_without_the_host_each_process_requests_one_token(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``cache = "process"``. All backends of a process share its memory."""
+    monkeypatch.setattr(cache_module, "_memory", Memory())
+    caches = [TokenCache(None, HOUR, Memory()), TokenCache(None, HOUR), TokenCache(None, HOUR)]
     for cache in caches * 2:
         host.look_up(cache)
 
@@ -620,7 +621,7 @@ def test_an_interruption_at_any_step_leaks_nothing(host: Host, tmp_path: Path, a
     host.look_up(prepare())
     for step in range(1000):
         cache = prepare()
-        is_interrupted = interrupt(partial(host.look_up, cache), step)
+        is_interrupted = interrupt(partial(host.look_up, cache), step, within_lines=True)
         for process in (cache, host.new_cache()):
             began = time.perf_counter_ns()
             assert host.look_up(process)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecr_secrets_backend.private_files import PrivateFolder
+from tests.requirements import need_root
 from tests.unit.folders import KEY, LOCK, NAME, cache_descriptors, hold, mode_of, names_in, write
 from tests.unit.interruptions import interrupt
 
@@ -237,16 +238,22 @@ def test_of_many_processes_exactly_one_replaces_a_lock(store: HostStore, folder:
                 process.join()
 
 
-@pytest.mark.parametrize("make", [lambda path: path.symlink_to("x"), Path.mkdir, os.mkfifo, Path.touch])
+def make_theirs(path: Path) -> None:
+    need_root()
+    path.touch(0o600)
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("x"), Path.mkdir, os.mkfifo, Path.touch, make_theirs])
 def test_anything_else_with_the_name_of_a_lock_file_is_replaced(
     store: HostStore, folder: Path, make: Callable[[Path], None]
 ) -> None:
-    """A link is not followed, and a file that is open to other users is not used."""
+    """A link is not followed, and a file that belongs to or is open to other users is not used."""
     make(folder / LOCK)
 
     with hold(store):
         assert stat.S_ISREG((folder / LOCK).lstat().st_mode)
-        assert mode_of(folder / LOCK) == 0o600
+        assert (mode_of(folder / LOCK), (folder / LOCK).stat().st_uid) == (0o600, os.geteuid())
     assert names_in(folder) == [LOCK]
 
 
@@ -298,7 +305,7 @@ def test_a_lock_that_fails_is_not_held_and_not_removed(
     assert is_free(store)
 
 
-def test_an_interruption_at_any_step_leaks_no_descriptor_and_no_lock(store: HostStore, folder: Path) -> None:
+def test_an_interruption_at_any_line_leaks_no_descriptor_and_no_lock(store: HostStore, folder: Path) -> None:
     gc.freeze()  # so that the collections below are quick
 
     def use_everything() -> None:
@@ -309,8 +316,8 @@ def test_an_interruption_at_any_step_leaks_no_descriptor_and_no_lock(store: Host
         with hold(store):
             store.take_lock(KEY, is_any)
 
-    for step in range(5000):
-        is_interrupted = interrupt(use_everything, step)
+    for line in range(1000):
+        is_interrupted = interrupt(use_everything, line)
         gc.collect()
         assert cache_descriptors() == []
         assert is_free(store)
@@ -319,4 +326,4 @@ def test_an_interruption_at_any_step_leaks_no_descriptor_and_no_lock(store: Host
             break
 
     gc.unfreeze()
-    assert 200 < step < 4999
+    assert 200 < line < 999

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecr_secrets_backend.cache import Memory, TokenCache
@@ -95,14 +95,14 @@ CONNECTIONS = {
     "docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
     "a.b": {"account_id": "123456789012", "region_name": "eu-west-1", "extra": {"reauth": True}, **ROLE},
     "team/docker:eu": json.dumps({"registry": "public.ecr.aws", "profile_name": "a-profile"}),
-    "#1": {"registry": "localhost:5000", "region_name": "us-east-1", "aws_conn_id": "aws/ecr"},
+    "#1": {"registry": "localhost:5000", "region_name": "us-east-1", "endpoint_url": "http://localhost:4566"},
 }
 CONFIGURATIONS: list[dict[str, Any]] = [
     {
         "connections": CONNECTIONS,
         "region_name": "us-east-1",
-        "profile_name": "a-profile",
-        "refresh_before": 3600,
+        "aws_conn_id": "aws/ecr",
+        "refresh_before": 0,
         "cache": "host",
         "cache_dir": "/a/folder",
         "on_error": "next",
@@ -111,7 +111,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {
         "connections": json.dumps(CONNECTIONS),
         **ROLE,
-        "aws_conn_id": "aws_default",
+        "profile_name": "a-profile",
         "endpoint_url": "https://[::1]:443/",
         "verify": "/etc/ca.pem",
         "refresh_before": "60",
@@ -127,6 +127,8 @@ def test_each_valid_configuration_is_accepted(kwargs: dict[str, Any]) -> None:
     Settings.parse(kwargs)
 
 
+@example({"connections": "[" * 100_000})
+@example({"refresh_before": 10**400})
 @given(st.dictionaries(ANY_TEXT, ANY_JSON) | NEARLY_VALID)
 def test_any_json_is_a_configuration_or_is_refused(kwargs: dict[str, Any]) -> None:
     """The message is one line that begins with the path of a kwarg that is wrong or missing."""
