@@ -10,7 +10,7 @@ import pytest
 from airflow.configuration import conf
 
 from ecr_secrets_backend import EcrSecretsBackend
-from ecr_secrets_backend.airflow_compat import METRICS_SWITCHES, access_denied, passes_on_access_denied, sends_metrics
+from ecr_secrets_backend.airflow_compat import access_denied, passes_on_access_denied, sends_metrics
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from tests.airflow_version import DENIAL
 from tests.unit.builders import build_failure
@@ -30,23 +30,14 @@ def _as_in_a_new_process() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("value", "are_on"), [(None, False), ("False", False), ("True", True), ("no truth value", False)]
 )
-@pytest.mark.parametrize("switch", METRICS_SWITCHES)
-def test_airflow_sends_metrics_if_one_of_its_options_is_on(
-    monkeypatch: pytest.MonkeyPatch, switch: str, value: str | None, are_on: bool
-) -> None:
+@pytest.mark.parametrize("switch", ["statsd_on", "otel_on", "statsd_datadog_enabled"])
+def test_airflow_sends_metrics_if_one_of_its_options_is_on(switch: str, value: str | None, are_on: bool) -> None:
     """Airflow itself reports an option that is not a truth value. It stops no lookup."""
-    if value is not None:
-        monkeypatch.setenv(f"AIRFLOW__METRICS__{switch.upper()}", value)
-
-    assert sends_metrics() is are_on
-
-
-def test_airflow_sends_metrics_if_its_configuration_file_says_so() -> None:
-    conf.read_dict({"metrics": {"statsd_on": "True"}})
+    conf.read_dict({"metrics": {} if value is None else {switch: value}})
     try:
-        assert sends_metrics()
+        assert sends_metrics() is are_on
     finally:
-        conf.remove_option("metrics", "statsd_on")
+        conf.remove_option("metrics", switch)
 
 
 def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,20 +51,12 @@ def test_a_process_reads_the_options_when_it_builds_the_backend(monkeypatch: pyt
     assert sends_metrics.cache_info().currsize == 1
 
 
-def test_airflow_passes_a_failed_lookup_on_and_users_can_catch_it() -> None:
-    error = access_denied("docker_eu", build_failure())
-
-    assert isinstance(error, DENIAL or ConnectionUnavailableError)
-    assert isinstance(error, ConnectionUnavailableError)
-    assert passes_on_access_denied() is (DENIAL is not None)
-
-
 #: The modules that an API server has imported; none before Airflow 3.
 SERVERS = [import_module("fastapi")] if find_spec("fastapi") else []
 
 
 @pytest.mark.parametrize("server", [None, *SERVERS], ids=["a task", "an API server"][: 1 + len(SERVERS)])
-def test_the_exception_of_a_failed_lookup_has_one_name_and_can_be_pickled(
+def test_airflow_passes_a_failed_lookup_on_under_one_name_and_it_can_be_pickled(
     monkeypatch: pytest.MonkeyPatch, server: ModuleType | None
 ) -> None:
     """On an API server it is also an answer with status 403. A task may inherit the modules of an API server."""
@@ -84,6 +67,9 @@ def test_the_exception_of_a_failed_lookup_has_one_name_and_can_be_pickled(
     error = access_denied("docker_eu", build_failure())
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
 
+    assert isinstance(error, DENIAL or ConnectionUnavailableError)
+    assert isinstance(error, ConnectionUnavailableError)
+    assert passes_on_access_denied() is (DENIAL is not None)
     assert (type(error).__name__, type(error).__qualname__) == (expected.__name__, expected.__qualname__)
     assert (type(copy), str(copy), copy.failure) == (type(error), str(error), build_failure())
     assert getattr(error, "status_code", None) == (403 if server and DENIAL else None)

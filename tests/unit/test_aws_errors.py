@@ -18,17 +18,8 @@ IDENTITY = AwsIdentity("ecr", "eu-west-2")
 SECRET = "an-undisclosed-session-token"
 
 
-def client_error(code: str, message: str = "not allowed") -> ClientError:
+def client_error(code: str, message: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "GetAuthorizationToken")
-
-
-@pytest.mark.parametrize("code", ["Foo\n2026-11-27 CRITICAL forged", "\x1b[2J", "A" * 200_000])
-def test_a_code_of_aws_is_one_bounded_printable_line(code: str) -> None:
-    """Logs and terminals show it."""
-    failure = describe(IDENTITY, client_error(code))
-
-    assert failure.code.isprintable()
-    assert len(failure.code) <= 100
 
 
 @pytest.mark.parametrize(
@@ -72,17 +63,17 @@ def test_any_other_message_is_shown_without_its_full_stop(error: Exception, mess
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "fix"),
     [
-        (NoCredentialsError(), "NoCredentialsError"),
-        (KeyError("AccessKeyId"), "KeyError"),
-        (TimeoutError(), "TimedOut"),
-        (RuntimeError("Credentials were refreshed, but are still expired."), "ExpiredCredentials"),
+        (NoCredentialsError(), "NoCredentialsError", "AWS_PROFILE"),
+        (KeyError("AccessKeyId"), "KeyError", "Correct the AWS settings"),
+        (TimeoutError(), "TimedOut", "Correct the AWS settings"),
+        (RuntimeError("Credentials were refreshed, but are still expired."), "ExpiredCredentials", "Set the clock"),
     ],
 )
-def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exception, code: str) -> None:
+def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exception, code: str, fix: str) -> None:
     """The fix is the cause's, too, if the source of credentials has none."""
     failure = describe(IDENTITY, CredentialsError(error, (), "no source has credentials", None))
 
     assert (failure.code, failure.reason) == (code, "no source has credentials")
-    assert failure.fix == describe(IDENTITY, error).fix
+    assert fix in failure.fix

@@ -6,16 +6,15 @@ import os
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from ecr_secrets_backend.identity import AwsIdentity
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
+FILES = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG", "AWS_CREDENTIAL_FILE"]
+TOKEN_FILES = ["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"]
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(AwsIdentity)])
@@ -28,15 +27,13 @@ def test_each_field_of_an_identity_changes_the_key(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
-        *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
-        *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
-        *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-        *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_CREDENTIAL_FILE", "BOTO_CONFIG", "HOME"),
-        *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_ECR", "AWS_ENDPOINT_URL_ECR_PUBLIC", "AWS_ENDPOINT_URL_STS"),
-        *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_A_VARIABLE_OF_TOMORROW"),
-        *("HTTP_PROXY", "https_proxy", "ALL_PROXY", "no_proxy"),
-        *("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *(
+            "AWS_ACCESS_KEY_ID",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+            "AWS_ENDPOINT_URL_ECR",
+            "AWS_A_VARIABLE_OF_TOMORROW",
+        ),
+        *("BOTO_CONFIG", "HOME", "HTTP_PROXY", "https_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR"),
     ],
 )
 def test_processes_that_differ_in_a_variable_of_boto3_share_no_token(name: str) -> None:
@@ -54,41 +51,30 @@ def test_processes_that_differ_in_other_variables_share_a_token() -> None:
     assert IDENTITY.in_environment(reordered) == IDENTITY.in_environment(variables)
 
 
-FILES = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG", "AWS_CREDENTIAL_FILE"]
-TOKEN_FILES = ["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"]
-
-
-def rewrite(file: Path, text: str) -> None:
-    file.write_text(text)
-    os.utime(file, (1, 1))
-
-
-def replace_file(file: Path, text: str) -> None:
-    new = file.with_name("new")
-    rewrite(new, text)
-    new.rename(file)
-
-
-def touch(file: Path, text: str) -> None:
-    file.write_text(text)
-    os.utime(file, (2, 2))
-
-
 @pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
-@pytest.mark.parametrize("change", [rewrite, replace_file, touch])
-def test_a_file_that_is_written_again_makes_another_identity(
-    tmp_path: Path, variable: str, change: Callable[[Path, str], None]
-) -> None:
+def test_a_file_that_is_written_again_or_replaced_makes_another_identity(tmp_path: Path, variable: str) -> None:
     """Also if the new keys have the same length, and if a tool sets the time of its copy."""
     file = tmp_path / "file"
-    variables = {variable: str(file)}
-    keys = [IDENTITY.in_environment(variables).key]
-    for text in ("one", "two"):
-        time.sleep(0.02)  # a file system's clock ticks a hundred times a second or more
-        (rewrite if text == "one" else change)(file, text)
-        keys += [IDENTITY.in_environment(variables).key] * 2
 
-    assert len(set(keys)) == 3
+    def key() -> str:
+        time.sleep(0.02)  # a file system's clock ticks a hundred times a second or more
+        return IDENTITY.in_environment({variable: str(file)}).key
+
+    def write(path: Path, text: str) -> Path:
+        path.write_text(text)
+        os.utime(path, (1, 1))
+        return path
+
+    keys = [key()]
+    write(file, "one")
+    keys += [key(), key()]
+    write(file, "two")
+    keys += [key()]
+    write(tmp_path / "new", "two").rename(file)
+    keys += [key()]
+
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 4
 
 
 @pytest.mark.parametrize("name", [".aws/credentials", ".aws/config", ".boto"])
@@ -97,52 +83,39 @@ def test_the_files_in_the_home_folder_are_part_of_the_identity(
 ) -> None:
     """boto3 reads them if no variable names others."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    without = IDENTITY.in_environment({})
+    elsewhere = dict.fromkeys(FILES, "/elsewhere")
+    without = [IDENTITY.in_environment({}), IDENTITY.in_environment(elsewhere)]
     (tmp_path / ".aws").mkdir()
     (tmp_path / name).touch()
 
-    assert IDENTITY.in_environment({}) != without
-    everywhere = dict.fromkeys(FILES, "/elsewhere")
-    with_file = IDENTITY.in_environment(everywhere)
-    (tmp_path / name).unlink()
-    assert IDENTITY.in_environment(everywhere) == with_file
+    assert [IDENTITY.in_environment({}) == without[0], IDENTITY.in_environment(elsewhere) == without[1]] == [
+        False,
+        True,
+    ]
 
 
-@pytest.mark.timeout(10)
-@pytest.mark.parametrize("variable", [*FILES, *TOKEN_FILES])
+@pytest.mark.parametrize("variable", TOKEN_FILES)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_a_path_that_is_not_a_file_blocks_no_lookup(tmp_path: Path, variable: str, kind: str) -> None:
-    """No descriptor stays open."""
+def test_a_path_that_is_not_a_file_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, kind: str
+) -> None:
+    """Reading a pipe could block, or take the token that boto3 then waits for."""
     path = Path("/dev/zero") if kind == "device" else tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", pytest.fail)
 
-    assert IDENTITY.in_environment({variable: str(path)}) == IDENTITY.in_environment({variable: str(path)})
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-
-
-@pytest.mark.parametrize("variable", TOKEN_FILES)
-def test_a_token_in_a_named_pipe_is_left_for_boto3(tmp_path: Path, variable: str) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
-    try:
-        os.write(pipe, b"a.token.of a pod")
-        IDENTITY.in_environment({variable: str(tmp_path / "pipe")})
-
-        assert os.read(pipe, 100) == b"a.token.of a pod"
-    finally:
-        os.close(pipe)
+        assert IDENTITY.in_environment({variable: str(path)}) == IDENTITY.in_environment({variable: str(path)})
 
 
 @pytest.mark.parametrize("variable", TOKEN_FILES)
 @pytest.mark.parametrize(
     ("change", "is_same"),
     [
-        ({"exp": 2}, True),
-        ({"jti": "longer by some characters"}, True),
+        ({"exp": 2, "jti": "longer by some characters"}, True),
         ({"iss": "https://cluster-2.example"}, False),
         ({"sub": "system:serviceaccount:team:two"}, False),
     ],
@@ -223,23 +196,17 @@ def test_the_key_reveals_no_credentials() -> None:
     variables = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret"}
     identity = IDENTITY.in_environment(variables, Connection(password="a-secret"))
 
-    shown = identity.key + repr(identity)
-    assert "AKIA" not in shown
-    assert "a-secret" not in shown
     assert identity.key.isalnum()
+    assert [secret for secret in ("AKIA", "a-secret") if secret in identity.key + repr(identity)] == []
 
 
 @pytest.mark.parametrize(
-    ("identity", "text"),
+    ("fields", "text"),
     [
-        (IDENTITY, "boto3's default credentials"),
-        (replace(IDENTITY, profile_name="prod"), "profile prod"),
-        (
-            replace(IDENTITY, role_arn="arn:aws:iam::123456789012:role/pull", profile_name="prod"),
-            "arn:aws:iam::123456789012:role/pull, assumed by profile prod",
-        ),
-        (replace(IDENTITY, aws_conn_id="aws_ecr"), "Airflow connection aws_ecr"),
+        ({}, "boto3's default credentials"),
+        ({"role_arn": "a-role", "profile_name": "prod"}, "a-role, assumed by profile prod"),
+        ({"aws_conn_id": "aws_ecr"}, "Airflow connection aws_ecr"),
     ],
 )
-def test_a_message_names_the_source_of_the_credentials(identity: AwsIdentity, text: str) -> None:
-    assert str(identity) == text
+def test_a_message_names_the_source_of_the_credentials(fields: dict[str, Any], text: str) -> None:
+    assert str(replace(IDENTITY, **fields)) == text

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -42,47 +41,40 @@ def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsSta
 
 @pytest.fixture
 def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def add(key_id: str | None = FIRST_KEY, *, conn_id: str = "aws_ecr", **extra: object) -> None:
+    def add(key_id: str | None = FIRST_KEY, **extra: object) -> None:
         keys = {} if key_id is None else {"login": key_id, "password": "a-secret-of-airflows"}
-        connection = {"conn_type": "aws", **keys, "extra": extra}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_ECR", json.dumps({"conn_type": "aws", **keys, "extra": extra}))
 
     return add
 
 
-@pytest.fixture(params=["server", "task"])
+@pytest.fixture
 def look_up(bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
-    def look_up(**settings: Any) -> list[Call]:
-        settings = {"aws_conn_id": "aws_ecr", "connections": {"docker_default": HOST}, **settings}
-        backend = EcrSecretsBackend(cache_dir=str(tmp_path / "cache"), **settings)
-        if request.param == "task":
+    """Look up as a new process of the host, which is a task or a server, and return the AWS calls of that."""
+
+    def look_up(connection: object = HOST) -> list[Call]:
+        connections = {"docker_default": connection}
+        backend = EcrSecretsBackend(connections=connections, aws_conn_id="aws_ecr", cache_dir=str(tmp_path / "cache"))
+        if getattr(request, "param", "task") == "task":
             put_into_task(backend)
         backend._logins._cache._memory = Memory()
         before = len(bare.calls())
-        for conn_id in settings["connections"]:
-            assert backend.get_connection(conn_id).password
+        assert backend.get_connection("docker_default").password
         return bare.calls()[before:]
 
     return look_up
 
 
+@pytest.mark.parametrize("look_up", ["server", "task"], indirect=True)
 def test_an_airflow_connection_holds_the_credentials(look_up: Any, add_connection: Any) -> None:
-    """New credentials are another identity."""
-    add_connection(FIRST_KEY)
-    assert [call.access_key_id for call in look_up()] == [FIRST_KEY]
-    assert look_up() == []
-    add_connection(SECOND_KEY)
-
-    assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
-
-
-def test_temporary_keys_of_an_airflow_connection_that_rotate_cost_one_call(look_up: Any, add_connection: Any) -> None:
-    for key_id in ("ASIAIOSFODNN7EXAMPLE", "ASIAI44QH8DHBEXAMPLE"):
-        add_connection(key_id, aws_session_token="a-session")
+    """New credentials are another identity, and cost one call."""
+    for key_id, extra in ((FIRST_KEY, {}), ("ASIAI44QH8DHBEXAMPLE", {"aws_session_token": "a-session"})):
+        add_connection(key_id, **extra)
         assert [call.access_key_id for call in look_up()] == [key_id]
         assert look_up() == []
 
 
+@pytest.mark.parametrize("look_up", ["server", "task"], indirect=True)
 def test_the_role_region_and_endpoints_of_an_airflow_connection_are_used(
     bare: AwsStandIn, look_up: Any, add_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +88,7 @@ def test_the_role_region_and_endpoints_of_an_airflow_connection_are_used(
         config_kwargs={"user_agent_extra": "the-connections"},
     )
 
-    hub, pull, token = look_up(connections={"docker_default": {"role_arn": ROLE}})
+    hub, pull, token = look_up({"role_arn": ROLE})
 
     assert (hub.access_key_id, hub.parameters["ExternalId"]) == (FIRST_KEY, "an-id")
     assert [call.parameters["RoleArn"] for call in (hub, pull)] == [CHAINED_ROLE, ROLE]
@@ -109,7 +101,7 @@ def test_the_session_of_airflows_provider_calls_aws(
 ) -> None:
     """A configured session factory therefore also applies to the request of a token."""
     monkeypatch.setenv("AIRFLOW__AWS__SESSION_FACTORY", "tests.stand_ins.session_factory.MarkingFactory")
-    add_connection(FIRST_KEY)
+    add_connection()
 
     (call,) = look_up()
 
@@ -124,17 +116,6 @@ def test_without_keys_in_the_airflow_connection_boto3s_default_credentials_are_u
     add_connection(None)
 
     assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
-
-
-def test_a_connection_may_have_an_airflow_connection_of_its_own(look_up: Any, add_connection: Any) -> None:
-    """It replaces the common Airflow connection or profile."""
-    write_keys(SECOND_KEY, profile="other")
-    add_connection(FIRST_KEY)
-    connections = {"one": HOST, "two": {"registry": HOST, "aws_conn_id": "aws_ecr"}}
-
-    seen = look_up(aws_conn_id=None, profile_name="other", connections=connections)
-
-    assert [call.access_key_id for call in seen] == [SECOND_KEY, FIRST_KEY]
 
 
 @pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])
@@ -160,17 +141,6 @@ def test_an_airflow_connection_that_is_missing_is_reported(bare: AwsStandIn, cap
 
     assert bare.calls() == []
     assert "Airflow connection aws_missing" in caplog.text
-
-
-def test_without_the_amazon_provider_the_extra_is_named(
-    add_connection: Any, monkeypatch: pytest.MonkeyPatch, look_up: Any
-) -> None:
-    """It is optional: only ``aws_conn_id`` needs it."""
-    add_connection()
-    monkeypatch.setitem(sys.modules, "airflow.providers.amazon.aws.hooks.base_aws", None)
-
-    with pytest.raises(ConnectionUnavailableError, match=r'pip install "airflow-ecr-secrets-backend\[amazon\]"'):
-        look_up()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -16,24 +16,18 @@ HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
 @pytest.mark.parametrize(
     ("host", "region", "fips", "dual_stack"),
     [
-        (f"{A}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1", False, False),
-        (f"{A}.dkr.ecr-fips.us-east-2.amazonaws.com", "us-east-2", True, False),
+        (HOST, "us-east-1", False, False),
         (f"{A}.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", True, False),
-        (f"{A}.dkr-ecr.eu-west-1.on.aws", "eu-west-1", False, True),
-        (f"{A}.dkr-ecr-fips.us-west-2.on.aws", "us-west-2", True, True),
         (f"{A}.dkr-ecr.us-gov-east-1.on.aws", "us-gov-east-1", False, True),
+        (f"{A}.dkr-ecr-fips.us-west-2.on.aws", "us-west-2", True, True),
         (f"{A}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", False, False),
         (f"{A}.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
         (f"{A}.dkr.ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
         (f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1", False, False),
-        (f"{A}.dkr.ecr.us-iso-east-1.c2s.ic.gov", "us-iso-east-1", False, False),
-        (f"{A}.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1", False, False),
-        (f"{A}.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1", False, False),
-        (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", False, False),
     ],
 )
 def test_a_private_host_has_an_account_and_a_region(host: str, region: str, fips: bool, dual_stack: bool) -> None:
-    """In each form of each partition, with FIPS and dual stack."""
+    """With FIPS and dual stack; test_properties.py has each form of each partition."""
     assert Registry.parse(host) == Registry(host, "ecr", A, region, fips=fips, dual_stack=dual_stack)
 
 
@@ -43,58 +37,36 @@ def test_ecr_public_has_no_account_and_one_region(host: str, dual_stack: bool) -
     assert Registry.parse(host) == Registry(host, "ecr-public", None, "us-east-1", fips=False, dual_stack=dual_stack)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"https://{A}.dkr.ecr.us-east-1.amazonaws.com",
-        f"HTTPS://{A}.dkr.ecr.us-east-1.amazonaws.com/",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com/",
-        f"{A}.DKR.ecr.US-EAST-1.AmazonAWS.com",
-    ],
-)
+@pytest.mark.parametrize("text", [f"HTTPS://{HOST}/", f"{A}.DKR.ecr.US-EAST-1.AmazonAWS.com"])
 def test_a_scheme_a_slash_and_upper_case_are_accepted(text: str) -> None:
     """Docker finds a login under the bare host in lower case."""
-    assert Registry.parse(text).host == f"{A}.dkr.ecr.us-east-1.amazonaws.com"
+    assert Registry.parse(text).host == HOST
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "is empty. Write a host such as "),
-        ("https://", "is empty"),
         ("https:///", "is empty"),
         (f"http://{HOST}", "has a scheme that is not https"),
-        (f"https://https://{HOST}", "has a scheme that is not https"),
         (f"AWS:secret@{HOST}", "has a user name before the host"),
         (f"{HOST}//", "has a path after the host"),
-        (f"{HOST}/app:latest", "has a path after the host. Write the host only."),
-        (f"evil.example/{HOST}", "has a path after the host"),
+        (f"evil.example/{HOST}", "has a path after the host. Write the host only."),
         (f"{HOST}:443", "has a port after the host. Remove the port"),
         (f"{HOST}\n", "has white space in it"),
-        (f" {HOST}", "has white space in it"),
-        (f"{HOST}\x00", "has a character that is not allowed"),
-        ("١٢٣٤٥٦٧٨٩٠١٢.dkr.ecr.us-east-1.amazonaws.com", "has a character that is not allowed"),
         (f"{A}.d\u212ar.ecr.us-east-1.amazonaws.com", "has a character that is not allowed"),  # the Kelvin sign
-        ("docker.io", 'is "docker.io", which is not the host of an ECR registry'),
-        ("ecr.example.com", 'or an emulator, write {"registry": "ecr.example.com", "region_name": "us-east-1"}.'),
         ("localhost:5000", 'or an emulator, write {"registry": "localhost:5000", "region_name": "us-east-1"}.'),
         (f"{A}.dkr.ecr.us-east-1.example.com", f'write {{"registry": "{A}.dkr.ecr.us-east-1.example.com", "region'),
         (f"evil.example.{HOST}", "is not the host of an ECR registry"),
         (f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
         (f"{A}3.dkr.ecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
-        (f"{A}.dkr.ecr..amazonaws.com", "is not the host of an ECR registry"),
-        (f"{A}.dkr.ecr-gov.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
         (f"{A}.dkrxecr.us-east-1.amazonaws.com", "is not the host of an ECR registry"),
         ("public.ecr.aws.evil.example", "is not the host of an ECR registry"),
-        ("xpublic.ecr.aws", "is not the host of an ECR registry"),
         (f"{A}.dkr.ecr.moon-base-1.amazonaws.com", 'has the region "moon-base-1", which is not an AWS region'),
         (f"{HOST}.evil.example", f"Write {HOST}."),
-        (f"{HOST}.", f"Write {HOST}."),
         (f"{HOST}.cn", f"Write {HOST}."),
         (f"{A}.dkr.ecr.cn-north-1.amazonaws.com", f"Write {A}.dkr.ecr.cn-north-1.amazonaws.com.cn."),
-        (f"{A}.dkr.ecr.us-gov-west-1.amazonaws.eu", "is not the host of a registry in us-gov-west-1"),
         (f"{A}.dkr.ecr.us-iso-east-1.sc2s.sgov.gov", "is not the host of a registry in us-iso-east-1"),
-        (f"{A}.dkr.ecr.eu-west-1.on.aws", "is not the host of a registry in eu-west-1"),
         (f"{A}.dkr.ecr.us-gov-east-1.on.aws", "is not the host of a registry in us-gov-east-1"),
         (f"{A}.dkr-ecr.eu-west-1.amazonaws.com", "is not the host of a registry in eu-west-1"),
         (f"{A}.dkr-ecr.eu-west-1.api.aws", "is not the host of a registry in eu-west-1"),
@@ -114,7 +86,7 @@ def test_no_host_is_built_for_an_unknown_region() -> None:
         Registry.of_account(A, "moon-base-1")
 
 
-@pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east", "us-east-1.evil", "", "us-ēast-1"])
+@pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east-1.evil", "us-ēast-1"])
 def test_a_region_is_matched_as_a_whole(region: str) -> None:
     assert partition_of(region) is None
 
@@ -137,27 +109,22 @@ def test_partitions_are_those_of_botocore() -> None:
 @pytest.mark.parametrize(
     ("text", "host"),
     [
-        ("ecr.example.com", "ecr.example.com"),
         ("https://ECR.example.com:8443/", "ecr.example.com:8443"),
         ("localhost", "localhost"),
-        ("localhost:5000", "localhost:5000"),
         ("registry:5000", "registry:5000"),
         ("127.0.0.1:5000", "127.0.0.1:5000"),
-        (
-            f"{A}.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
-            f"{A}.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
-        ),
+        (f"{A}.dkr.ecr.us-east-1.localstack.cloud:4566", f"{A}.dkr.ecr.us-east-1.localstack.cloud:4566"),
         ("vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com", "vpce-1.dkr.ecr.us-east-1.vpce.amazonaws.com"),
     ],
 )
 def test_a_registry_with_a_configured_region_may_have_any_host(text: str, host: str) -> None:
     """It may be a proxy in front of ECR, or an emulator, with or without a port."""
-    assert Registry.parse(text, custom_region="eu-west-1") == Registry(
-        host, "ecr", None, "eu-west-1", fips=False, dual_stack=False
-    )
+    expected = Registry(host, "ecr", None, "eu-west-1", fips=False, dual_stack=False)
+
+    assert Registry.parse(text, custom_region="eu-west-1") == expected
 
 
-@pytest.mark.parametrize("port", ["", ":443", ":8443"])
+@pytest.mark.parametrize("port", ["", ":8443"])
 def test_a_host_of_ecr_keeps_its_own_region(port: str) -> None:
     """Also with a port, which a tunnel to the registry may have."""
     host = f"{A}.dkr.ecr-fips.us-east-1.amazonaws.com"
@@ -168,24 +135,10 @@ def test_a_host_of_ecr_keeps_its_own_region(port: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "registry",
-        "http://ecr.example.com",
-        "me@ecr.example.com",
-        "ecr.example.com/app",
-        "ecr.example.com:",
-        "ecr.example.com:0",
-        "ecr.example.com:65536",
-        "ecr.example.com:5000:5000",
-        "ecr..example.com",
-        "-ecr.example.com",
-        "ecr_proxy.example.com",
-        " ecr.example.com",
-        "ecr.example.com\n",
-        f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com.cn:8443",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com:",
-        f"{A}.dkr.ecr.us-east-1.amazonaws.com:65536",
+        *("registry", "http://ecr.example.com", "me@ecr.example.com", "ecr.example.com/app", "ecr.example.com\n"),
+        *("ecr.example.com:", "ecr.example.com:0", "ecr.example.com:65536", "ecr.example.com:5000:5000"),
+        *("ecr..example.com", "-ecr.example.com", "ecr_proxy.example.com"),
+        *(f"{A[:-1]}.dkr.ecr.us-east-1.amazonaws.com", f"{HOST}.cn:8443", f"{HOST}:", f"{HOST}:65536"),
         f"{A}.dkr.ecr.eu-west-1.on.aws",
     ],
 )
@@ -196,38 +149,23 @@ def test_a_host_that_docker_does_not_accept_is_refused_with_any_region(text: str
 
 
 @pytest.mark.parametrize(
-    ("host", "service", "region"),
+    ("host", "endpoint"),
     [
-        ("api.ecr.us-east-1.amazonaws.com", "ecr", "us-east-1"),
-        ("API.ECR.us-east-1.amazonaws.com", "ecr", "us-east-1"),
-        ("ecr.eu-west-1.api.aws", "ecr", "eu-west-1"),
-        ("ecr-fips.us-gov-west-1.amazonaws.com", "ecr", "us-gov-west-1"),
-        ("api.ecr.cn-north-1.amazonaws.com.cn", "ecr", "cn-north-1"),
-        ("api.ecr-public.us-east-1.amazonaws.com", "ecr-public", "us-east-1"),
-        ("vpce-0123-abcd.api.ecr.us-east-1.vpce.amazonaws.com", "ecr", "us-east-1"),
-        ("vpce-0123-abcd-us-east-1a.api.ecr.us-east-1.vpce.amazonaws.com", "ecr", "us-east-1"),
-        ("sts.us-east-1.amazonaws.com", "sts", "us-east-1"),
+        ("API.ECR.us-east-1.amazonaws.com", ("ecr", "us-east-1")),
+        ("ecr.eu-west-1.api.aws", ("ecr", "eu-west-1")),
+        ("ecr-fips.us-gov-west-1.amazonaws.com", ("ecr", "us-gov-west-1")),
+        ("api.ecr.cn-north-1.amazonaws.com.cn", ("ecr", "cn-north-1")),
+        ("api.ecr-public.us-east-1.amazonaws.com", ("ecr-public", "us-east-1")),
+        ("vpce-0123-abcd-us-east-1a.api.ecr.us-east-1.vpce.amazonaws.com", ("ecr", "us-east-1")),
+        ("sts.us-east-1.amazonaws.com", ("sts", "us-east-1")),
+        ("localhost", (None, None)),
+        ("[::1]", (None, None)),
+        ("api.ecr.us-east-1.amazonaws.com.example.com", (None, None)),
+        ("proxy-123.us-east-1.elb.amazonaws.com", (None, None)),
+        ("vpce-0123.vpce-svc-0123.us-east-1.vpce.amazonaws.com", (None, None)),
+        ("api.ecr.moon-base-1.amazonaws.com", (None, None)),
     ],
 )
-def test_an_endpoint_of_aws_names_its_service_and_region(host: str, service: str, region: str) -> None:
-    """In each of AWS's forms."""
-    assert parse_endpoint(f"https://{host}:443/") == (service, region)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "http://localhost:4566",
-        "http://[::1]:4566/",
-        "https://ecr.us-east-1.example.com",
-        "https://api.ecr.us-east-1.amazonaws.com.example.com",
-        "https://proxy-123.elb.us-east-1.amazonaws.com",
-        "https://proxy-123.us-east-1.elb.amazonaws.com",
-        "https://vpce-0123.vpce-svc-0123.us-east-1.vpce.amazonaws.com",
-        "https://api.ecr.moon-base-1.amazonaws.com",
-    ],
-)
-def test_any_other_endpoint_names_neither(url: str) -> None:
-    """An emulator, a proxy or a load balancer may serve any region."""
-    assert parse_endpoint(url) == (None, None)
+def test_an_endpoint_of_aws_names_its_service_and_region(host: str, endpoint: tuple[str | None, str | None]) -> None:
+    """Any other names neither: an emulator, a proxy or a load balancer may serve any region."""
+    assert parse_endpoint(f"https://{host}:443/") == endpoint
