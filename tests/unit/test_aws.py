@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.connection import Connection
@@ -22,8 +22,6 @@ from tests.stand_ins.credentials import Proxy
 from tests.stand_ins.faults import FAULTS, private_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ecr_secrets_backend.registry import Service
     from tests.stand_ins.aws import AwsStandIn
 
@@ -32,40 +30,30 @@ IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
 
 
-def failure_of(identity: AwsIdentity = IDENTITY) -> TokenFailure:
+def failure_of(**fields: Any) -> TokenFailure:
     with pytest.raises(TokenError) as caught:
-        request_token(identity)
+        request_token(replace(IDENTITY, **fields))
     return caught.value.failure
-
-
-@pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """An HTTPS proxy that connects to nothing; yields the hosts that it was asked for."""
-    with Proxy.running() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        yield proxy.asked
 
 
 @pytest.mark.parametrize(("service", "registry"), [("ecr", US_HOST), ("ecr-public", None)])
 def test_a_token_has_the_values_of_the_answer(aws: AwsStandIn, service: Service, registry: str | None) -> None:
-    """The answer of ECR Public has another shape and names no registry."""
+    """The answer of ECR Public has another shape and names no registry. The request names this package."""
     token = request_token(replace(IDENTITY, service=service))
 
     assert aws.authorise(token.username, token.password, service=service).valid
     assert (token.username, token.registry) == ("AWS", registry)
     assert token.lifetime == pytest.approx(43_200, abs=2)
+    (call,) = aws.calls()
+    assert f" {aws_module.USER_AGENT}" in call.user_agent
 
 
 @pytest.mark.parametrize(
     "endpoint",
     [
         "http://169.254.169.254/",
-        "https://169.254.169.254",
-        "",
         None,
-        f"https://{US_HOST}\nevil.example",
         f"https://{US_HOST}.evil.example",
-        f"https://user@{US_HOST}",
         "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com",
         "https://public.ecr.aws",
         "https://000000000000.dkr.ecr.us-east-1.localhost.localstack.cloud:4566",
@@ -78,19 +66,11 @@ def test_only_a_registry_of_that_region_is_taken_from_an_answer(aws: AwsStandIn,
     assert request_token(IDENTITY).registry is None
 
 
-@pytest.mark.parametrize("service", ["ecr", "ecr-public"])
-def test_a_lifetime_is_at_most_twelve_hours(aws: AwsStandIn, service: Service) -> None:
+def test_a_lifetime_is_at_most_twelve_hours(aws: AwsStandIn) -> None:
     """The clocks of AWS and of this host may differ by five minutes."""
     aws.set(token_lifetime=30 * 24 * 3600)
 
-    assert request_token(replace(IDENTITY, service=service)).lifetime == 12 * 3600 + 300
-
-
-def test_the_user_agent_names_this_package(aws: AwsStandIn) -> None:
-    request_token(IDENTITY)
-
-    (call,) = aws.calls()
-    assert f" {aws_module.USER_AGENT}" in call.user_agent
+    assert request_token(IDENTITY).lifetime == 12 * 3600 + 300
 
 
 def test_the_default_region_is_that_of_boto3(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,23 +80,20 @@ def test_the_default_region_is_that_of_boto3(aws: AwsStandIn, monkeypatch: pytes
     assert [call.region for call in aws.calls()] == ["eu-west-3"]
 
 
-def test_a_role_is_assumed_with_all_its_arguments(aws: AwsStandIn) -> None:
-    """The token is that of the role's account."""
-    arguments = {"ExternalId": "an-id", "DurationSeconds": 900, "RoleSessionName": "airflow"}
-    token = request_token(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=json.dumps(arguments)))
+def test_a_role_is_assumed_with_its_arguments_and_a_session_that_names_this_package(aws: AwsStandIn) -> None:
+    """CloudTrail shows the name. The token is that of the role's account."""
+    arguments = json.dumps({"ExternalId": "an-id", "DurationSeconds": 900})
+    token = request_token(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=arguments))
 
     (call,) = aws.calls(operation="AssumeRole")
-    assert arguments.items() <= {**call.parameters, "DurationSeconds": int(call.parameters["DurationSeconds"])}.items()
+    assert call.parameters == {
+        "RoleArn": ROLE,
+        "RoleSessionName": "airflow-ecr-secrets-backend",
+        "ExternalId": "an-id",
+        "DurationSeconds": "900",
+    }
     assert call.region == "us-east-1"
     assert token.registry == "210987654321.dkr.ecr.us-east-1.amazonaws.com"
-
-
-def test_the_session_of_a_role_is_named_for_this_package(aws: AwsStandIn) -> None:
-    """CloudTrail shows the name."""
-    request_token(replace(IDENTITY, role_arn=ROLE))
-
-    (call,) = aws.calls(operation="AssumeRole")
-    assert call.parameters["RoleSessionName"] == "airflow-ecr-secrets-backend"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +101,6 @@ def test_the_session_of_a_role_is_named_for_this_package(aws: AwsStandIn) -> Non
     [
         ("ecr", False, False, None, "ecr.us-east-1.amazonaws.com"),
         ("ecr", True, False, None, "ecr-fips.us-east-1.amazonaws.com"),
-        ("ecr", False, True, None, "ecr.us-east-1.api.aws"),
         ("ecr", True, True, None, "ecr-fips.us-east-1.api.aws"),
         ("ecr-public", False, True, None, "ecr-public.us-east-1.api.aws"),
         ("ecr", False, False, "AWS_USE_FIPS_ENDPOINT", "ecr-fips.us-east-1.amazonaws.com"),
@@ -133,7 +109,6 @@ def test_the_session_of_a_role_is_named_for_this_package(aws: AwsStandIn) -> Non
 @pytest.mark.usefixtures("aws")
 def test_the_registry_and_the_environment_choose_the_endpoint(
     monkeypatch: pytest.MonkeyPatch,
-    proxy: list[str],
     service: Service,
     use_fips: bool,
     use_dual_stack: bool,
@@ -143,11 +118,12 @@ def test_the_registry_and_the_environment_choose_the_endpoint(
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     if variable:
         monkeypatch.setenv(variable, "true")
-
-    failure_of(AwsIdentity(service, "us-east-1", use_fips=use_fips, use_dual_stack=use_dual_stack))
+    with Proxy.running() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        failure_of(service=service, use_fips=use_fips, use_dual_stack=use_dual_stack)
 
     # Older releases of botocore use the FIPS endpoint without "api.".
-    assert {target.removeprefix("api.") for target in proxy} == {f"{host}:443"}
+    assert {target.removeprefix("api.") for target in proxy.asked} == {f"{host}:443"}
 
 
 def test_a_configured_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +143,10 @@ def test_a_throttled_call_is_retried(aws: AwsStandIn) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failure_has_the_code_of_aws_the_region_the_identity_and_a_fix(aws: AwsStandIn, name: str) -> None:
+def test_a_failure_has_the_code_of_aws_the_region_the_identity_and_a_fix(
+    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(aws_module, "ATTEMPTS", 1)
     fault, code, fix = FAULTS[name]
     aws.script(fault)
 
@@ -175,44 +154,29 @@ def test_a_failure_has_the_code_of_aws_the_region_the_identity_and_a_fix(aws: Aw
 
     assert (failure.code, failure.region, failure.identity) == (code, "us-east-1", "boto3's default credentials")
     assert fix in failure.fix
-    assert len(str(failure).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("operation", "identity", "permissions"),
+    ("fields", "operation", "permissions"),
     [
-        ("AssumeRole", replace(IDENTITY, role_arn=ROLE), [f"sts:AssumeRole on {ROLE}"]),
-        ("GetAuthorizationToken", IDENTITY, ["ecr:GetAuthorizationToken"]),
+        ({"role_arn": ROLE}, "AssumeRole", [f"sts:AssumeRole on {ROLE}"]),
+        ({}, "GetAuthorizationToken", ["ecr:GetAuthorizationToken"]),
         (
+            {"service": "ecr-public"},
             "GetAuthorizationToken",
-            replace(IDENTITY, service="ecr-public"),
             ["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"],
         ),
     ],
 )
 def test_a_denial_names_the_permissions_that_are_missing(
-    aws: AwsStandIn, operation: str, identity: AwsIdentity, permissions: list[str]
+    aws: AwsStandIn, fields: dict[str, Any], operation: str, permissions: list[str]
 ) -> None:
     aws.script(Error("AccessDenied", "not authorized", status=403, operation=operation))
 
-    failure = failure_of(identity)
+    failure = failure_of(**fields)
 
     assert failure.code == "AccessDenied"
     assert all(f" {permission} " in failure.fix for permission in permissions)
-
-
-@pytest.mark.parametrize("identity", [IDENTITY, replace(IDENTITY, role_arn=ROLE)])
-def test_missing_credentials_are_reported_without_a_call(
-    aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch, identity: AwsIdentity
-) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-
-    failure = failure_of(identity)
-
-    assert failure.code == "NoCredentialsError"
-    assert "AWS_PROFILE" in failure.fix
-    assert aws.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -220,20 +184,14 @@ def test_missing_credentials_are_reported_without_a_call(
     [
         ({"profile_name": "no-such-profile"}, "ProfileNotFound", "no-such-profile", "Set profile_name"),
         ({"region": None}, "NoRegionError", "region", "Set region_name"),
-        (
-            {"endpoint_url": "http://127.0.0.1:9"},
-            "EndpointConnectionError",
-            "http://127.0.0.1:9",
-            "Let this host reach",
-        ),
-        ({"endpoint_url": "http://no.invalid"}, "EndpointConnectionError", "http://no.invalid", "Let this host reach"),
+        ({"endpoint_url": "http://127.0.0.1:9"}, "EndpointConnectionError", "http://127.0.0.1:9", "Let this host"),
         ({"role_arn": ROLE, "assume_role_kwargs": '{"Tags": 1}'}, "ParamValidationError", "Tags", "assume_role_kwargs"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_fix(
-    aws: AwsStandIn, fields: dict[str, str], code: str, reason: str, fix: str
+    aws: AwsStandIn, fields: dict[str, Any], code: str, reason: str, fix: str
 ) -> None:
-    failure = failure_of(replace(IDENTITY, **fields))  # type: ignore[arg-type]
+    failure = failure_of(**fields)
 
     assert (failure.code, failure.region) == (code, fields.get("region", "us-east-1") or "none")
     assert reason in failure.reason
@@ -250,25 +208,10 @@ def test_a_missing_amazon_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.failure.code == "ModuleNotFoundError"
 
 
-def test_a_failed_tls_handshake_names_the_setting_for_the_ca(aws: AwsStandIn) -> None:
-    failure = failure_of(replace(IDENTITY, endpoint_url=aws.url.replace("http:", "https:")))
-
-    assert failure.code == "SSLError"
-    assert "verify" in failure.fix
-
-
-def test_a_secret_in_a_message_of_aws_is_not_shown(aws: AwsStandIn) -> None:
-    """From its second line on, AWS's longest message quotes the signed request."""
-    message = "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:s3cret"
-    aws.script(Error("SignatureDoesNotMatch", message))
-
-    assert failure_of().reason == "The signature does not match"
-
-
 def test_only_the_lines_of_the_requesting_thread_are_suppressed(
     aws: AwsStandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    aws.script(Delay(0.5))
+    aws.script(Delay(0.2))
     caplog.set_level(logging.DEBUG)
     renewal = threading.Thread(target=request_token, args=(IDENTITY,))
     renewal.start()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -77,3 +79,30 @@ def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exce
 
     assert (failure.code, failure.reason) == (code, "no source has credentials")
     assert fix in failure.fix
+
+
+@pytest.mark.parametrize(
+    ("use_fips", "variable", "host", "fix"),
+    [
+        (True, "", "api.ecr-fips", "ECR may have no FIPS endpoint in eu-west-2, and the host of the registry asks for"),
+        (
+            False,
+            "true",
+            "api.ecr-fips",
+            "ECR may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT asks for",
+        ),
+        (False, "", "api.ecr-fips", "ECR may have no FIPS endpoint in eu-west-2, and use_fips_endpoint in the profile"),
+        (True, "true", "sts-fips", "STS may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT asks for"),
+        (True, "true", "api.ecr", "Let this host reach that endpoint"),
+    ],
+)
+def test_an_unreachable_fips_endpoint_names_the_setting_that_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, use_fips: bool, variable: str, host: str, fix: str
+) -> None:
+    """A region without one has no DNS record for it. test_aws.py has the hosts that boto3 uses."""
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", variable)
+    error = EndpointConnectionError(endpoint_url=f"https://{host}.eu-west-2.amazonaws.com/")
+    failure = describe(replace(IDENTITY, use_fips=use_fips), error)
+
+    assert failure.fix.startswith(fix)
+    assert "et this host reach that endpoint" in failure.fix
