@@ -157,34 +157,10 @@ def test_a_failure_has_the_code_of_aws_the_region_the_identity_and_a_fix(
 
 
 @pytest.mark.parametrize(
-    ("fields", "operation", "permissions"),
-    [
-        ({"role_arn": ROLE}, "AssumeRole", [f"sts:AssumeRole on {ROLE}"]),
-        ({}, "GetAuthorizationToken", ["ecr:GetAuthorizationToken"]),
-        (
-            {"service": "ecr-public"},
-            "GetAuthorizationToken",
-            ["ecr-public:GetAuthorizationToken", "sts:GetServiceBearerToken"],
-        ),
-    ],
-)
-def test_a_denial_names_the_permissions_that_are_missing(
-    aws: AwsStandIn, fields: dict[str, Any], operation: str, permissions: list[str]
-) -> None:
-    aws.script(Error("AccessDenied", "not authorized", status=403, operation=operation))
-
-    failure = failure_of(**fields)
-
-    assert failure.code == "AccessDenied"
-    assert all(f" {permission} " in failure.fix for permission in permissions)
-
-
-@pytest.mark.parametrize(
     ("fields", "code", "reason", "fix"),
     [
         ({"profile_name": "no-such-profile"}, "ProfileNotFound", "no-such-profile", "Set profile_name"),
         ({"region": None}, "NoRegionError", "region", "Set region_name"),
-        ({"endpoint_url": "http://127.0.0.1:9"}, "EndpointConnectionError", "http://127.0.0.1:9", "Let this host"),
         ({"role_arn": ROLE, "assume_role_kwargs": '{"Tags": 1}'}, "ParamValidationError", "Tags", "assume_role_kwargs"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from botocore.exceptions import (
@@ -11,17 +12,23 @@ from botocore.exceptions import (
     NoCredentialsError,
     ParamValidationError,
     ProfileNotFound,
+    SSLError,
 )
 
 from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError, describe, message_of
 from ecr_secrets_backend.identity import AwsIdentity
 
 IDENTITY = AwsIdentity("ecr", "eu-west-2")
+UNREACHABLE = "EndpointConnectionError"
 SECRET = "an-undisclosed-session-token"
 
 
-def client_error(code: str, message: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "GetAuthorizationToken")
+def client_error(code: str, message: str = "", operation: str = "GetAuthorizationToken") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+def unreachable(host: str) -> EndpointConnectionError:
+    return EndpointConnectionError(endpoint_url=f"https://{host}.eu-west-2.amazonaws.com/")
 
 
 @pytest.mark.parametrize(
@@ -65,44 +72,64 @@ def test_any_other_message_is_shown_without_its_full_stop(error: Exception, mess
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "fix"),
+    ("error", "fields", "code", "fix"),
     [
-        (NoCredentialsError(), "NoCredentialsError", "AWS_PROFILE"),
-        (KeyError("AccessKeyId"), "KeyError", "Correct the AWS settings"),
-        (TimeoutError(), "TimedOut", "Correct the AWS settings"),
-        (RuntimeError("Credentials were refreshed, but are still expired."), "ExpiredCredentials", "Set the clock"),
-    ],
-)
-def test_missing_credentials_are_reported_with_the_code_of_the_cause(error: Exception, code: str, fix: str) -> None:
-    """The fix is the cause's, too, if the source of credentials has none."""
-    failure = describe(IDENTITY, CredentialsError(error, (), "no source has credentials", None))
-
-    assert (failure.code, failure.reason) == (code, "no source has credentials")
-    assert fix in failure.fix
-
-
-@pytest.mark.parametrize(
-    ("use_fips", "variable", "host", "fix"),
-    [
-        (True, "", "api.ecr-fips", "ECR may have no FIPS endpoint in eu-west-2, and the host of the registry asks for"),
         (
-            False,
-            "true",
-            "api.ecr-fips",
-            "ECR may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT asks for",
+            client_error("AccessDenied", operation="AssumeRole"),
+            {"role_arn": "a"},
+            "AccessDenied",
+            "Allow sts:AssumeRole on a to",
         ),
-        (False, "", "api.ecr-fips", "ECR may have no FIPS endpoint in eu-west-2, and use_fips_endpoint in the profile"),
-        (True, "true", "sts-fips", "STS may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT asks for"),
-        (True, "true", "api.ecr", "Let this host reach that endpoint"),
+        (
+            client_error("AccessDeniedException"),
+            {},
+            "AccessDeniedException",
+            'Allow ecr:GetAuthorizationToken on Resource "*" to',
+        ),
+        (
+            client_error("AccessDeniedException"),
+            {"service": "ecr-public"},
+            "AccessDeniedException",
+            "Allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on",
+        ),
+        (NoCredentialsError(), {}, "NoCredentialsError", "Provide credentials"),
+        (SSLError(endpoint_url="", error=OSError()), {}, "SSLError", "Set verify to the CA bundle"),
+        (KeyError("AccessKeyId"), {}, "KeyError", "Correct the AWS settings"),
+        (TimeoutError(), {}, "TimedOut", "Correct the AWS settings"),
+        (RuntimeError("refreshed, but are still expired."), {}, "ExpiredCredentials", "Set the clock"),
+        (unreachable("api.ecr"), {"use_fips": True}, UNREACHABLE, "Let this host reach that endpoint"),
+        (
+            unreachable("api.ecr-fips"),
+            {"use_fips": True},
+            UNREACHABLE,
+            "ECR may have no FIPS endpoint in eu-west-2, and the host of",
+        ),
+        (
+            unreachable("api.ecr-fips"),
+            {},
+            UNREACHABLE,
+            "ECR may have no FIPS endpoint in eu-west-2, and use_fips_endpoint in",
+        ),
     ],
 )
-def test_an_unreachable_fips_endpoint_names_the_setting_that_asks_for_it(
-    monkeypatch: pytest.MonkeyPatch, use_fips: bool, variable: str, host: str, fix: str
+def test_a_failure_has_the_code_of_its_cause_and_a_fix(
+    error: Exception, fields: dict[str, Any], code: str, fix: str
 ) -> None:
-    """A region without one has no DNS record for it. test_aws.py has the hosts that boto3 uses."""
-    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", variable)
-    error = EndpointConnectionError(endpoint_url=f"https://{host}.eu-west-2.amazonaws.com/")
-    failure = describe(replace(IDENTITY, use_fips=use_fips), error)
+    """Also if a source of credentials failed by it, and has no fix of its own."""
+    identity = replace(IDENTITY, **fields)
+    failure = describe(identity, CredentialsError(error, (), "no source has credentials", None))
 
-    assert failure.fix.startswith(fix)
-    assert "et this host reach that endpoint" in failure.fix
+    assert (failure.code, failure.fix[: len(fix)]) == (code, fix)
+    assert failure == replace(describe(identity, error), reason="no source has credentials")
+
+
+@pytest.mark.parametrize("service", ["ecr", "sts"])
+def test_a_variable_that_asks_for_a_fips_endpoint_is_named(monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+    """A region without one has no DNS record for it. test_aws.py has the hosts that boto3 uses."""
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+    failure = describe(replace(IDENTITY, use_fips=service == "sts"), unreachable(f"{service}-fips"))
+
+    assert failure.fix.startswith(
+        f"{service.upper()} may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT"
+    )
+    assert "Unset it, or let this host reach that endpoint" in failure.fix

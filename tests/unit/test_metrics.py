@@ -3,8 +3,8 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import timedelta
-from functools import partialmethod
-from typing import Any, get_args
+from typing import get_args
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,29 +19,10 @@ from tests.unit.builders import build_failure, build_token
 FAILED = TokenError(build_failure(), 0.25)
 
 
-class Stats:
-    """The methods of Airflow's client that are used. They record each call, and raise ``error`` if there is one."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.types: dict[str, str] = {}
-        self.error: Exception | None = None
-
-    def note(self, kind: str, *call: Any, tags: dict[str, str]) -> None:
-        self.calls.append((*call, tags))
-        self.types[call[0]] = kind
-        if self.error:
-            raise self.error
-
-    incr = partialmethod(note, "counter")
-    timing = partialmethod(note, "timer")
-    gauge = partialmethod(note, "gauge")
-
-
 @pytest.fixture
-def stats(monkeypatch: pytest.MonkeyPatch) -> Stats:
+def stats(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Replace Airflow's client in a process that sends metrics."""
-    stats = Stats()
+    stats = Mock(spec=["incr", "timing", "gauge"])
     monkeypatch.setattr(metrics, "sends_metrics", lambda: True)
     monkeypatch.setattr(metrics, "stats", lambda: stats)
     monkeypatch.setattr(metrics, "_has_failed", threading.Event())
@@ -67,47 +48,47 @@ def login(source: Source, request_seconds: float | None = None) -> Login:
     ],
 )
 def test_a_request_has_its_duration_and_a_failed_one_a_back_off(
-    stats: Stats, result: Login | TokenError, names: list[str]
+    stats: Mock, result: Login | TokenError, names: list[str]
 ) -> None:
     """Both are sent by the lookup that made the request."""
     report(result)
 
-    assert [call[0].removeprefix("ecr_secrets_backend.") for call in stats.calls] == names
-    assert {call[1] for call in stats.calls if call[0] == metrics.MINT_DURATION} <= {timedelta(seconds=0.25)}
+    assert [args[0].removeprefix("ecr_secrets_backend.") for _, args, _ in stats.method_calls] == names
+    assert {args[1] for _, args, _ in stats.timing.mock_calls} <= {timedelta(seconds=0.25)}
 
 
 @pytest.mark.parametrize("connection", [{"region_name": "eu-west-1"}, {}])
-def test_tags_come_from_the_settings(stats: Stats, connection: dict[str, str]) -> None:
+def test_tags_come_from_the_settings(stats: Mock, connection: dict[str, str]) -> None:
     """A region that only the environment or the AWS configuration has is not among them."""
     report(login("stale", 0.25), **connection)
     region = {"region": "eu-west-1"} if connection else {}
 
-    assert [call[-1] for call in stats.calls] == [{"conn_id": "docker_default", **region}] * 4
+    assert [options for _, _, options in stats.method_calls] == [{"tags": {"conn_id": "docker_default", **region}}] * 4
 
 
-def test_a_client_that_fails_is_reported_once_and_not_used_again(
-    stats: Stats, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_client_that_fails_is_reported_once_and_not_used_again(stats: Mock, caplog: pytest.LogCaptureFixture) -> None:
     """It fails no lookup and delays at most one."""
-    stats.error = OSError("no such host")
+    stats.incr.side_effect = OSError("no such host")
     for _ in range(3):
         report(login("host_hit"))
 
-    assert len(stats.calls) == 1
+    assert len(stats.method_calls) == 1
     (record,) = caplog.records
     assert (record.levelno, "OSError: no such host" in record.getMessage()) == (logging.WARNING, True)
 
 
-def test_a_process_that_sends_no_metrics_sends_none(stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_sends_no_metrics_sends_none(stats: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "sends_metrics", lambda: False)
     report(login("host_hit"))
 
-    assert (stats.calls, metrics._has_failed.is_set()) == ([], False)
+    assert (stats.method_calls, metrics._has_failed.is_set()) == ([], False)
 
 
-def test_the_page_lists_each_metric_with_its_type_and_no_other(stats: Stats) -> None:
+def test_the_page_lists_each_metric_with_its_type_and_no_other(stats: Mock) -> None:
     for source in get_args(Source):
         report(login(source, 0.25))
     report(FAILED)
 
-    assert stats.types == {name: metric.type for name, metric in METRICS.items()}
+    types = {"incr": "counter", "timing": "timer", "gauge": "gauge"}
+    sent = {args[0]: types[method] for method, args, _ in stats.method_calls}
+    assert sent == {name: metric.type for name, metric in METRICS.items()}
