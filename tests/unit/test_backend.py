@@ -3,11 +3,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from freezegun import freeze_time
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.errors import ConfigurationError, ConnectionUnavailableError
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-A, B = "123456789012", "210987654321"
-HOST = f"{A}.dkr.ecr.us-east-1.amazonaws.com"
-ROLE = f"arn:aws:iam::{B}:role/pull"
+HOST = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 GOES_ON = " Airflow may now use an older connection with that ID, from its environment or its database."
 DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized")
 
@@ -29,38 +25,9 @@ DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u 
 @pytest.fixture
 def build(tmp_path: Path) -> Any:
     def build(connection: object = HOST, **kwargs: Any) -> EcrSecretsBackend:
-        return EcrSecretsBackend(
-            **{"connections": {"docker_default": connection}, "cache_dir": str(tmp_path), **kwargs}
-        )
+        return EcrSecretsBackend(connections={"docker_default": connection}, cache_dir=str(tmp_path), **kwargs)
 
     return build
-
-
-def test_connections_cost_one_call_for_each_identity_and_region(aws: AwsStandIn, build: Any) -> None:
-    """Each connection has its own host, and a token that the registry of its region accepts."""
-    connections: dict[str, tuple[object, str, str]] = {
-        "url": (f"https://{HOST}/", HOST, "us-east-1"),
-        "other_account": (f"{B}.dkr.ecr.us-east-1.amazonaws.com", f"{B}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1"),
-        "region": ({"region_name": "eu-west-1"}, f"{A}.dkr.ecr.eu-west-1.amazonaws.com", "eu-west-1"),
-        "role": ({"region_name": "us-east-1", "role_arn": ROLE}, f"{B}.dkr.ecr.us-east-1.amazonaws.com", "us-east-1"),
-        "public": ("public.ecr.aws", "public.ecr.aws", "us-east-1"),
-    }
-    backend = build(connections={conn_id: shape for conn_id, (shape, _, _) in connections.items()})
-
-    for _ in range(2):
-        for conn_id, (_, host, region) in connections.items():
-            connection = backend.get_connection(conn_id)
-            assert (connection.conn_id, connection.conn_type, connection.host) == (conn_id, "docker", host)
-            assert (connection.login, connection.port) == ("AWS", None)
-            assert aws.authorise("AWS", connection.password, region=region).valid
-
-    calls = aws.calls(operation="GetAuthorizationToken")
-    assert sorted((call.service, call.region, call.account) for call in calls) == [
-        ("ecr", "eu-west-1", A),
-        ("ecr", "us-east-1", A),
-        ("ecr", "us-east-1", B),
-        ("ecr-public", "us-east-1", A),
-    ]
 
 
 def test_a_kwarg_with_the_name_of_a_parameter_is_refused(build: Any) -> None:
@@ -68,13 +35,20 @@ def test_a_kwarg_with_the_name_of_a_parameter_is_refused(build: Any) -> None:
         build(self=1)
 
 
-@pytest.mark.usefixtures("aws")
-def test_airflow_chooses_the_class_of_connection(build: Any) -> None:
-    """A server expects another class than a task. Airflow sets it from 3.2 on."""
+def test_a_connection_has_a_valid_token_and_the_class_that_airflow_expects(aws: AwsStandIn, build: Any) -> None:
+    """A server expects another class than a task. Airflow sets it from 3.2 on, and may name a team."""
     backend = build()
-    assert type(backend.get_connection("docker_default")) is ServerConnection
+    on_server = backend.get_connection(conn_id="docker_default", team_name="blue")
     put_into_task(backend)
-    assert type(backend.get_connection("docker_default")) is (TaskConnection if TELLS_CLASS else ServerConnection)
+    in_task = backend.get_connection("docker_default", "red")
+
+    for connection in (on_server, in_task):
+        assert (connection.conn_id, connection.conn_type) == ("docker_default", "docker")
+        assert (connection.host, connection.port, connection.login) == (HOST, None, "AWS")
+        assert aws.authorise("AWS", connection.password).valid
+    assert type(on_server) is ServerConnection
+    assert type(in_task) is (TaskConnection if TELLS_CLASS else ServerConnection)
+    assert len(aws.calls()) == 1
 
 
 @pytest.mark.usefixtures("aws")
@@ -93,15 +67,6 @@ def test_both_forms_of_a_lookup_return_the_same_host_port_and_extra(build: Any) 
         "password": connection.password,
         "extra": '{"email": "a@b.c"}',
     }
-
-
-def test_a_team_name_changes_nothing(aws: AwsStandIn, build: Any) -> None:
-    """Airflow passes one from 3.2 on."""
-    backend = build()
-    backend.get_connection(conn_id="docker_default", team_name="blue")
-    backend.get_connection("docker_default", "red")
-
-    assert len(aws.calls()) == 1
 
 
 @pytest.mark.usefixtures("aws")
@@ -155,38 +120,3 @@ def test_with_on_error_next_a_failure_is_logged_and_airflow_continues(
     assert build(on_error="next").get_connection("docker_default") is None
     (record,) = caplog.records
     assert (record.levelno, record.getMessage().endswith(GOES_ON)) == (logging.ERROR, True)
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the warnings of this package. Airflow logs others, such as one about a missing Fernet key."""
-    records = [record for record in caplog.records if record.name.startswith("ecr_secrets_backend")]
-    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
-
-
-def test_the_lifetime_of_a_token(aws: AwsStandIn, build: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Ten hours of hits, a renewal that fails, an error after its end, and a new token when AWS answers again."""
-    start = datetime.now(timezone.utc)
-    backend = build()
-
-    def look_up(hours: float) -> str:
-        clock.move_to(start + timedelta(hours=hours))
-        return str(backend.get_connection("docker_default").password)
-
-    with freeze_time(start) as clock:
-        first = look_up(0)
-        assert look_up(10) == first
-        assert len(aws.calls()) == 1
-
-        aws.script(DENIED)
-        while not (warnings := warnings_of(caplog)):  # a renewal that is slower than a second is not waited for
-            assert look_up(11.5) == first
-        assert len(aws.calls()) == 2
-        assert "AccessDeniedException" in warnings[0]
-
-        with pytest.raises(ConnectionUnavailableError, match="'docker_default': AccessDeniedException"):
-            look_up(12)
-        aws.settle()
-        aws.set(clock_offset=12.5 * 3600)
-        second = look_up(12.5)
-        assert second != first
-        assert aws.authorise("AWS", second).valid

@@ -27,17 +27,15 @@ def build_chain(*backends: tuple[str, dict[str, Any]]) -> FallbackChain:
     )
 
 
-LOOKUPS: dict[str, tuple[str, Any]] = {
-    "get_connection": ("connection", lambda chain, key: chain.look_up("get_connection", conn_id=key, team_name=None)),
-    "get_conn_value": ("connection", lambda chain, key: chain.look_up("get_conn_value", conn_id=key, team_name=None)),
-    "get_variable": ("variable", lambda chain, key: chain.look_up("get_variable", key=key, team_name=None)),
-    "get_config": ("option", lambda chain, key: chain.look_up("get_config", key=key)),
-}
-every_lookup = pytest.mark.parametrize(("kind", "look_up"), LOOKUPS.values(), ids=LOOKUPS)
+every_lookup = pytest.mark.parametrize("method", ["get_connection", "get_conn_value", "get_variable", "get_config"])
+
+
+def look_up(chain: FallbackChain, method: str, key: str = "a") -> Any:
+    return chain.look_up(method, **{"conn_id" if "conn" in method else "key": key})
 
 
 @every_lookup
-def test_the_first_backend_that_has_the_value_is_the_last_one_called(kind: str, look_up: Any) -> None:
+def test_the_first_backend_that_has_the_value_is_the_last_one_called(method: str) -> None:
     """The order is that of the configuration. After None, Airflow tries its next source."""
     asked: list[Any] = []
     chain = build_chain(
@@ -46,20 +44,17 @@ def test_the_first_backend_that_has_the_value_is_the_last_one_called(kind: str, 
         ("Recording", {"answers": {"a": "second"}, "asked": asked}),
     )
 
-    assert look_up(chain, "a") == "first", kind
+    assert look_up(chain, method) == "first"
     assert asked == []
-    assert look_up(chain, "b") is None
+    assert look_up(chain, method, "b") is None
 
 
-@pytest.mark.parametrize(
-    ("method", "found"),
-    [("get_variable", ""), ("get_config", ""), ("get_connection", "next"), ("get_conn_value", "next")],
-)
-def test_an_empty_variable_or_option_is_a_value_and_an_empty_connection_is_not(method: str, found: str) -> None:
+@every_lookup
+def test_an_empty_variable_or_option_is_a_value_and_an_empty_connection_is_not(method: str) -> None:
     """As in Airflow."""
     chain = build_chain(("Recording", {"answers": {"a": ""}}), ("Recording", {"answers": {"a": "next"}}))
 
-    assert LOOKUPS[method][1](chain, "a") == found
+    assert look_up(chain, method) == ("next" if "conn" in method else "")
 
 
 @pytest.mark.parametrize(
@@ -85,16 +80,15 @@ def test_the_class_of_connections_is_passed_to_the_backends_that_take_it() -> No
 
 
 @every_lookup
-def test_a_failure_is_logged_and_the_next_backend_is_tried(
-    kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failure_is_logged_and_the_next_backend_is_tried(method: str, caplog: pytest.LogCaptureFixture) -> None:
     """One line at ERROR names the backend, the value, the type of the exception and its place."""
     answers = ({"a": ConnectionRefusedError(TOKEN)}, {"a": "found"})
     chain = build_chain(("Bare", {}), *(("Recording", {"answers": answer}) for answer in answers))
 
-    assert look_up(chain, "a") == "found"
+    assert look_up(chain, method) == "found"
     (record,) = caplog.records  # Bare has no methods of its own, which is not a failure
     assert (record.levelno, record.exc_info) == (logging.ERROR, None)
+    kind = {"get_variable": "variable", "get_config": "option"}.get(method, "connection")
     assert record.getMessage().startswith(
         f"fallback_backends[1] ({STAND_INS}.Recording) failed to look up {kind} 'a': "
         "ConnectionRefusedError (at secrets_backends.py:"
@@ -135,7 +129,7 @@ def error_of_aws(code: str) -> ClientError:
 )
 def test_a_failure_is_logged_by_types_alone(error: Exception, logged: str, caplog: pytest.LogCaptureFixture) -> None:
     """Those of its causes and the code of AWS are added. Its text, which may quote a secret, is not."""
-    build_chain(("Recording", {"answers": {"a": error}})).look_up("get_connection", conn_id="a")
+    look_up(build_chain(("Recording", {"answers": {"a": error}})), "get_connection")
 
     assert f"'a': {logged} (at" in caplog.text
     assert TOKEN not in caplog.text
@@ -163,7 +157,7 @@ def test_an_exception_whose_attributes_raise_does_not_stop_the_chain(
     chain = build_chain(("Recording", {"answers": {"a": error}}), ("Recording", {"answers": {"a": "found"}}))
     found = None
     with suppress(RuntimeError):  # pytest cannot report such an exception
-        found = chain.look_up("get_variable", key="a")
+        found = look_up(chain, "get_variable")
 
     assert found == "found"
     assert "variable 'a': Hostile" in caplog.text.replace(f"{STAND_INS}.", "")
@@ -171,17 +165,15 @@ def test_an_exception_whose_attributes_raise_does_not_stop_the_chain(
 
 @every_lookup
 @pytest.mark.usefixtures("_denials")
-def test_a_backend_that_denies_access_ends_the_lookup(
-    kind: str, look_up: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_backend_that_denies_access_ends_the_lookup(method: str, caplog: pytest.LogCaptureFixture) -> None:
     """From Airflow 3.2.2 on, the task receives its exception."""
     asked: list[Any] = []
     chain = build_chain(("Recording", {"answers": {"a": DeniedError()}}), ("Recording", {"asked": asked}))
 
     with pytest.raises(DeniedError):
-        look_up(chain, "a")
+        look_up(chain, method)
 
-    assert (asked, caplog.records) == ([], []), kind
+    assert (asked, caplog.records) == ([], [])
 
 
 def test_a_failed_lookup_of_an_option_raises_the_first_failure() -> None:
@@ -192,10 +184,10 @@ def test_a_failed_lookup_of_an_option_raises_the_first_failure() -> None:
     )
 
     with pytest.raises(OSError, match="one") as caught:
-        chain.look_up("get_config", key="a")
+        look_up(chain, "get_config")
 
     assert caught.value is first
-    assert chain.look_up("get_variable", key="a") is None
+    assert look_up(chain, "get_variable") is None
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,11 @@ def test_a_connections_own_source_of_credentials_replaces_the_common_one(
     own: dict[str, Any], common: dict[str, Any], source: tuple[str | None, str | None]
 ) -> None:
     """A profile and an Airflow connection replace each other. An own setting replaces the common one of its name."""
-    common = {**common, "role_arn": f"{ROLE}-2", "endpoint_url": US_ENDPOINT}
+    common = {**common, "role_arn": f"{ROLE}-2", "endpoint_url": "http://[::1]:4566/"}
     identity = parse_one({"registry": HOST, "role_arn": ROLE, **own}, **common).identity
 
     assert (identity.profile_name, identity.aws_conn_id) == source
-    assert (identity.role_arn, identity.endpoint_url) == (ROLE, US_ENDPOINT)
+    assert (identity.role_arn, identity.endpoint_url) == (ROLE, "http://[::1]:4566/")
 
 
 def test_common_assume_role_kwargs_serve_only_the_connections_with_a_role() -> None:
