@@ -55,25 +55,14 @@ def test_processes_that_differ_in_other_variables_share_a_token() -> None:
 def test_a_file_that_is_written_again_or_replaced_makes_another_identity(tmp_path: Path, variable: str) -> None:
     """Also if the new keys have the same length, and if a tool sets the time of its copy."""
     file = tmp_path / "file"
-
-    def key() -> str:
+    keys = [IDENTITY.in_environment({variable: str(file)}).key]
+    for path, text in ((file, "one"), (file, "two"), (tmp_path / "new", "six")):
         time.sleep(0.02)  # a file system's clock ticks a hundred times a second or more
-        return IDENTITY.in_environment({variable: str(file)}).key
-
-    def write(path: Path, text: str) -> Path:
         path.write_text(text)
         os.utime(path, (1, 1))
-        return path
+        path.rename(file)
+        keys += [IDENTITY.in_environment({variable: str(file)}).key for _ in range(2)]
 
-    keys = [key()]
-    write(file, "one")
-    keys += [key(), key()]
-    write(file, "two")
-    keys += [key()]
-    write(tmp_path / "new", "two").rename(file)
-    keys += [key()]
-
-    assert keys[1] == keys[2]
     assert len(set(keys)) == 4
 
 
