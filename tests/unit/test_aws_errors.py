@@ -19,7 +19,7 @@ from ecr_secrets_backend.aws_errors import CredentialsError, UnusableAnswerError
 from ecr_secrets_backend.identity import AwsIdentity
 
 IDENTITY = AwsIdentity("ecr", "eu-west-2")
-UNREACHABLE = "EndpointConnectionError"
+NO_FIPS = "EndpointConnectionError: ECR may have no FIPS endpoint in eu-west-2"
 SECRET = "an-undisclosed-session-token"
 
 
@@ -60,10 +60,7 @@ def test_a_message_that_may_hold_a_secret_is_not_shown(error: Exception) -> None
         (OSError(13, "Permission denied", "/a/file"), "[Errno 13] Permission denied: '/a/file'"),
         (UnusableAnswerError("the answer holds no token"), "the answer holds no token"),
         (CredentialRetrievalError(provider="sso", error_msg="x"), "Error when retrieving credentials from sso: x"),
-        (
-            ParamValidationError(report="parameter Tags, parameter in Tags[0]"),
-            "boto3 rejects the argument Tags, Tags[0]",
-        ),
+        (ParamValidationError(report="parameter Tags, parameter in A[0]"), "boto3 rejects the argument Tags, A[0]"),
         (ParamValidationError(report=""), "boto3 rejects the argument of a call"),
     ],
 )
@@ -72,54 +69,37 @@ def test_any_other_message_is_shown_without_its_full_stop(error: Exception, mess
 
 
 @pytest.mark.parametrize(
-    ("error", "fields", "code", "fix"),
+    ("error", "fields", "code_and_fix"),
     [
         (
             client_error("AccessDenied", operation="AssumeRole"),
             {"role_arn": "a"},
-            "AccessDenied",
-            "Allow sts:AssumeRole on a to",
+            "AccessDenied: Allow sts:AssumeRole on a",
         ),
-        (
-            client_error("AccessDeniedException"),
-            {},
-            "AccessDeniedException",
-            'Allow ecr:GetAuthorizationToken on Resource "*" to',
-        ),
+        (client_error("AccessDeniedException"), {}, "AccessDeniedException: Allow ecr:GetAuthorizationToken on"),
         (
             client_error("AccessDeniedException"),
             {"service": "ecr-public"},
-            "AccessDeniedException",
-            "Allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on",
+            "AccessDeniedException: Allow ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken on",
         ),
-        (NoCredentialsError(), {}, "NoCredentialsError", "Provide credentials"),
-        (SSLError(endpoint_url="", error=OSError()), {}, "SSLError", "Set verify to the CA bundle"),
-        (KeyError("AccessKeyId"), {}, "KeyError", "Correct the AWS settings"),
-        (TimeoutError(), {}, "TimedOut", "Correct the AWS settings"),
-        (RuntimeError("refreshed, but are still expired."), {}, "ExpiredCredentials", "Set the clock"),
-        (unreachable("api.ecr"), {"use_fips": True}, UNREACHABLE, "Let this host reach that endpoint"),
-        (
-            unreachable("api.ecr-fips"),
-            {"use_fips": True},
-            UNREACHABLE,
-            "ECR may have no FIPS endpoint in eu-west-2, and the host of",
-        ),
-        (
-            unreachable("api.ecr-fips"),
-            {},
-            UNREACHABLE,
-            "ECR may have no FIPS endpoint in eu-west-2, and use_fips_endpoint in",
-        ),
+        (NoCredentialsError(), {}, "NoCredentialsError: Provide credentials"),
+        (SSLError(endpoint_url="", error=OSError()), {}, "SSLError: Set verify to the CA bundle"),
+        (KeyError("AccessKeyId"), {}, "KeyError: Correct the AWS settings"),
+        (TimeoutError(), {}, "TimedOut: Correct the AWS settings"),
+        (RuntimeError("refreshed, but are still expired."), {}, "ExpiredCredentials: Set the clock"),
+        (unreachable("api.ecr"), {"use_fips": True}, "EndpointConnectionError: Let this host reach that endpoint"),
+        (unreachable("api.ecr-fips"), {"use_fips": True}, f"{NO_FIPS}, and the host of the registry asks for one"),
+        (unreachable("api.ecr-fips"), {}, f"{NO_FIPS}, and use_fips_endpoint in the profile, or an endpoint URL"),
     ],
 )
 def test_a_failure_has_the_code_of_its_cause_and_a_fix(
-    error: Exception, fields: dict[str, Any], code: str, fix: str
+    error: Exception, fields: dict[str, Any], code_and_fix: str
 ) -> None:
     """Also if a source of credentials failed by it, and has no fix of its own."""
     identity = replace(IDENTITY, **fields)
     failure = describe(identity, CredentialsError(error, (), "no source has credentials", None))
 
-    assert (failure.code, failure.fix[: len(fix)]) == (code, fix)
+    assert f"{failure.code}: {failure.fix}".startswith(code_and_fix)
     assert failure == replace(describe(identity, error), reason="no source has credentials")
 
 
@@ -129,7 +109,5 @@ def test_a_variable_that_asks_for_a_fips_endpoint_is_named(monkeypatch: pytest.M
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
     failure = describe(replace(IDENTITY, use_fips=service == "sts"), unreachable(f"{service}-fips"))
 
-    assert failure.fix.startswith(
-        f"{service.upper()} may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS_ENDPOINT"
-    )
+    assert failure.fix.startswith(f"{service.upper()} may have no FIPS endpoint in eu-west-2, and AWS_USE_FIPS")
     assert "Unset it, or let this host reach that endpoint" in failure.fix

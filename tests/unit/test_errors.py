@@ -15,12 +15,12 @@ FAILURE = "AccessDeniedException: not allowed (identity: a role, region: us-east
     ("error", "message"),
     [
         (
-            ConfigurationError("connections.é\nb\x1b[31m", "is a list", "Write an object."),
+            ConfigurationError(path="connections.é\nb\x1b[31m", problem="is a list", fix="Write an object."),
             r"connections.é\nb\x1b[31m is a list. Write an object.",
         ),
-        (TokenError(build_failure()), FAILURE),
+        (TokenError(failure=build_failure()), FAILURE),
         (
-            ConnectionUnavailableError("docker_default", build_failure()),
+            ConnectionUnavailableError(conn_id="docker_default", failure=build_failure()),
             f"Cannot get an ECR token for connection 'docker_default': {FAILURE}",
         ),
     ],

@@ -90,7 +90,7 @@ def test_no_host_is_built_for_an_unknown_region() -> None:
         Registry.of_account(A, "moon-base-1")
 
 
-@pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east-1.evil", "us-ēast-1"])
+@pytest.mark.parametrize("region", ["us-east-1\n", "US-EAST-1", "us-east-1x", "us-east-1.evil", "us-ēast-1"])
 def test_a_region_is_matched_as_a_whole(region: str) -> None:
     assert partition_of(region) is None
 
