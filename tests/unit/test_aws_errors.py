@@ -84,6 +84,7 @@ def test_any_other_message_is_shown_without_its_full_stop(error: Exception, mess
         ),
         (NoCredentialsError(), {}, "NoCredentialsError: Provide credentials"),
         (SSLError(endpoint_url="", error=OSError()), {}, "SSLError: Set verify to the CA bundle"),
+        (client_error("ThrottlingException"), {}, "ThrottlingException: Wait"),
         (KeyError("AccessKeyId"), {}, "KeyError: Correct the AWS settings"),
         (TimeoutError(), {}, "TimedOut: Correct the AWS settings"),
         (RuntimeError("refreshed, but are still expired."), {}, "ExpiredCredentials: Set the clock"),

@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 from contextlib import suppress
+from functools import reduce
 from traceback import TracebackException
 from types import ModuleType
 from typing import Any
@@ -95,19 +96,10 @@ def test_a_failure_is_logged_and_the_next_backend_is_tried(method: str, caplog: 
     )
 
 
-def raised(*causes: Exception) -> Exception:
-    """Return the last exception, as if each was raised while the one before was handled."""
-    context: Exception | None = None
-    for cause in causes:
-        cause.__context__ = context
-        context = cause
-    assert context is not None
-    return context
-
-
-def suppressing(error: Exception, cause: Exception | None) -> Exception:
-    """Return an exception as if it was raised ``from`` a cause."""
-    error.__cause__ = cause
+def raised(error: Exception, **attributes: Exception | None) -> Exception:
+    """Return an exception with a ``__context__``, as if another was being handled, or a ``__cause__``."""
+    for name, value in attributes.items():
+        setattr(error, name, value)
     return error
 
 
@@ -118,10 +110,13 @@ def error_of_aws(code: str) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "logged"),
     [
-        (raised(KeyError(TOKEN), ValueError(TOKEN)), "ValueError, from KeyError"),
-        (raised(*(OSError(TOKEN) for _ in range(50))), "OSError" + ", from OSError" * 4),
-        (suppressing(raised(KeyError(), ValueError()), None), "ValueError"),
-        (suppressing(raised(KeyError(), ValueError()), OSError()), "ValueError, from OSError"),
+        (raised(ValueError(TOKEN), __context__=KeyError(TOKEN)), "ValueError, from KeyError"),
+        (
+            reduce(lambda context, _: raised(OSError(), __context__=context), range(9), Exception()),
+            "OSError" + ", from OSError" * 4,
+        ),
+        (raised(ValueError(), __context__=KeyError(), __cause__=None), "ValueError"),
+        (raised(ValueError(), __context__=KeyError(), __cause__=OSError()), "ValueError, from OSError"),
         (error_of_aws("AccessDeniedException"), "botocore.exceptions.ClientError AccessDeniedException"),
         (error_of_aws("Foo\nCRITICAL forged"), "botocore.exceptions.ClientError"),
     ],

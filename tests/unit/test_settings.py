@@ -173,10 +173,13 @@ CONNECTION_FAULTS: list[tuple[object, str, str]] = [
     ({"aws_conn_id": "a"}, ".aws_conn_id", 'is "a", which this backend itself serves'),
     ({"aws_conn_id": "b", "profile_name": "c"}, ".aws_conn_id", "contradicts profile_name"),
 ]
-#: The value of a common kwarg, beside a valid connection, the rest of the path, and a part of the message.
+#: The value of a common kwarg, beside a valid connection and role, the rest of the path, and a part of the message.
 COMMON_FAULTS: list[tuple[str, object, str, str]] = [
     ("profile_name", {}, "", "is an object"),
-    ("assume_role_kwargs", {}, "", "without a role"),
+    ("assume_role_kwargs", {"ExternalID": "an-id"}, ".ExternalID", "Did you mean ExternalId?"),
+    ("assume_role_kwargs", {"RoleArn": ROLE}, ".RoleArn", "is not supported"),
+    ("assume_role_kwargs", {"SerialNumber": "arn:aws:iam::123456789012:mfa/me"}, ".SerialNumber", "is not supported"),
+    ("assume_role_kwargs", {"TokenCode": "123456"}, ".TokenCode", "is not supported"),
     ("role_arn", "arn:aws:iam::210987654321:user/x", "", "ARN of an IAM role"),
     ("endpoint_url", "ecr.example", "", "URL of an endpoint"),
     ("endpoint_url", "https://me:s3cret@ecr.example", "", "user name"),
@@ -202,13 +205,6 @@ COMMON_FAULTS: list[tuple[str, object, str, str]] = [
     ("fallback_backends", [{"backend": "a.B", "kwargs": {}}], "[0].kwargs", "Did you mean backend_kwargs?"),
     ("fallback_backends", [{"backend": "a.B", "backend_kwargs": {"": 1}}], "[0].backend_kwargs.", "is empty"),
 ]
-#: The value of assume_role_kwargs beside a role, the rest of the path, and a part of the message.
-ROLE_FAULTS: list[tuple[dict[str, object], str, str]] = [
-    ({"ExternalID": "an-id"}, ".ExternalID", "Did you mean ExternalId?"),
-    ({"RoleArn": ROLE}, ".RoleArn", "is not supported"),
-    ({"SerialNumber": "arn:aws:iam::123456789012:mfa/me"}, ".SerialNumber", "is not supported"),
-    ({"TokenCode": "123456"}, ".TokenCode", "is not supported"),
-]
 MAPPED = {"connections": {"a": HOST}}
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({}, "backend_kwargs", "Airflow cannot parse them as JSON"),
@@ -232,13 +228,10 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "connections.a.aws_conn_id",
         'is "b", which this backend itself serves',
     ),
+    ({**MAPPED, "assume_role_kwargs": {}}, "assume_role_kwargs", "without a role"),
     ({**MAPPED, "aws_conn_id": "b", "profile_name": "c"}, "aws_conn_id", "contradicts profile_name"),
     *(({"connections": {"a": value}}, f"connections.a{path}", part) for value, path, part in CONNECTION_FAULTS),
-    *(({**MAPPED, name: value}, f"{name}{path}", part) for name, value, path, part in COMMON_FAULTS),
-    *(
-        ({**MAPPED, "role_arn": ROLE, "assume_role_kwargs": value}, f"assume_role_kwargs{path}", part)
-        for value, path, part in ROLE_FAULTS
-    ),
+    *(({**MAPPED, "role_arn": ROLE, name: value}, f"{name}{path}", part) for name, value, path, part in COMMON_FAULTS),
 ]
 
 
