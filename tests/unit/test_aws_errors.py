@@ -12,6 +12,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     ParamValidationError,
     ProfileNotFound,
+    ProxyConnectionError,
     SSLError,
 )
 
@@ -85,6 +86,7 @@ def test_any_other_message_is_shown_without_its_full_stop(error: Exception, mess
         (NoCredentialsError(), {}, "NoCredentialsError: Provide credentials"),
         (SSLError(endpoint_url="", error=OSError()), {}, "SSLError: Set verify to the CA bundle"),
         (client_error("ThrottlingException"), {}, "ThrottlingException: Wait"),
+        (ProxyConnectionError(proxy_url=""), {}, "ProxyConnectionError: Let this host reach that endpoint"),
         (KeyError("AccessKeyId"), {}, "KeyError: Correct the AWS settings"),
         (TimeoutError(), {}, "TimedOut: Correct the AWS settings"),
         (RuntimeError("refreshed, but are still expired."), {}, "ExpiredCredentials: Set the clock"),

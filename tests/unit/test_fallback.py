@@ -4,7 +4,6 @@ import logging
 import sys
 import threading
 from contextlib import suppress
-from functools import reduce
 from traceback import TracebackException
 from types import ModuleType
 from typing import Any
@@ -103,6 +102,11 @@ def raised(error: Exception, **attributes: Exception | None) -> Exception:
     return error
 
 
+MANY_CAUSES: Exception = OSError()
+for _ in range(9):
+    MANY_CAUSES = raised(OSError(), __context__=MANY_CAUSES)
+
+
 def error_of_aws(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": TOKEN}}, "GetSecretValue")
 
@@ -111,10 +115,7 @@ def error_of_aws(code: str) -> ClientError:
     ("error", "logged"),
     [
         (raised(ValueError(TOKEN), __context__=KeyError(TOKEN)), "ValueError, from KeyError"),
-        (
-            reduce(lambda context, _: raised(OSError(), __context__=context), range(9), Exception()),
-            "OSError" + ", from OSError" * 4,
-        ),
+        (MANY_CAUSES, "OSError" + ", from OSError" * 4),
         (raised(ValueError(), __context__=KeyError(), __cause__=None), "ValueError"),
         (raised(ValueError(), __context__=KeyError(), __cause__=OSError()), "ValueError, from OSError"),
         (error_of_aws("AccessDeniedException"), "botocore.exceptions.ClientError AccessDeniedException"),
