@@ -14,7 +14,7 @@ import pytest
 from airflow.models.connection import Connection
 
 from ecr_secrets_backend import aws as aws_module
-from ecr_secrets_backend.aws import request_token
+from ecr_secrets_backend.aws import call_aws, request_token
 from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
 from tests.stand_ins.aws import Delay, Error
@@ -22,6 +22,7 @@ from tests.stand_ins.credentials import Proxy
 from tests.stand_ins.faults import FAULTS, private_answer
 
 if TYPE_CHECKING:
+    from ecr_secrets_backend.aws import AwsSession
     from ecr_secrets_backend.registry import Service
     from tests.stand_ins.aws import AwsStandIn
 
@@ -66,6 +67,17 @@ def test_only_a_registry_of_that_region_is_taken_from_an_answer(aws: AwsStandIn,
     assert request_token(IDENTITY).registry is None
 
 
+@pytest.mark.usefixtures("aws")
+def test_a_call_with_temporary_keys_sends_their_session_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session")
+
+    def sign(session: AwsSession) -> str:
+        with session.client("ecr") as client:
+            return str(client.generate_presigned_url("get_authorization_token"))
+
+    assert "X-Amz-Security-Token=a-session" in call_aws(sign, IDENTITY)
+
+
 def test_a_lifetime_is_at_most_twelve_hours(aws: AwsStandIn) -> None:
     """The clocks of AWS and of this host may differ by five minutes."""
     aws.set(token_lifetime=30 * 24 * 3600)
@@ -75,15 +87,16 @@ def test_a_lifetime_is_at_most_twelve_hours(aws: AwsStandIn) -> None:
 
 def test_the_default_region_is_that_of_boto3(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
-    request_token(replace(IDENTITY, region=None))
+    token = request_token(replace(IDENTITY, region=None))
 
     assert [call.region for call in aws.calls()] == ["eu-west-3"]
+    assert token.registry == "123456789012.dkr.ecr.eu-west-3.amazonaws.com"
 
 
 def test_a_role_is_assumed_with_its_arguments_and_a_session_that_names_this_package(aws: AwsStandIn) -> None:
     """CloudTrail shows the name. The token is that of the role's account."""
     arguments = json.dumps({"ExternalId": "an-id", "DurationSeconds": 900})
-    token = request_token(replace(IDENTITY, role_arn=ROLE, assume_role_kwargs=arguments))
+    token = request_token(replace(IDENTITY, region="eu-west-1", role_arn=ROLE, assume_role_kwargs=arguments))
 
     (call,) = aws.calls(operation="AssumeRole")
     assert call.parameters == {
@@ -92,8 +105,8 @@ def test_a_role_is_assumed_with_its_arguments_and_a_session_that_names_this_pack
         "ExternalId": "an-id",
         "DurationSeconds": "900",
     }
-    assert call.region == "us-east-1"
-    assert token.registry == "210987654321.dkr.ecr.us-east-1.amazonaws.com"
+    assert call.region == "eu-west-1"
+    assert token.registry == "210987654321.dkr.ecr.eu-west-1.amazonaws.com"
 
 
 @pytest.mark.parametrize(
