@@ -1,11 +1,11 @@
-"""Docker's configuration: a file that other programs have written, and the logins that Docker finds in a file."""
+"""Docker's configuration, and the logins that Docker finds in it."""
 
 from __future__ import annotations
 
 import base64
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 Arguments = tuple[str | Path, ...]
-
-OTHERS: dict[str, Any] = {
-    "HttpHeaders": {"User-Agent": "Dörte"},
-    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
-    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
-    "detachKeys": "ctrl-e,e",
-}
 
 
 @pytest.fixture
@@ -44,6 +37,9 @@ def write(config: Path, content: object) -> None:
 
 def passwords(config: Path) -> dict[str, str]:
     """Read the passwords that Docker finds in a file, by host."""
-    auths: dict[str, Any] = json.loads(config.read_text())["auths"]
-    logins = {host: base64.b64decode(entry["auth"]).decode() for host, entry in auths.items()}
+    return passwords_in(config.read_text())
+
+
+def passwords_in(text: str) -> dict[str, str]:
+    logins = {host: base64.b64decode(entry["auth"]).decode() for host, entry in json.loads(text)["auths"].items()}
     return {host: login.removeprefix("AWS:") for host, login in logins.items()}

@@ -18,22 +18,17 @@ IDENTITY = AwsIdentity(service="ecr", region="us-east-1")
 ROLE = "arn:aws:iam::210987654321:role/pull"
 
 
-@pytest.mark.usefixtures("aws")
-def test_the_identity_is_shown_by_its_source_and_arn() -> None:
+def test_the_identity_is_shown_by_its_source_and_the_arn_of_its_role(aws: AwsStandIn) -> None:
     found = call_aws(identify, IDENTITY)
+    by_role = call_aws(identify, replace(IDENTITY, role_arn=ROLE))
 
     assert found.message == "environment, arn:aws:sts::123456789012:user/moto"
     assert found.sources == (CredentialSource("environment", "has credentials", None),)
+    assert "arn:aws:sts::210987654321:assumed-role/pull/" in by_role.message
+    assert [call.operation for call in aws.calls()] == ["GetCallerIdentity", "AssumeRole", "GetCallerIdentity"]
 
 
-def test_the_arn_is_that_of_the_assumed_role(aws: AwsStandIn) -> None:
-    found = call_aws(identify, replace(IDENTITY, role_arn=ROLE))
-
-    assert "arn:aws:sts::210987654321:assumed-role/pull/" in found.message
-    assert [call.operation for call in aws.calls()] == ["AssumeRole", "GetCallerIdentity"]
-
-
-@pytest.mark.parametrize("fault", [Error("AccessDenied", status=403), Close()])
+@pytest.mark.parametrize("fault", [Error("AccessDenied", status=403), Close()], ids=["denied", "closed"])
 def test_an_identity_passes_without_an_arn(aws: AwsStandIn, fault: Fault) -> None:
     """A pull needs neither the permission for STS nor the route to it."""
     aws.script(fault)

@@ -13,7 +13,7 @@ from ecr_secrets_backend.cli import check
 from tests.command_settings import EU_HOST
 from tests.stand_ins.aws import Error
 from tests.unit.cli.check.conftest import ENGINE, HOST, STEPS
-from tests.unit.cli.conftest import DENIED, Printed, Run
+from tests.unit.cli.conftest import DENIED, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.unit.cli.check.conftest import Site
 
 IMAGE = ("--image", f"{HOST}/app:1")
+NO_TOKEN = Error(DENIED.code, operation="GetAuthorizationToken")
 Arguments = tuple[str, ...]
 
 
@@ -32,24 +33,25 @@ def good(site: Site, engine: str, file: Arguments) -> Arguments:
     return ("docker_default", "--docker-url", engine, *file)
 
 
-def findings(printed: Printed) -> list[dict[str, Any]]:
+def findings(run: Run, *arguments: str, exit_code: int = 0, given: str = "") -> list[dict[str, Any]]:
+    printed = run("check", *arguments, "--output", "json", exit_code=exit_code, given=given)
     found: list[dict[str, Any]] = json.loads(printed.stdout)["findings"]
     return found
 
 
 def failed(run: Run, *arguments: str, exit_code: int = 1, given: str = "") -> tuple[str, str]:
     """Return the step that ends a check, and its code."""
-    last = findings(run("check", *arguments, "--output", "json", exit_code=exit_code, given=given))[-1]
+    last = findings(run, *arguments, exit_code=exit_code, given=given)[-1]
     assert (last["state"], bool(last["remedy"])) == ("failed", True)
     return last["step"], last["code"]
 
 
-def warned(printed: Printed) -> dict[str, str]:
-    return {each["code"]: each["remedy"] for each in findings(printed) if each["state"] == "warning"}
+def warned(run: Run, *arguments: str) -> dict[str, str]:
+    return {each["code"]: each["remedy"] for each in findings(run, *arguments) if each["state"] == "warning"}
 
 
 def test_every_step_runs_in_order(run: Run, good: Arguments) -> None:
-    found = findings(run("check", *good, *IMAGE, "--output", "json"))
+    found = findings(run, *good, *IMAGE)
 
     assert [each["step"] for each in found] == STEPS
     assert {each["state"] for each in found} == {"good"}
@@ -68,48 +70,30 @@ def test_people_read_the_steps_in_a_table(run: Run, good: Arguments) -> None:
     assert "\x1b" not in passed + wrong
 
 
+OWN = {"region_name": "us-east-1"}  # AWS names its registry when it returns a token
+
+
 @pytest.mark.parametrize(
-    ("image", "conn_id", "code"),
+    ("connections", "image", "conn_id", "code"),
     [
-        (f"{HOST}/app:1", "docker_default", "ok"),
-        ("registry.gitlab.com/app:1", None, "image-not-ecr"),
-        (f"{HOST}/App:1", None, "image-name-invalid"),
+        ({"docker_default": HOST, "docker_eu": EU_HOST}, f"{HOST}/app:1", "docker_default", "ok"),
+        ({"docker_own": OWN, "docker_eu": EU_HOST}, f"{HOST}/app:1", "docker_own", "ok"),
+        ({"docker_own": OWN}, "public.ecr.aws/a/b", None, "image-public"),
+        ({"docker_own": OWN}, "docker.io/a/b", None, "image-not-ecr"),
+        ({"docker_default": HOST}, "registry.gitlab.com/app:1", None, "image-not-ecr"),
+        ({"docker_default": HOST}, f"{HOST}/App:1", None, "image-name-invalid"),
     ],
 )
 def test_without_connection_ids_the_connection_of_the_image_is_checked(
-    run: Run, good: Arguments, image: str, conn_id: str | None, code: str
+    run: Run, good: Arguments, kwargs: dict[str, Any], connections: Any, image: str, conn_id: str | None, code: str
 ) -> None:
-    """If no connection serves the image, its name is the finding."""
-    command = ("check", *good[1:], "--image", image, "--output", "json")
-    found = findings(run(*command, exit_code=0 if conn_id else 1))
+    """If no connection serves the image, its name is the finding, and the check requests no credentials."""
+    given = json.dumps({**kwargs, "connections": connections})
+    command = ("--docker-url", good[2], "--backend-kwargs", "-", "--image", image)
+    found = findings(run, *command, exit_code=0 if code in ("ok", "image-public") else 1, given=given)
 
     assert {each["connection"] for each in found} == {None, conn_id}
     assert [each["code"] for each in found if each["step"] == "image: registry"] == [code]
-
-
-def test_a_connection_with_an_unknown_registry_is_checked_for_an_image(
-    run: Run, good: Arguments, kwargs: dict[str, Any]
-) -> None:
-    """AWS names the registry when it returns the token."""
-    _, _, url, *_ = good
-    kwargs["connections"] = {"docker_own": {"region_name": "us-east-1"}, "docker_eu": EU_HOST}
-    command = ("check", "--docker-url", url, "--backend-kwargs", "-", *IMAGE, "--output", "json")
-
-    found = findings(run(*command, given=json.dumps(kwargs)))
-
-    assert {each["connection"] for each in found} == {None, "docker_own"}
-
-
-@pytest.mark.parametrize(
-    ("image", "code"), [("public.ecr.aws/a/b", "image-public"), ("docker.io/a/b", "image-not-ecr")]
-)
-def test_an_image_of_another_service_needs_no_connection(run: Run, image: str, code: str) -> None:
-    """If AWS names the registry of a connection, it is one of ECR. The check requests no credentials."""
-    kwargs = json.dumps({"connections": {"docker_own": {"region_name": "us-east-1"}}})
-    exit_code = 0 if code == "image-public" else 1
-    command = ("check", "--backend-kwargs", "-", "--image", image, "--output", "json")
-
-    assert [each["code"] for each in findings(run(*command, exit_code=exit_code, given=kwargs))] == ["ok", code]
 
 
 @pytest.mark.parametrize(
@@ -131,27 +115,26 @@ def test_missing_credentials_end_the_check(run: Run, good: Arguments, monkeypatc
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
-    assert failed(run, *good) == ("AWS identity", "no-credentials")
     lines = [line.strip() for line in run("check", *good, exit_code=1).stdout.splitlines()]
     assert "- environment: no AWS_ACCESS_KEY_ID" in lines
     assert "- instance metadata: disabled by AWS_EC2_METADATA_DISABLED" in lines
-    configuration, identity = findings(run("check", *good, "--output", "json", exit_code=1))
+    configuration, identity = findings(run, *good, exit_code=1)
+    assert (identity["step"], identity["code"]) == ("AWS identity", "no-credentials")
     assert identity["sources"][0] == {"source": "environment", "message": "no AWS_ACCESS_KEY_ID", "fix": None}
     assert "sources" not in configuration
 
 
-def test_a_token_that_aws_denies_ends_the_check(run: Run, good: Arguments, aws: AwsStandIn) -> None:
-    aws.script(Error(DENIED.code, operation="GetAuthorizationToken"))
-
+def test_a_token_that_aws_denies_ends_the_check_if_none_is_valid(run: Run, good: Arguments, aws: AwsStandIn) -> None:
+    """If one is valid but not renewed, that is a warning."""
+    aws.script(NO_TOKEN)
     assert failed(run, *good) == ("token", "no-token")
 
-
-def test_a_token_that_is_not_renewed_is_a_warning(run: Run, good: Arguments, aws: AwsStandIn) -> None:
-    """It is still valid."""
+    aws.settle()
+    run("clear", *good[3:])
     run("token", "docker_default", *good[3:])
-    aws.script(Error(DENIED.code, operation="GetAuthorizationToken"))
+    aws.script(NO_TOKEN)
     with freeze_time(datetime.now(timezone.utc) + timedelta(hours=11.5)):
-        assert warned(run("check", *good, "--output", "json")).keys() == {"token-not-renewed"}
+        assert warned(run, *good).keys() == {"token-not-renewed"}
         assert run("check", *good).stdout.rstrip().endswith("All checks passed. 1 warning, see above.")
 
 
@@ -163,11 +146,14 @@ def test_a_token_that_is_not_renewed_is_a_warning(run: Run, good: Arguments, aws
         ("/v2/app/manifests/1", 403, "image: permission", "permission-missing"),
         ("/v2/app/manifests/1", 404, "image: tag", "tag-missing"),
         ("/layer", 200, "image: platform", "platform-wrong"),
+        ("config.json", 0, "image: platform", "docker-config-wrong"),
     ],
 )
 def test_the_first_step_that_fails_ends_the_check(
-    run: Run, good: Arguments, site: Site, path: str, status: int, step: str, code: str
+    run: Run, good: Arguments, site: Site, docker_config: Path, path: str, status: int, step: str, code: str
 ) -> None:
+    if path == "config.json":
+        docker_config.write_text('{"auths": []}')
     site.answer(path, status)
 
     assert failed(run, *good, *IMAGE) == (step, code)
@@ -179,16 +165,7 @@ def test_a_stale_login_of_docker_is_a_warning(run: Run, good: Arguments, site: S
     auth = base64.b64encode(b"AWS:an-old-token").decode()
     docker_config.write_text(json.dumps({"auths": {f"https://{HOST}": {"auth": auth}}}))
 
-    found = warned(run("check", *good, "--output", "json"))
-
-    assert f"docker logout https://{HOST}" in found["stale-auth"]
-
-
-def test_a_config_json_that_is_not_docker_s_ends_the_check(run: Run, good: Arguments, docker_config: Path) -> None:
-    """The finding has the command's own fix."""
-    docker_config.write_text('{"auths": []}')
-
-    assert failed(run, *good) == ("engine", "docker-config-wrong")
+    assert f"docker logout https://{HOST}" in warned(run, *good)["stale-auth"]
 
 
 @pytest.mark.usefixtures("airflow", "site")
@@ -201,8 +178,7 @@ def test_what_earlier_solutions_left_is_a_warning(
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/airflow.db")
     monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", "docker://")
 
-    found = warned(run("check", "docker_default", "--docker-url", engine, "--output", "json"))
-
+    found = warned(run, "docker_default", "--docker-url", engine)
     assert found.keys() == {"leftover-variable", "leftover-dag"}
 
 
@@ -218,16 +194,18 @@ def test_a_step_that_raises_anything_is_a_finding() -> None:
     assert re.fullmatch(r"Unexpected KeyError \(at test_check\.py:\d+, .*\)", finding.message)
 
 
-def test_a_registry_or_engine_that_echoes_the_login_reveals_nothing(
-    run: Run, good: Arguments, site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("peer", ["registry", "engine"])
+def test_a_peer_that_echoes_the_login_reveals_nothing(
+    run: Run, good: Arguments, site: Site, monkeypatch: pytest.MonkeyPatch, peer: str
 ) -> None:
     """Neither the token, nor the header that it was sent in, nor a part of either."""
-    monkeypatch.setitem(ENGINE, "auth", "Basic {header} is not AWS:{password} but {header:.40}")
-    assert "Basic *** is not AWS:*** but ***" in run("check", *good, exit_code=1).stdout
-
-    token = run("token", *good[:1], *good[3:]).stdout.strip()
+    token = run("token", "docker_default", *good[3:]).stdout.strip()
     header = base64.b64encode(f"AWS:{token}".encode()).decode()
-    site.answer("/v2/", 401, f"Basic {header} is not AWS:{token} but {header[:40]}")
+    message = f"Basic {header} is not AWS:{token} but {header[:40]}"
+    if peer == "registry":
+        site.answer("/v2/", 401, message)
+    monkeypatch.setitem(ENGINE, "auth", (500, {"message": message}))
+
     assert "Basic *** is not AWS:*** but ***" in run("check", *good, exit_code=1).stdout
 
 

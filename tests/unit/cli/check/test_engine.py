@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import sys
-import warnings
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -18,43 +17,39 @@ from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.logins import Login
 from tests.unit.builders import build_token
-from tests.unit.cli.check.conftest import ENGINE, fail
+from tests.unit.cli.check.conftest import ENGINE, HOST, fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOGIN = Login("123456789012.dkr.ecr.us-east-1.amazonaws.com", build_token(), "mint")
+LOGIN = Login(HOST, build_token(), "mint")
 
-pytestmark = pytest.mark.usefixtures("docker_config")
+# If docker's client cannot connect, it leaves a socket open.
+pytestmark = [pytest.mark.usefixtures("docker_config"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
-@pytest.fixture(autouse=True)
-def _no_open_sockets() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def _close_sockets() -> Iterator[None]:
+    """Close what docker's client leaves open, before Python warns of it in another module's test."""
     yield
-    collect_open_sockets()
-
-
-def collect_open_sockets() -> None:
-    """Collect what docker leaves open where it cannot connect, before Python warns of it at any other moment."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
+    gc.collect()
 
 
 def fail_version(*options: str) -> StepResult:
     """Return how the check of an engine's version fails."""
-    result = fail(lambda: list(Engine(*options).check_version()))
-    collect_open_sockets()
-    return result
+    return fail(lambda: list(Engine(*options).check_version()))
+
+
+def log_in(url: str) -> StepResult:
+    return Engine(url).log_in("docker_default", LOGIN, None)
 
 
 def test_the_engine_is_that_of_the_option_of_docker_host_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
-    assert Engine("unix:///other.sock").url == "unix:///other.sock"
-    assert Engine().url == "tcp://docker:2375"
-    monkeypatch.delenv("DOCKER_HOST")
     assert Engine().url == DEFAULT_URL
+    monkeypatch.setenv("DOCKER_HOST", "tcp://docker:2375")
+    assert Engine().url == "tcp://docker:2375"
+    assert Engine("unix:///other.sock").url == "unix:///other.sock"
 
 
 def test_options_for_tls_belong_together() -> None:
@@ -69,14 +64,18 @@ def test_without_an_engine_the_platform_is_that_of_this_host(tmp_path: Path, mon
     assert Engine(f"unix://{tmp_path}/nowhere.sock").platform() == "linux/arm64"
 
 
-@pytest.mark.parametrize("url", ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://", "tcp://127.0.0.1:x", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["unix:///nowhere.sock", "tcp://127.0.0.1:9", "nonsense://", "tcp://127.0.0.1:x", "", "tcp://user:s3cret@[::1]:9"],
+)
 def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finding names its URL, whatever is wrong with it."""
+    """The finding names its URL without a password, whatever is wrong with it."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    result = fail_version(url)
+    result = fail_version(url).without(())
 
     assert result.code == "engine-unreachable"
-    assert (url or "tcp://127.0.0.1:9") in result.message
+    assert (url.replace("user:s3cret", "***") or "tcp://127.0.0.1:9") in result.message
+    assert "s3cret" not in str(result)
 
 
 def test_an_engine_by_ssh_needs_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,13 +93,6 @@ def test_a_missing_certificate_is_reported(options: tuple[str, ...], monkeypatch
 
     assert fail_version("tcp://127.0.0.1:9", *options).code == "engine-certificate"
     assert fail_version("unix:///nowhere.sock").code == "engine-unreachable"
-
-
-def test_a_finding_shows_no_password_of_the_engine_s_url() -> None:
-    result = fail_version("tcp://user:s3cret@127.0.0.1:9").without(())
-
-    assert "tcp://***@127.0.0.1:9" in result.message
-    assert "s3cret" not in str(result)
 
 
 def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,82 +130,65 @@ def test_a_docker_hook_logs_in_and_a_pull_uses_the_login(engine: str) -> None:
 def test_a_failed_login_is_reported_with_the_engine_s_reason(
     engine: str, monkeypatch: pytest.MonkeyPatch, reason: str, code: str
 ) -> None:
-    monkeypatch.setitem(ENGINE, "auth", reason)
-
-    result = fail(lambda: Engine(engine).log_in("docker_default", LOGIN, None))
+    monkeypatch.setitem(ENGINE, "auth", (500, {"message": reason}))
+    result = fail(lambda: log_in(engine))
 
     assert (result.code, reason in result.message) == (code, True)
 
 
 def test_a_login_without_an_engine_is_reported() -> None:
     """DockerHook's own exception differs by version."""
-    result = fail(lambda: Engine("unix:///nowhere.sock").log_in("docker_default", LOGIN, None))
-
-    assert result.code == "engine-login-failed"
+    assert fail(lambda: log_in("unix:///nowhere.sock")).code == "engine-login-failed"
 
 
-@pytest.mark.parametrize("version", [["a page"], None, 1, "a", {}])
-def test_what_is_not_an_engine_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch, version: Any) -> None:
-    """A proxy may answer in the place of the engine."""
-    monkeypatch.setitem(ENGINE, "version", version)
-
-    assert "not from a Docker engine" in fail_version(engine).message
-
-
-@pytest.mark.parametrize("body", ["[]", "{}", "null", '{"message": []}', "<html>", "[" * 100_000])
-def test_an_error_of_another_shape_is_not_a_wrong_config_json(
-    engine: str, monkeypatch: pytest.MonkeyPatch, body: str
+@pytest.mark.parametrize(
+    ("status", "answer", "code", "message"),
+    [
+        *((200, answer, "engine-unreachable", "not from a Docker engine") for answer in (["a page"], None, 1, "a", {})),
+        *((502, answer, "engine-unreachable", "answers at unix:") for answer in ([], {}, None, {"message": []})),
+        *((502, answer, "engine-unreachable", "answers at unix:") for answer in (b"<html>", b"[" * 100_000)),
+        (400, {"message": "Client sent an HTTP request to an HTTPS server."}, "engine-wants-tls", "only TLS"),
+    ],
+)
+def test_an_answer_that_is_not_an_engine_s_version_is_reported(
+    engine: str, monkeypatch: pytest.MonkeyPatch, status: int, answer: Any, code: str, message: str
 ) -> None:
-    """Docker's client for Python cannot read the error, which a proxy may have sent."""
-    monkeypatch.setitem(ENGINE, "body", (502, body))
+    """A proxy may answer in the place of the engine, with an error that docker's client for Python cannot read."""
+    monkeypatch.setitem(ENGINE, "version", (status, answer))
+    result = fail_version(engine)
 
-    assert fail_version(engine).code == "engine-unreachable"
-
-
-def test_an_engine_that_accepts_only_tls_is_reported(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINE, "refusal", "Client sent an HTTP request to an HTTPS server.")
-
-    assert fail_version(engine).code == "engine-wants-tls"
-
-
-@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
-def test_a_missing_credential_helper_is_reported(engine: str, docker_config: Path, key: str) -> None:
-    """DockerHook reports an engine that does not answer."""
-    docker_config.write_text(json.dumps({key: "nowhere" if key == "credsStore" else {LOGIN.host: "nowhere"}}))
-
-    result = fail(lambda: Engine(engine).log_in("docker_default", LOGIN, None))
-
-    assert result.code == "credential-helper-broken"
-    assert key in result.message
-    assert "docker-credential-nowhere" in str(result.fix)
+    assert (result.code, message in result.message) == (code, True)
 
 
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
+        (None, "credential-helper-broken"),
         ('{"Username": "AWS", "Secret": "an-old-token"}', "credential-helper-wins"),
         ("credentials not found in native keychain", "credential-helper"),
     ],
 )
 def test_a_credential_helper_that_docker_uses_before_the_connection_is_reported(
-    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch, key: str, answer: str, code: str
+    engine: str, docker_config: Path, monkeypatch: pytest.MonkeyPatch, key: str, answer: str | None, code: str
 ) -> None:
-    """If it has no login now, that is a warning."""
-    helper = docker_config.parent / "docker-credential-planted"
-    helper.write_text(f"#!/bin/sh\necho '{answer}'\ncase '{answer}' in cred*) exit 1;; esac\n")
-    helper.chmod(0o755)
+    """If it has no login now, that is a warning. If it fails or is missing, DockerHook reports an engine's error."""
+    if answer:
+        helper = docker_config.parent / "docker-credential-planted"
+        helper.write_text(f"#!/bin/sh\necho '{answer}'\ncase '{answer}' in cred*) exit 1;; esac\n")
+        helper.chmod(0o755)
     monkeypatch.setenv("PATH", str(docker_config.parent), prepend=os.pathsep)
-    docker_config.write_text(json.dumps({key: "planted" if key == "credsStore" else {LOGIN.host: "planted"}}))
+    docker_config.write_text(json.dumps({key: "planted" if key == "credsStore" else {HOST: "planted"}}))
     checked = Engine(engine)
-    checked.log_in("docker_default", LOGIN, None)
     try:
+        checked.log_in("docker_default", LOGIN, None)
         result = checked.check_login_used(LOGIN)
     except CheckFailed as error:
         result = error.result
 
     assert result.code == code
     assert f"Remove {key}" in str(result.fix)
+    assert "docker-credential-planted" in str(result.fix)
 
 
 def test_a_context_of_docker_that_is_another_engine_is_reported(
@@ -239,8 +214,7 @@ def test_a_context_of_docker_that_is_another_engine_is_reported(
 
 
 def test_the_socket_of_rootless_docker_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "docker.sock").touch()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "docker.sock").touch()  # in the XDG_RUNTIME_DIR of a test
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
 
     assert f"unix://{tmp_path}/docker.sock" in str(fail_version().fix)

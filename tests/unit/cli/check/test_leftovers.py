@@ -13,23 +13,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The place of Airflow's database."""
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/airflow.db")
-    return tmp_path / "airflow.db"
-
-
-def test_a_missing_database_is_not_made(database: Path) -> None:
-    assert list(check_other_definitions("docker_default")) == []
-    assert not database.exists()
-
-
-def test_a_row_of_the_metadata_database_is_reported(database: Path) -> None:
-    """A database without the table, or with other rows, has no leftover."""
+def test_a_row_of_the_metadata_database_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without a database, a missing one, and one without the table or with other rows have no leftover."""
+    database, url = tmp_path / "airflow.db", f"sqlite:///{tmp_path}/airflow.db"
+    for each in ("airflow-db-not-allowed:///", url):
+        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", each)
+        assert list(check_other_definitions("docker_eu")) == []
+        assert not database.exists()
     database.touch()
     assert list(check_other_definitions("docker_eu")) == []
-    engine = create_engine(f"sqlite:///{database}")
+    engine = create_engine(url)
     with engine.begin() as connection:
         table = Connection.__table__
         table.create(connection)
@@ -42,12 +35,6 @@ def test_a_row_of_the_metadata_database_is_reported(database: Path) -> None:
     assert result.code == "leftover-row"
     assert "(host h, login l)" in result.message
     assert "airflow connections delete docker_eu" in str(result.fix)
-
-
-def test_a_worker_without_a_database_has_no_leftover(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
-
-    assert list(check_other_definitions("docker_default")) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +57,7 @@ def test_a_dag_that_renews_a_login_is_reported(
     os.mkfifo(tmp_path / "x.py")
     with (tmp_path / "large.sh").open("wb") as large:
         large.truncate(1 << 40)
-
     results = list(check_dags())
+
     assert [result.code for result in results] == ["leftover-dag"] * is_found
     assert all(name in result.message for result in results)

@@ -1,36 +1,53 @@
 from __future__ import annotations
 
 import json
-import stat
+import signal
+import socket
+import threading
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from freezegun import freeze_time
 
-from tests.command_settings import EU_HOST, US_HOST
-from tests.docker_logins import OTHERS, passwords, write
+from ecr_secrets_backend.cli import docker_config
+from tests.command_settings import EU_HOST, US_HOST, build_kwargs, write_kwargs
+from tests.docker_logins import passwords, passwords_in, write
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.docker_logins import Arguments
     from tests.stand_ins.aws import AwsStandIn
     from tests.unit.cli.conftest import Run
 
+DENIED = Error("AccessDeniedException", region="us-east-1")
+OUTAGE = Error("ServiceUnavailable", status=503)
+OTHERS: dict[str, Any] = {
+    "HttpHeaders": {"User-Agent": "Dörte"},
+    "auths": {"ghcr.io": {"auth": "dXNlcjpwYXNz", "email": "a@b.c"}, "https://index.docker.io/v1/": {}},
+    "plugins": {"z": {"a": 1.5}, "a": [None, True]},
+}
+
 
 def test_all_mapped_registries_are_logged_in_to(run: Run, aws: AwsStandIn, arguments: Arguments, config: Path) -> None:
-    """Under their hosts, with valid tokens, in a file of mode 0600 in a folder of mode 0700."""
-    done = run(*arguments)
+    """With valid tokens, in a file for this user alone, which is not written again while its logins are current."""
+    first = run(*arguments)
+    before = config.stat()
+    second = run(*arguments)
+    logins, after = passwords(config), config.stat()
 
-    logins = passwords(config)
-    assert list(logins) == [US_HOST, EU_HOST]
-    assert aws.authorise("AWS", logins[US_HOST], region="us-east-1").valid
-    assert aws.authorise("AWS", logins[EU_HOST], region="eu-central-1").valid
-    assert stat.S_IMODE(config.stat().st_mode) == 0o600
-    assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
-    assert f"Logged in to {US_HOST} until 20" in done.stderr
+    assert aws.authorise("AWS", logins.pop(US_HOST), region="us-east-1").valid
+    assert aws.authorise("AWS", logins.pop(EU_HOST), region="eu-central-1").valid
+    assert logins == {}
+    assert [path.stat().st_mode & 0o777 for path in (config, config.parent)] == [0o600, 0o700]
+    assert f"Logged in to {US_HOST} until 20" in first.stderr
+    assert f"Already logged in to {US_HOST}" in second.stderr
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_the_default_folder_is_docker_s(
@@ -47,90 +64,62 @@ def test_the_default_folder_is_docker_s(
     assert passwords(tmp_path / "elsewhere/config.json")
 
 
-def test_the_rest_of_the_file_is_kept(run: Run, arguments: Arguments, config: Path) -> None:
-    """Other registries, unknown keys, their order, and every character."""
-    write(config, {**OTHERS, "auths": {**OTHERS["auths"], US_HOST: {"auth": "b2xkOm9sZA==", "identitytoken": "x"}}})
+def test_the_rest_of_the_file_is_kept(run: Run, arguments: Arguments, config: Path, tmp_path: Path) -> None:
+    """Other registries, unknown keys, their order, and every character, also in a file that a link leads to."""
+    linked = tmp_path / "elsewhere/dotfiles.json"
+    write(linked, {**OTHERS, "auths": {**OTHERS["auths"], US_HOST: {"identitytoken": "x"}}})
+    config.parent.mkdir()
+    config.symlink_to(linked)
     run(*arguments)
-    text = config.read_text()
+    text = linked.read_text()
     found = json.loads(text)
 
+    assert config.is_symlink()
     assert list(found) == list(OTHERS)
     assert list(found["auths"]) == ["ghcr.io", "https://index.docker.io/v1/", US_HOST, EU_HOST]
-    assert list(found["auths"][US_HOST]) == ["auth"]
-    for host in (US_HOST, EU_HOST):
-        del found["auths"][host]
+    assert [list(found["auths"].pop(host)) for host in (US_HOST, EU_HOST)] == [["auth"], ["auth"]]
     assert found == OTHERS
     assert "Dörte" in text
 
 
-def test_a_file_with_current_logins_is_not_written(run: Run, arguments: Arguments, config: Path) -> None:
-    run(*arguments)
-    before = config.stat()
-    done = run(*arguments)
-
-    assert (config.stat().st_ino, config.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert "Already logged in" in done.stderr
-
-
 @pytest.mark.parametrize(
     "text",
-    [
-        "{",
-        "[]",
-        "\ufffd{",
-        '{"auths": {}} trailing',
-        '{"auths": []}',
-        '{"auths": {"ghcr.io": {}}, "auths": {}}',
-        '{"credsStore": {}}',
-    ],
+    ["{", "[]", "\ufffd{", "{} {}", '{"auths": []}', '{"auths": {"a": {}}, "auths": {}}', '{"credsStore": {}}'],
 )
 def test_a_file_that_docker_did_not_write_is_refused(run: Run, arguments: Arguments, config: Path, text: str) -> None:
     """In one line that names the file, which stays unchanged."""
     config.parent.mkdir()
     config.write_text(text)
-    done = run(*arguments, exit_code=2)
+    (line,) = run(*arguments, exit_code=2).stderr.splitlines()
 
     assert config.read_text() == text
-    (line,) = done.stderr.splitlines()
     assert str(config) in line
     assert "The file is unchanged" in line
 
 
-def test_a_link_of_this_user_is_kept(run: Run, arguments: Arguments, config: Path, tmp_path: Path) -> None:
-    """A user that has the file in another folder finds the logins there."""
-    config.parent.mkdir()
-    (tmp_path / "dotfiles.json").touch()
-    config.symlink_to(tmp_path / "dotfiles.json")
-    run(*arguments)
-
-    assert config.is_symlink()
-    assert len(passwords(tmp_path / "dotfiles.json")) == 2
-
-
 @pytest.mark.parametrize(
-    ("content", "key", "clients"),
+    ("content", "keys", "clients"),
     [
-        ({"credsStore": "desktop"}, "credsStore", "Docker's clients use"),
-        ({"credHelpers": {US_HOST: "ecr-login"}}, "credHelpers", "Docker's clients use"),
-        ({"credHelpers": {US_HOST: "", EU_HOST: ""}, "credsStore": "desktop"}, "credsStore", "docker-py uses"),
+        ({"credsStore": "desktop"}, ["credsStore"] * 2, "Docker's clients use"),
+        ({"credHelpers": {US_HOST: "ecr-login"}}, [f'credHelpers["{US_HOST}"]'], "Docker's clients use"),
+        ({"credHelpers": {US_HOST: "", EU_HOST: None}, "credsStore": "x"}, ["credsStore"] * 2, "docker-py uses"),
     ],
 )
 def test_a_helper_that_wins_is_reported(
-    run: Run, arguments: Arguments, config: Path, content: dict[str, Any], key: str, clients: str
+    run: Run, arguments: Arguments, config: Path, content: dict[str, Any], keys: list[str], clients: str
 ) -> None:
-    """With the clients that use it; the login is written nevertheless."""
+    """With the clients that use it, which tests/e2e tries. The login is written nevertheless."""
     write(config, content)
-    done = run(*arguments)
+    warnings = [line for line in run(*arguments).stderr.splitlines() if "WARNING" in line]
 
-    lines = [line for line in done.stderr.splitlines() if f"WARNING {key}" in line]
-    assert len(lines) == (1 if "credHelpers" in key else 2)
-    assert all(f"which {clients} instead of this login" in line for line in lines)
+    assert [line.partition("WARNING ")[2].partition(" in ")[0] for line in warnings] == keys
+    assert all(f"which {clients} instead of this login" in line for line in warnings)
     assert US_HOST in passwords(config)
 
 
 def test_one_failure_does_not_stop_the_others(run: Run, aws: AwsStandIn, arguments: Arguments, config: Path) -> None:
     """The command writes the logins that it has, and ends with exit code 1."""
-    aws.script(Error("AccessDeniedException", region="us-east-1"))
+    aws.script(DENIED)
     done = run(*arguments, exit_code=1)
 
     assert list(passwords(config)) == [EU_HOST]
@@ -143,9 +132,8 @@ def test_a_login_of_an_earlier_run_is_removed_when_it_has_expired(
     """A service may restart during an outage. The login of another program stays."""
     run(*arguments)
     other = {"auth": "QVdTOm90aGVy"}
-    content = json.loads(config.read_text())
-    config.write_text(json.dumps({"auths": {**content["auths"], EU_HOST: other}}))
-    aws.script(Error("ServiceUnavailable", status=503))
+    config.write_text(json.dumps({"auths": {**json.loads(config.read_text())["auths"], EU_HOST: other}}))
+    aws.script(OUTAGE)
     with freeze_time(datetime.now(timezone.utc) + timedelta(hours=12)):
         done = run(*arguments, exit_code=1)
 
@@ -158,20 +146,12 @@ def test_two_identities_for_one_registry_are_refused(
 ) -> None:
     """Docker has one login for a registry."""
     role = {"registry": US_HOST, "role_arn": "arn:aws:iam::123456789012:role/other"}
-    kwargs = {"connections": {"one": US_HOST, "other": role}, "cache_dir": str(tmp_path / "cache")}
-    (tmp_path / "kwargs.json").write_text(json.dumps(kwargs))
-    done = run(*arguments, exit_code=2)
+    write_kwargs(tmp_path, build_kwargs(tmp_path) | {"connections": {"one": US_HOST, "other": role}})
 
-    assert "Name the connections to use" in done.stderr
+    assert "Name the connections to use" in run(*arguments, exit_code=2).stderr
     assert not config.exists()
     run(*arguments, "other")
     assert list(passwords(config)) == [US_HOST]
-
-
-def test_a_folder_that_cannot_be_written_is_reported(run: Run, arguments: Arguments, config: Path) -> None:
-    config.parent.write_text("a file")
-
-    assert f"{config} cannot be written: Not a directory" in run(*arguments, exit_code=1).stderr
 
 
 @pytest.mark.parametrize("source", ["--config", "DOCKER_CONFIG", "an empty --config"])
@@ -185,35 +165,33 @@ def test_a_name_that_is_not_a_folder_s_is_refused(
     chosen = {"--config": (option, config), "an empty --config": (option, "")}.get(source, ())
 
     assert "Name the folder of" in run(command, *chosen, *rest, exit_code=2).stderr
-    assert not config.exists()
-    assert not (tmp_path / "config.json").exists()
+    assert list(tmp_path.rglob("config.json")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_reported(run: Run, arguments: Arguments, config: Path) -> None:
+    config.parent.write_text("a file")
+
+    assert f"{config} cannot be written: Not a directory" in run(*arguments, exit_code=1).stderr
 
 
 def test_the_logins_are_printed_as_a_file_of_their_own(
     run: Run, aws: AwsStandIn, arguments: Arguments, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a secret or auth.json: without the logins of Docker's own file, which the command does not write."""
+    """Without those of Docker's file, which is not written. If one is missing, nothing is printed."""
     command, _, folder, *rest = arguments
     write(config, OTHERS)
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
-    done = run(command, *rest, "--stdout")
-    printed = config.parent / "printed"
-    printed.write_text(done.stdout)
+    printed = run(command, *rest, "--stdout").stdout
+    run("clear", *rest)
+    aws.script(DENIED)
+    failed = run(command, *rest, "--stdout", exit_code=1)
 
-    assert list(passwords(printed)) == [US_HOST, EU_HOST]
-    assert list(json.loads(done.stdout)) == ["auths"]
-    assert all(aws.authorise("AWS", password).valid for password in passwords(printed).values())
+    assert list(json.loads(printed)) == ["auths"]
+    assert list(passwords_in(printed)) == [US_HOST, EU_HOST]
+    assert all(aws.authorise("AWS", password).valid for password in passwords_in(printed).values())
     assert json.loads(config.read_text()) == OTHERS
-
-
-def test_nothing_is_printed_if_a_login_is_missing(run: Run, aws: AwsStandIn, arguments: Arguments) -> None:
-    """A secret that is replaced with the output would lose a login."""
-    command, _, _, *rest = arguments
-    aws.script(Error("AccessDeniedException", region="us-east-1"))
-    done = run(command, *rest, "--stdout", exit_code=1)
-
-    assert done.stdout == ""
-    assert "Cannot get an ECR token for connection 'docker_default'" in done.stderr
+    assert failed.stdout == ""
+    assert "Cannot get an ECR token for connection 'docker_default'" in failed.stderr
 
 
 @pytest.mark.parametrize("option", ["--watch", "--in-place", "--config=x"])
@@ -221,3 +199,144 @@ def test_options_for_a_file_are_refused_beside_stdout(run: Run, arguments: Argum
     command, _, _, *rest = arguments
 
     assert "--stdout writes no file" in run(command, *rest, "--stdout", option, exit_code=2).stderr
+
+
+class Watch(Protocol):
+    def __call__(self, *work: tuple[float, Callable[[], object]], exit_code: int = 130) -> tuple[str, list[float]]: ...
+
+
+@pytest.fixture
+def watch(run: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Run the command for one connection with work during each sleep, after which so many hours have passed.
+
+    It is interrupted during the next sleep. Return its log, and the seconds of each sleep.
+    """
+    monkeypatch.setattr(docker_config, "_end_on_signals", lambda: None)
+
+    def watch(*work: tuple[float, Callable[[], object]], exit_code: int = 130) -> tuple[str, list[float]]:
+        start, left, sleeps = datetime.now(timezone.utc), iter(work), list[float]()
+
+        def sleep(seconds: float) -> None:
+            sleeps.append(seconds)
+            hours, do = next(left, (0.0, None))
+            if do is None:
+                raise KeyboardInterrupt
+            do()
+            clock.move_to(start + timedelta(hours=hours))
+
+        with freeze_time(start) as clock:
+            monkeypatch.setattr(docker_config, "time", type("Time", (), {"sleep": sleep}))
+            return run(*arguments, "docker_eu", "--watch", exit_code=exit_code).stderr, sleeps
+
+    return watch
+
+
+@pytest.fixture
+def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Listen as systemd does; return the states so far."""
+
+    def receive() -> list[str]:
+        states: list[str] = []
+        with suppress(BlockingIOError):
+            while True:
+                states.append(systemd.recv(512).decode())
+        return states
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield receive
+
+
+def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch, config: Path) -> None:
+    """A valid login stays, an expired one is removed, and the login is back when AWS answers. No secret is logged."""
+    seen: list[dict[str, str]] = []
+
+    def look() -> None:
+        seen.append(passwords(config))
+
+    def end_outage() -> None:
+        aws.settle()
+        aws.set(token_lifetime=24 * 3600)
+
+    log, sleeps = watch(
+        (11.5, lambda: (look(), aws.script(OUTAGE))), (11.8, look), (11.9, lambda: (look(), end_outage())), (11.9, look)
+    )
+
+    assert seen[0].keys() == {EU_HOST}
+    assert seen[1:3] == [seen[0], {}]
+    assert seen[3].keys() == {EU_HOST}
+    assert seen[3] != seen[0]
+    assert f"Removed the login for {EU_HOST}" in log
+    assert log.count("Cannot get an ECR token") == 1
+    assert [secret for secret in aws.secrets() if secret in log] == []
+    assert sleeps == [60, 60, 5, 60, 60]
+
+
+def test_systemd_is_notified_when_the_first_outage_ends(
+    aws: AwsStandIn, watch: Watch, config: Path, notified: Callable[[], list[str]]
+) -> None:
+    """A host may be up before its network: the command continues, and is ready when it has all logins."""
+    aws.script(OUTAGE)
+    seen: list[list[str]] = []
+    log, _ = watch((0.1, lambda: (seen.append(notified()), aws.settle())), (0.2, lambda: None))
+
+    assert "Cannot get an ECR token" in log
+    assert seen == [[]]
+    assert set(notified()) == {"READY=1"}
+    assert passwords(config)
+
+
+def test_short_lived_tokens_are_renewed_in_time(aws: AwsStandIn, watch: Watch) -> None:
+    """The command writes more often than once in the last tenth of a lifetime, in which no token is used."""
+    aws.set(token_lifetime=100)
+
+    assert watch()[1] == [pytest.approx(2, abs=0.1)]
+
+
+def test_a_login_that_another_program_removes_comes_back(watch: Watch, config: Path) -> None:
+    """As after ``docker logout``. A broken file stays unchanged until it is corrected."""
+    seen: list[str] = []
+
+    def correct() -> None:
+        seen.append(config.read_text())
+        config.write_text('{"auths": {"ghcr.io": {}}}')
+
+    log, _ = watch((0, lambda: config.write_text("{")), (0, correct))
+
+    assert seen == ["{"]
+    assert "is not valid JSON" in log
+    assert json.loads(config.read_text())["auths"].keys() == {"ghcr.io", EU_HOST}
+
+
+def test_a_wrong_file_ends_the_command_at_its_start(watch: Watch, config: Path) -> None:
+    """A service manager shows that."""
+    config.parent.mkdir()
+    config.write_text("{")
+
+    assert watch(exit_code=2)[1] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process(
+    number: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, notified: Callable[[], list[str]]
+) -> None:
+    """With exit code 0, and systemd is notified; not by another signal, and not before the end of a write."""
+    codes: list[int] = []
+    is_ended = threading.Event()
+    monkeypatch.setattr("os._exit", lambda code: (codes.append(code), is_ended.set()))
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        request.addfinalizer(partial(signal.signal, each, signal.getsignal(each)))
+    request.addfinalizer(partial(signal.set_wakeup_fd, -1))
+    docker_config._end_on_signals()
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    with docker_config.file.WRITING:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(number)
+        assert not is_ended.wait(0.1)
+    assert is_ended.wait(10)
+    docker_config.file.WRITING.release()
+
+    assert codes == [0]
+    assert notified() == ["STOPPING=1"]
