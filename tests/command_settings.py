@@ -18,8 +18,7 @@ EU_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 
 def build_kwargs(folder: Path) -> dict[str, Any]:
     """Return kwargs with two connections and a cache of their own."""
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    return {"connections": connections, "cache_dir": str(folder / "cache")}
+    return {"connections": {"docker_default": US_HOST, "docker_eu": EU_HOST}, "cache_dir": str(folder / "cache")}
 
 
 def write_kwargs(folder: Path, kwargs: dict[str, Any]) -> tuple[str, str]:

@@ -24,8 +24,6 @@ DENIED = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u 
 
 
 class Printed(NamedTuple):
-    """The output of a command."""
-
     stdout: str
     stderr: str
 

@@ -12,15 +12,41 @@ from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.configuration import BACKEND
 from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
 from tests.command_settings import US_HOST
-from tests.unit.cli.conftest import status
+from tests.unit.cli.conftest import Run, status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
-    from tests.unit.cli.conftest import Run
 
 OTHER_BACKEND = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
+SETTINGS = (
+    "SECRETS__BACKEND",
+    "SECRETS__BACKEND_KWARGS",
+    "WORKERS__SECRETS_BACKEND",
+    "WORKERS__SECRETS_BACKEND_KWARGS",
+)
+
+
+@pytest.fixture
+def configure(airflow: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set the options of ``[secrets]`` and ``[workers]``, in this order. Without a value, one is not set."""
+    del airflow
+
+    def configure(*values: str | dict[str, Any] | None) -> None:
+        for name in SETTINGS:
+            monkeypatch.delenv(f"AIRFLOW__{name}", raising=False)
+        for name, value in zip(SETTINGS, values, strict=False):
+            if value is not None:
+                monkeypatch.setenv(f"AIRFLOW__{name}", value if isinstance(value, str) else json.dumps(value))
+
+    return configure
+
+
+def last_line(run: Run, *arguments: str) -> str:
+    """Run ``status`` with a wrong configuration, and return its last line."""
+    return run("status", *arguments, exit_code=2).stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"])
@@ -33,9 +59,8 @@ def test_a_process_that_a_task_has_started_can_import_airflow(monkeypatch: pytes
         assert os.environ[name] == expected
 
 
-@pytest.mark.usefixtures("airflow")
 def test_an_aws_connection_may_be_in_a_fallback_backend(
-    run: Run, aws: AwsStandIn, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, aws: AwsStandIn, kwargs: dict[str, Any], configure: Callable[..., None], tmp_path: Path
 ) -> None:
     """Also if only workers have the backend, so that Airflow's own commands do not find the connection."""
     (tmp_path / "connections.json").write_text(json.dumps({"aws_team": f"aws://{'AKIA' + 'V' * 16}:s3cret@/"}))
@@ -43,15 +68,12 @@ def test_an_aws_connection_may_be_in_a_fallback_backend(
         "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "backend_kwargs": {"connections_file_path": str(tmp_path / "connections.json")},
     }
-    by_team = json.dumps({**kwargs, "aws_conn_id": "aws_team", "fallback_backends": [local_files]})
-    section = "WORKERS__SECRETS_" if HAS_WORKERS_BACKEND else "SECRETS__"
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
-    monkeypatch.setenv(f"AIRFLOW__{section}BACKEND", BACKEND)
-    monkeypatch.setenv(f"AIRFLOW__{section}BACKEND_KWARGS", by_team)
+    by_team = {**kwargs, "aws_conn_id": "aws_team", "fallback_backends": [local_files]}
+    configure(*(None, None) * HAS_WORKERS_BACKEND, BACKEND, by_team)
 
     assert run("token", "docker_default").stdout
     assert aws.calls(operation="GetAuthorizationToken")[0].access_key_id == "AKIA" + "V" * 16
-    assert run("token", "docker_default", "--backend-kwargs", "-", given=by_team).stdout
+    assert run("token", "docker_default", "--backend-kwargs", "-", given=json.dumps(by_team)).stdout
 
 
 @pytest.mark.parametrize(
@@ -66,28 +88,19 @@ def test_an_aws_connection_may_be_in_a_fallback_backend(
     ],
 )
 def test_wrong_kwargs_are_explained_in_one_line(run: Run, text: str, message: str) -> None:
-    done = run("token", "docker_default", "--backend-kwargs", "-", exit_code=2, given=text)
+    (line,) = run("token", "docker_default", "--backend-kwargs", "-", exit_code=2, given=text).stderr.splitlines()
 
-    (line,) = done.stderr.splitlines()
     assert line.startswith("ecr-secrets-backend token: ")
     assert message in line
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ("--backend-kwargs", "/nowhere/kwargs.json"),
-            "/nowhere/kwargs.json cannot be read: No such file or directory",
-        ),
-        (("--backend-kwargs", "-", "--section", "secrets"), "--section and --backend-kwargs exclude each other"),
-    ],
-)
-def test_a_wrong_source_is_explained(run: Run, arguments: tuple[str, ...], message: str) -> None:
-    assert message in run("status", *arguments, exit_code=2).stderr
+def test_a_wrong_source_is_explained(run: Run) -> None:
+    missing = "/nowhere/kwargs.json cannot be read: No such file or directory"
+
+    assert missing in last_line(run, "--backend-kwargs", "/nowhere/kwargs.json")
+    assert "exclude each other" in last_line(run, "--backend-kwargs", "-", "--section", "secrets")
 
 
-@pytest.mark.usefixtures("airflow")
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
@@ -97,61 +110,42 @@ def test_a_wrong_source_is_explained(run: Run, arguments: tuple[str, ...], messa
     ],
 )
 def test_an_airflow_without_the_backend(
-    run: Run, monkeypatch: pytest.MonkeyPatch, backend: str | None, message: str
+    run: Run, configure: Callable[..., None], backend: str | None, message: str
 ) -> None:
     """The message names the value, the file and the fix."""
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
-    if backend:
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
-    line = run("token", "docker_default", exit_code=2).stderr.splitlines()[-1]
+    configure(backend)
+    line = last_line(run)
 
     assert message in line
     assert "use --backend-kwargs FILE." in line
 
 
-@pytest.mark.usefixtures("airflow")
-def test_workers_are_read_before_secrets(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_workers_are_read_before_secrets(run: Run, configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
     """As in a task. An option selects the other section."""
+    assert "[workers] secrets_backend is not set" in last_line(run, "--section", "workers")
     if not HAS_WORKERS_BACKEND:
-        assert "is not set" in run("token", "docker_default", "--section", "workers", exit_code=2).stderr
         return
-
-    def set_workers(backend: str, **changed: object) -> None:
-        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", backend)
-        monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps({**kwargs, **changed}))
-
-    assert "[workers] secrets_backend is not set" in run("status", "--section", "workers", exit_code=2).stderr
-    set_workers(BACKEND, connections={"docker_worker": US_HOST})
+    configure(BACKEND, kwargs, BACKEND, {**kwargs, "connections": {"docker_worker": US_HOST}})
     assert run("token", "docker_worker").stdout
     assert "docker_worker" in run("token", "docker_default", exit_code=2).stderr
     assert run("token", "docker_default", "--section", "secrets").stdout
-    set_workers(BACKEND, connections={"docker_worker": {"regoin_name": "eu-west-1"}})
-    wrong = run("status", exit_code=2).stderr
-    assert "[workers] secrets_backend_kwargs: connections.docker_worker.regoin_name is not supported" in wrong
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", "{}")
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", OTHER_BACKEND)
-    *_, line = run("status", exit_code=2).stderr.splitlines()
-    assert f"[workers] secrets_backend is {OTHER_BACKEND}" in line
-    assert f"but [secrets] backend is {BACKEND}. Use --section secrets" in line
+    configure(BACKEND, kwargs, BACKEND, {"connections": {"docker_worker": {"regoin_name": "eu-west-1"}}})
+    wrong = "[workers] secrets_backend_kwargs: connections.docker_worker.regoin_name is not supported"
+    assert wrong in last_line(run)
+    configure(BACKEND, kwargs, OTHER_BACKEND)
+    assert f"[workers] secrets_backend is {OTHER_BACKEND}" in last_line(run)
+    assert f"but [secrets] backend is {BACKEND}. Use --section secrets" in last_line(run)
 
 
-@pytest.mark.usefixtures("airflow")
-def test_only_workers_may_have_the_backend(run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_only_workers_may_have_the_backend(run: Run, configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
     """Airflow 2 has no such section, so there the backend is not set."""
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND")
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND", BACKEND)
-    monkeypatch.setenv("AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS", json.dumps(kwargs))
+    configure(None, None, BACKEND, kwargs)
+    assert "[secrets] backend is not set" in last_line(run, "--section", "secrets")
     if not HAS_WORKERS_BACKEND:
-        assert "[secrets] backend is not set" in run("status", exit_code=2).stderr
         return
-
+    assert f"but [workers] secrets_backend is {BACKEND}. Use" in last_line(run, "--section", "secrets")
     assert run("token", "docker_default").stdout
     assert status(run)["tokens"][0]["connections"] == ["docker_default"]
-    *_, line = run("status", "--section", "secrets", exit_code=2).stderr.splitlines()
-    assert "[secrets] backend is not set" in line
-    assert f"but [workers] secrets_backend is {BACKEND}. Use --section workers" in line
 
 
 @pytest.mark.usefixtures("airflow")
@@ -170,7 +164,6 @@ def test_kwargs_may_be_in_other_options_of_airflow(
 
 def test_the_shell_completes_connection_ids(file: tuple[str, str]) -> None:
     """With a wrong configuration it completes nothing."""
-    options = argparse.Namespace(section=None, backend_kwargs=file[1])
-    assert configuration.complete_conn_id("docker_d", options) == ["docker_default"]
-    options.backend_kwargs = "/nowhere"
-    assert configuration.complete_conn_id("docker_d", options) == []
+    for name, expected in ((file[1], ["docker_default"]), ("/nowhere", [])):
+        options = argparse.Namespace(section=None, backend_kwargs=name)
+        assert configuration.complete_conn_id("docker_d", options) == expected

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,21 +20,11 @@ from ecr_secrets_backend.cli.output import (
 FULL = Path("/dev/full")
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3599, "59 min 59 s"),
-        (3600, "1 h 0 min"),
-        (43_140, "11 h 59 min"),
-        (90_000, "1 d 1 h"),
+        *((0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s")),
+        *((3600, "1 h 0 min"), (43_140, "11 h 59 min"), (90_000, "1 d 1 h")),
     ],
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
@@ -45,13 +34,6 @@ def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None
 
 def test_a_time_is_in_utc_and_whole_seconds() -> None:
     assert iso_time(1_800_000_000.9) == "2027-01-15T08:00:00+00:00"
-
-
-def test_json_is_one_document() -> None:
-    stream = io.StringIO()
-    Output(stream).json({"a": [1]})
-
-    assert json.loads(stream.getvalue()) == {"a": [1]}
 
 
 def test_a_name_is_not_wrapped_without_a_terminal() -> None:
@@ -64,17 +46,16 @@ def test_a_name_is_not_wrapped_without_a_terminal() -> None:
     assert "long " * 60 in stream.getvalue()
 
 
-@pytest.mark.parametrize(("stderr", "is_shown"), [(io.StringIO, False), (Terminal, True)])
-def test_progress_is_shown_on_a_terminal_alone(
-    stderr: type[io.StringIO], is_shown: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_is_shown_on_a_terminal_alone(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    stream = stderr()
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
     with Output(io.StringIO()).progress("Waiting for AWS"):
         pass
 
-    assert ("Waiting for AWS" in stream.getvalue()) is is_shown
+    assert ("Waiting for AWS" in stream.getvalue()) is is_terminal
 
 
 def test_a_full_standard_output_is_an_error() -> None:
@@ -83,35 +64,37 @@ def test_a_full_standard_output_is_an_error() -> None:
         Output(full).text("result")
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (BrokenPipeError(), ""),
+        (OSError(28, "No space left"), "ecr-secrets-backend: Cannot write to standard output: No space left\n"),
+    ],
+)
 def test_a_full_stream_ends_the_process(
-    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A closed pipe needs no line on standard error."""
     with pytest.raises(SystemExit), guard_standard_streams():
         raise error
-    assert capsys.readouterr().err == (
-        ""
-        if isinstance(error, BrokenPipeError)
-        else f"ecr-secrets-backend: Cannot write to standard output: {error.strerror}\n"
-    )
+    assert capsys.readouterr().err == line
     with FULL.open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
         print_error("lost")
 
 
-def test_a_closed_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["", "result"])
+def test_a_closed_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """If a command prints nothing there, it succeeds. Standard error may be closed, too."""
-    for text in ("", "result"):
-        for name in ("stdin", "stdout", "stderr"):
-            monkeypatch.setattr(sys, name, None)
-        with suppress(SystemExit), guard_standard_streams():
-            opened = sys.stdin, sys.stdout, sys.stderr
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            assert text == ""
-        for stream in opened:
-            stream.close()
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with suppress(SystemExit), guard_standard_streams():
+        opened = sys.stdin, sys.stdout, sys.stderr
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        assert text == ""
+    for stream in opened:
+        stream.close()
 
 
 def test_ascii_replaces_characters_that_an_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,30 +10,27 @@ import pytest
 from ecr_secrets_backend.cli.status import state_of
 from tests.command_settings import US_HOST
 from tests.unit.builders import NOW, TWELVE_HOURS, build_token
-from tests.unit.cli.conftest import DENIED, Run, status
+from tests.unit.cli.conftest import Run, status
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 
 @pytest.mark.parametrize(
-    ("age", "state"),
+    ("seconds_left", "state"),
     [
-        (0, "fresh"),
-        (TWELVE_HOURS - 4000, "fresh"),
-        (TWELVE_HOURS - 3600, "renewing"),
-        (TWELVE_HOURS - 901, "renewing"),
-        (TWELVE_HOURS - 900, "expiring"),
-        (TWELVE_HOURS - 1, "expiring"),
-        (TWELVE_HOURS, "expired"),
+        *((TWELVE_HOURS, "fresh"), (4000, "fresh"), (3600, "renewing"), (901, "renewing")),
+        *((900, "expiring"), (1, "expiring"), (0, "expired")),
     ],
 )
-def test_a_token_has_a_state_at_each_age(age: float, state: str) -> None:
-    assert state_of(build_token(), NOW + age, 3600) == state
+def test_a_token_has_a_state_at_each_age(seconds_left: float, state: str) -> None:
+    assert state_of(build_token(), NOW + TWELVE_HOURS - seconds_left, 3600) == state
 
 
 def test_an_empty_cache_is_not_made(run: Run, file: tuple[str, str], kwargs: dict[str, Any]) -> None:
-    """The folder that the next lookup creates is shown."""
+    """The folder that the next lookup creates is shown, if the processes share one."""
+    in_process = json.dumps({**kwargs, "cache": "process"})
+
     assert status(run, *file) == {
         "cache": {"kind": "host", "folder": None, "user": os.geteuid(), "problems": [], "files": 0, "bytes": 0},
         "tokens": [],
@@ -41,25 +38,19 @@ def test_an_empty_cache_is_not_made(run: Run, file: tuple[str, str], kwargs: dic
     text = " ".join(run("status", *file).stdout.split())
     assert f"none yet; the next lookup creates {kwargs['cache_dir']}/" in text
     assert "The cache has no token." in text
-
-
-def test_a_cache_of_each_process_cannot_be_shown(run: Run, kwargs: dict[str, Any]) -> None:
-    given = json.dumps({**kwargs, "cache": "process"})
-
-    assert "each process has its own" in run("status", "--backend-kwargs", "-", given=given).stdout
+    assert "each process has its own" in run("status", "--backend-kwargs", "-", given=in_process).stdout
 
 
 def test_no_folder_can_be_used(run: Run, no_place: tuple[str, str], kwargs: dict[str, Any]) -> None:
     """Each process then requests its own tokens. The reasons are problems, but the command succeeds."""
-    cache = status(run, *no_place)["cache"]
-
-    assert (cache["folder"], cache["files"]) == (None, 0)
+    cache, text = status(run, *no_place)["cache"], run("status", *no_place).stdout
     refused = f"{kwargs['cache_dir']}/airflow-ecr-secrets-backend-{os.geteuid()}: Not a directory; not used"
     consequence = "no folder can be used for the cache, so each process requests its own tokens"
+
+    assert (cache["folder"], cache["files"]) == (None, 0)
     assert (cache["problems"][0], cache["problems"][-1]) == (refused, consequence)
-    text = run("status", *no_place).stdout
     assert f"Cache of user {os.geteuid()}: none\n" in text
-    assert "no folder can be used" in text
+    assert consequence in text
 
 
 def test_a_token_is_shown_without_secrets(
@@ -90,29 +81,6 @@ def test_a_token_is_shown_without_secrets(
         other.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
         (token,) = status(run, *file)["tokens"]
     assert (token["connections"], token["registries"]) == ([], [US_HOST])
-
-
-def test_a_failure_is_shown_with_its_fix_and_back_off(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """In JSON, and below the table, which has no colours without a terminal."""
-    run("token", "docker_default", *file)
-    aws.script(DENIED)
-    run("token", "docker_eu", *file, exit_code=1)
-    text, tokens = run("status", *file).stdout, status(run, *file)["tokens"]
-    (failed,) = [token for token in tokens if token["failure"]]
-
-    assert (failed["state"], failed["seconds_left"], failed["region"]) == ("none", 0, "eu-central-1")
-    assert failed["failure"]["code"] == "AccessDeniedException"
-    assert 1 <= failed["back_off_seconds"] <= 5
-    assert "\x1b" not in text
-    for part in (
-        US_HOST,
-        "fresh",
-        "none",
-        "private to this user",
-        "Allow ecr:GetAuthorizationToken",
-        "at the earliest",
-    ):
-        assert part in text
 
 
 def test_a_cache_that_is_not_private_is_a_problem(run: Run, file: tuple[str, str]) -> None:

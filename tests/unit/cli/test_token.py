@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.unit.cli.conftest import DENIED, Run
+from tests.unit.cli.conftest import DENIED, Run, status
 
 if TYPE_CHECKING:
     import pytest
@@ -27,26 +27,35 @@ def test_an_airflow_connection_may_have_the_credentials(
 ) -> None:
     """If there is no connection ``aws_conn_id``, one line explains it."""
     monkeypatch.setenv("AIRFLOW_CONN_AWS_TEAM", f"aws://{'AKIA' + 'T' * 16}:s3cret@/")
-    by_team = json.dumps({**kwargs, "aws_conn_id": "aws_team"})
-    by_missing = json.dumps({**kwargs, "aws_conn_id": "aws_missing"})
+    by_team, by_missing = (json.dumps({**kwargs, "aws_conn_id": conn_id}) for conn_id in ("aws_team", "aws_missing"))
     from_stdin = ("--backend-kwargs", "-")
 
     assert run("token", "docker_default", *from_stdin, given=by_team).stdout
     assert aws.calls(operation="GetAuthorizationToken")[0].access_key_id == "AKIA" + "T" * 16
-    status = json.loads(run("status", "--output", "json", *from_stdin, given=by_team).stdout)
-    assert status["tokens"][0]["identity"] == "Airflow connection aws_team"
-    assert status["tokens"][0]["connections"] == ["docker_default"]
+    (token,) = json.loads(run("status", "--output", "json", *from_stdin, given=by_team).stdout)["tokens"]
+    assert (token["identity"], token["connections"]) == ("Airflow connection aws_team", ["docker_default"])
     done = run("token", "docker_default", *from_stdin, exit_code=1, given=by_missing)
     assert "Add an Airflow connection 'aws_missing'" in done.stderr.splitlines()[-1]
     assert "Deleted 0 tokens. Kept 1" in run("clear", *from_stdin, given=by_missing).stdout
 
 
 def test_a_denial_is_one_line_with_its_fix(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """``status`` shows it with its back-off, in JSON, and below the table, which has no colours without a terminal."""
+    run("token", "docker_default", *file)
     aws.script(DENIED)
-    done = run("token", "docker_default", *file, exit_code=1)
+    denied = run("token", "docker_eu", *file, exit_code=1)
+    text, tokens = run("status", *file).stdout, status(run, *file)["tokens"]
+    (failed,) = [token for token in tokens if token["failure"]]
 
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert "token: Cannot get an ECR token for connection 'docker_default'" in line
+    assert denied.stdout == ""
+    assert denied.stderr.startswith("ecr-secrets-backend token: Cannot get an ECR token for connection 'docker_eu'")
+    assert denied.stderr.count("\n") == 1
+    assert (failed["state"], failed["seconds_left"], failed["region"]) == ("none", 0, "eu-central-1")
+    assert failed["failure"]["code"] == "AccessDeniedException"
+    assert 1 <= failed["back_off_seconds"] <= 5
     for part in ("AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
-        assert part in line
+        assert part in denied.stderr
+        assert part in text
+    for part in ("fresh", "none", "private to this user", "at the earliest"):
+        assert part in text
+    assert "\x1b" not in text

@@ -261,17 +261,20 @@ def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch
         aws.set(token_lifetime=24 * 3600)
 
     log, sleeps = watch(
-        (11.5, lambda: (look(), aws.script(OUTAGE))), (11.8, look), (11.9, lambda: (look(), end_outage())), (11.9, look)
+        (11.5, lambda: (look(), aws.script(OUTAGE))),
+        *((11.8, look), (11.85, look)),
+        (11.9, lambda: (look(), end_outage())),
+        (11.9, look),
     )
 
     assert seen[0].keys() == {EU_HOST}
-    assert seen[1:3] == [seen[0], {}]
-    assert seen[3].keys() == {EU_HOST}
-    assert seen[3] != seen[0]
+    assert seen[1:4] == [seen[0], {}, {}]
+    assert seen[4].keys() == {EU_HOST}
+    assert seen[4] != seen[0]
     assert f"Removed the login for {EU_HOST}" in log
     assert log.count("Cannot get an ECR token") == 1
     assert [secret for secret in aws.secrets() if secret in log] == []
-    assert sleeps == [60, 60, 5, 60, 60]
+    assert sleeps == [60, 60, 5, 5, 60, 60]
 
 
 def test_systemd_is_notified_when_the_first_outage_ends(
