@@ -17,7 +17,7 @@ from ecr_secrets_backend.cli.configuration import Configuration
 from ecr_secrets_backend.settings import Settings
 from ecr_secrets_backend.ui import overview
 from ecr_secrets_backend.ui.overview import Overview
-from tests.command_settings import EU_HOST
+from tests.command_settings import EU_HOST, US_HOST
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's libraries warn of each other
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 SCRIPT = "<script>alert(1)</script><img src=x>'\""
 CONNECTIONS = {
-    "docker_default": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+    "docker_default": US_HOST,
     "docker_eu": EU_HOST,
     "hostile": {"profile_name": SCRIPT},
     **{f"bulk_{number:03}": f"{number:012}.dkr.ecr.us-east-2.amazonaws.com" for number in range(250)},
 }
 CHECK = "/api/connections/docker_default/check"
+ACCEPTED, DENIED = StepResult("accepted"), StepResult("denied", "failed", "denied", "Allow it.")
 
 
 @pytest.fixture
@@ -52,11 +53,12 @@ def auth_manager(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def client(
     auth_manager: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
 ) -> Iterator[TestClient]:
-    """A user of a server that maps connections and allows tests of them."""
+    """A user of a server that maps connections and allows tests of them, of which each step succeeds."""
     del auth_manager
     settings = Settings.parse({**kwargs, "connections": CONNECTIONS})
     config = Configuration(settings, "[secrets] backend_kwargs", from_airflow=True)
     monkeypatch.setattr(app, "_read_overview", lambda: Overview({"secrets": config}, ("A problem.",)))
+    monkeypatch.setattr(app, "connection_steps", steps(lambda: ACCEPTED))
     monkeypatch.setattr(overview, "_read_conn_ids", set)
     monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "enabled ")
     _, get_user = get_args(GetUserDep)
@@ -66,18 +68,10 @@ def client(
         yield client
 
 
-def steps(*results: Callable[[], StepResult]) -> Callable[..., Iterator[tuple[str, Callable[[], StepResult]]]]:
+def steps(first: Callable[[], StepResult]) -> Callable[..., Iterator[tuple[str, Callable[[], StepResult]]]]:
     """Return a replacement for ``connection_steps``. The last step needs a Docker engine."""
     names = ("AWS identity", "registry: login", "engine")
-    return lambda *_: zip(names, results, strict=True)
-
-
-def succeed() -> StepResult:
-    return StepResult("accepted")
-
-
-def fail() -> StepResult:
-    return StepResult("denied", "failed", "denied", "Allow it.")
+    return lambda *_: zip(names, (first, lambda: ACCEPTED, lambda: DENIED), strict=True)
 
 
 def test_a_page_has_a_hundred_connections(client: TestClient) -> None:
@@ -149,33 +143,26 @@ def test_a_browser_neither_stores_nor_frames_an_answer(client: TestClient, path:
     [
         ({}, 200),  # not a browser
         ({"Sec-Fetch-Site": "same-origin"}, 200),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "none"}, 403),
-        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://airflow:8080"}, 403),
+        *(
+            ({"Sec-Fetch-Site": site, "Origin": "http://airflow:8080"}, 403)
+            for site in ("same-site", "cross-site", "none")
+        ),
         ({"Origin": "http://airflow:8080"}, 200),
         ({"Origin": "http://airflow:8081"}, 403),
         ({"Origin": "https://airflow.example.com", "Host": "inside:8080"}, 200),  # behind a proxy
         ({"Origin": "https://airflow.example.com.evil.example", "Host": "inside:8080"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": "null", "Host": ""}, 403),
+        *(({"Origin": "null", "Host": host}, 403) for host in ("airflow:8080", "")),  # a sandboxed page has no origin
     ],
 )
+@pytest.mark.parametrize("base_url", ["https://airflow.example.com/base", ""])
 def test_no_other_site_can_start_a_check(
-    client: TestClient, headers: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, headers: dict[str, str], expected: int, base_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A script of a page cannot change these headers of a browser."""
-    monkeypatch.setattr(app, "connection_steps", steps(succeed, succeed, fail))
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base")
+    """A script of a page cannot change these headers of a browser. By default, Airflow does not know its URL."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    is_known = base_url or "example.com" not in headers.get("Origin", "")
 
-    assert client.post(CHECK, headers=headers).status_code == expected
-
-
-def test_a_sandboxed_page_cannot_start_a_check(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no origin, and by default Airflow has no URL."""
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "")
-
-    assert client.post(CHECK, headers={"Origin": "null"}).status_code == 403
+    assert client.post(CHECK, headers=headers).status_code == (expected if is_known else 403)
 
 
 @pytest.mark.parametrize("value", ["Disabled", "Hidden"])
@@ -191,14 +178,12 @@ def test_airflow_has_to_allow_tests_of_connections(
     assert "data-conn-id=" not in client.get("/").text
 
 
-@pytest.mark.parametrize(
-    ("results", "states"), [((succeed, succeed, fail), ["good", "good"]), ((fail, succeed, fail), ["failed"])]
-)
+@pytest.mark.parametrize(("result", "states"), [(ACCEPTED, ["good", "good"]), (DENIED, ["failed"])])
 def test_a_check_ends_with_a_failure_or_the_registry_s_login(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, results: Any, states: list[str]
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, result: StepResult, states: list[str]
 ) -> None:
     """An API server has no Docker engine. Other connections are not found."""
-    monkeypatch.setattr(app, "connection_steps", steps(*results))
+    monkeypatch.setattr(app, "connection_steps", steps(lambda: result))
     answer = client.post(CHECK).json()
 
     assert [finding["state"] for finding in answer["findings"]] == states
@@ -214,9 +199,9 @@ def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.Monkey
     def wait() -> StepResult:
         has_started.set()
         may_end.wait(30)
-        return succeed()
+        return ACCEPTED
 
-    monkeypatch.setattr(app, "connection_steps", steps(wait, succeed, fail))
+    monkeypatch.setattr(app, "connection_steps", steps(wait))
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(client.post, CHECK)
         assert has_started.wait(30)
@@ -224,6 +209,7 @@ def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.Monkey
         may_end.set()
 
     assert (first.result().status_code, second.status_code) == (200, 409)
+    assert client.post(CHECK).status_code == 200
 
 
 @pytest.mark.parametrize("label", ["Source", "Documentation"])

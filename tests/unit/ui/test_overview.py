@@ -6,9 +6,9 @@ import json
 import os
 import re
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from freezegun import freeze_time
@@ -23,22 +23,29 @@ from tests.unit.builders import HOUR, build_failure, build_token
 from tests.unit.folders import folder_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FALLBACK = {"backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend"}
 
 
-def read(
-    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any] | None, workers: dict[str, Any] | None = None
-) -> Overview:
+class Read(Protocol):
+    def __call__(self, kwargs: dict[str, Any] | None, workers: dict[str, Any] | None = None) -> Overview: ...
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     """Configure the backend in the sections that have kwargs, and read the configuration."""
-    monkeypatch.setattr(overview, "_read_conn_ids", set)
-    for option, values in (("SECRETS__BACKEND", kwargs), ("WORKERS__SECRETS_BACKEND", workers)):
-        if values is not None:
-            monkeypatch.setenv(f"AIRFLOW__{option}", BACKEND)
-            monkeypatch.setenv(f"AIRFLOW__{option}_KWARGS", json.dumps(values))
-    return Overview.read()
+    session = SimpleNamespace(scalars=lambda _: ["docker_default"])
+    monkeypatch.setattr("airflow.utils.session.create_session", lambda: nullcontext(session))
+
+    def read(kwargs: dict[str, Any] | None, workers: dict[str, Any] | None = None) -> Overview:
+        for option, values in (("SECRETS__BACKEND", kwargs), ("WORKERS__SECRETS_BACKEND", workers)):
+            if values is not None:
+                monkeypatch.setenv(f"AIRFLOW__{option}", BACKEND)
+                monkeypatch.setenv(f"AIRFLOW__{option}_KWARGS", json.dumps(values))
+        return Overview.read()
+
+    return read
 
 
 def record(shown: Overview, entry: Entry) -> None:
@@ -56,11 +63,9 @@ def record(shown: Overview, entry: Entry) -> None:
     ("age", "state"),
     [(0, "valid"), (10 * HOUR, "valid"), (11.2 * HOUR, "renewal_due"), (11.9 * HOUR, "none"), (13 * HOUR, "none")],
 )
-def test_a_token_has_a_state_at_each_age(
-    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], age: float, state: str
-) -> None:
+def test_a_token_has_a_state_at_each_age(read: Read, kwargs: dict[str, Any], age: float, state: str) -> None:
     """The row does not have the token."""
-    shown = read(monkeypatch, kwargs)
+    shown = read(kwargs)
     with freeze_time() as clock:
         record(shown, Entry("", token=build_token(received_at=time.time(), password="ey.secret")))
         clock.tick(age)
@@ -70,9 +75,9 @@ def test_a_token_has_a_state_at_each_age(
     assert "ey.secret" not in json.dumps(row)
 
 
-def test_a_failure_has_its_fix_and_its_back_off(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_a_failure_has_its_fix_and_its_back_off(read: Read, kwargs: dict[str, Any]) -> None:
     """Also if a token is still valid. ``docs/ui.md`` documents all fields and all states."""
-    shown = read(monkeypatch, kwargs)
+    shown = read(kwargs)
     record(shown, Entry("").with_failure(build_failure()))
     (failed,) = shown.rows()
     record(shown, Entry("", token=build_token(received_at=time.time() - 11.5 * HOUR)).with_failure(build_failure()))
@@ -91,50 +96,48 @@ def test_a_failure_has_its_fix_and_its_back_off(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("cache", ["host", "process"])
-def test_without_a_token_no_folder_is_made(
-    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path, cache: str
-) -> None:
-    (row,) = read(monkeypatch, {**kwargs, "cache": cache}).rows()
+def test_without_a_token_no_folder_is_made(read: Read, kwargs: dict[str, Any], tmp_path: Path, cache: str) -> None:
+    (row,) = read({**kwargs, "cache": cache}).rows()
 
     assert row["state"] == "none"
     assert not folder_in(tmp_path).exists()
 
 
+@pytest.mark.parametrize(
+    ("workers", "added"),
+    [
+        ({"docker_default": US_HOST}, []),
+        ({"docker_default": US_HOST, "docker_worker": EU_HOST}, [("docker_worker", "workers", "eu-central-1")]),
+        ({"docker_default": EU_HOST}, [("docker_default", "workers", "eu-central-1")]),
+    ],
+)
 def test_connections_of_workers_are_shown_if_they_differ(
-    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
+    read: Read, kwargs: dict[str, Any], workers: dict[str, str], added: list[tuple[str, str, str]]
 ) -> None:
-    def shown(connections: dict[str, str]) -> list[tuple[str, str, str]]:
-        rows = read(monkeypatch, kwargs, {**kwargs, "connections": connections}).rows()
-        return [(row["conn_id"], row["section"], row["region"]) for row in rows]
+    rows = read(kwargs, {**kwargs, "connections": workers}).rows()
 
-    first = ("docker_default", "secrets", "us-east-1")
-    assert shown(kwargs["connections"]) == [first]
-    assert shown({"docker_default": US_HOST, "docker_worker": EU_HOST}) == [
-        first,
-        ("docker_worker", "workers", "eu-central-1"),
-    ]
-    assert shown({"docker_default": EU_HOST}) == [first, ("docker_default", "workers", "eu-central-1")]
+    shown = [(row["conn_id"], row["section"], row["region"]) for row in rows]
+    assert shown == [("docker_default", "secrets", "us-east-1"), *added]
 
 
-def test_a_wrong_configuration_of_workers_is_a_problem(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_a_wrong_configuration_of_workers_is_a_problem(read: Read, kwargs: dict[str, Any]) -> None:
     """With a wrong configuration of ``[secrets]``, Airflow does not start."""
-    shown = read(monkeypatch, kwargs, {"connections": {"docker_default": {"regoin_name": "x"}}})
+    shown = read(kwargs, {"connections": {"docker_default": {"regoin_name": "x"}}})
+    wrong = "[workers] secrets_backend_kwargs: connections.docker_default.regoin_name is not supported"
 
     (problem,) = shown.problems
-    assert problem.startswith(
-        "[workers] secrets_backend_kwargs: connections.docker_default.regoin_name is not supported"
-    )
+    assert problem.startswith(wrong)
     assert [row["conn_id"] for row in shown.rows()] == ["docker_default"]
 
 
 @pytest.mark.parametrize("backend", [None, FALLBACK["backend"]])
 def test_secrets_without_this_backend_are_a_problem(
-    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], backend: str | None
+    read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], backend: str | None
 ) -> None:
     """The connections of workers are shown."""
     if backend:
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
-    shown = read(monkeypatch, None, kwargs)
+    shown = read(None, kwargs)
 
     (problem,) = shown.problems
     assert f"[secrets] backend is {backend or 'not set'}" in problem
@@ -143,20 +146,22 @@ def test_secrets_without_this_backend_are_a_problem(
     assert shown.other_backends[0] == "environment variables"
 
 
-def test_fallback_backends_are_not_asked(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_fallback_backends_are_not_asked(read: Read, kwargs: dict[str, Any]) -> None:
     """They may be on the network, so the identity of the AWS connection is unknown."""
     connections = {"docker_default": {"registry": US_HOST, "aws_conn_id": "aws_ecr"}}
-    shown = read(monkeypatch, {**kwargs, "connections": connections, "fallback_backends": [FALLBACK]})
+    shown = read({**kwargs, "connections": connections, "fallback_backends": [FALLBACK]})
 
     assert [row["state"] for row in shown.rows()] == ["unknown"]
     assert shown.other_backends == (FALLBACK["backend"], "environment variables", "the metadata database")
 
 
-def test_an_aws_connection_is_read_from_airflow(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_an_aws_connection_is_read_from_airflow(
+    read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
+) -> None:
     """If there is none, the row has the fix. Its keys are not shown."""
     monkeypatch.setattr("airflow.secrets.metastore.MetastoreBackend.get_connection", lambda *_, **__: None)
     kwargs["connections"] = {"docker_default": {"registry": US_HOST, "aws_conn_id": "aws_ecr"}}
-    shown = read(monkeypatch, kwargs)
+    shown = read(kwargs)
     (missing,) = shown.rows()
     monkeypatch.setenv("AIRFLOW_CONN_AWS_ECR", "aws://AKIAKEY:a-secret-key@")
     (found,) = shown.rows()
@@ -167,17 +172,12 @@ def test_an_aws_connection_is_read_from_airflow(monkeypatch: pytest.MonkeyPatch,
     assert "a-secret-key" not in json.dumps(found)
 
 
-def test_other_definitions_of_a_connection_are_shown(monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]) -> None:
+def test_other_definitions_of_a_connection_are_shown(
+    read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
+) -> None:
     """Processes without the backend use them."""
-    read_conn_ids = overview._read_conn_ids
-    shown = read(monkeypatch, kwargs)
-    monkeypatch.setattr(overview, "_read_conn_ids", read_conn_ids)
-    monkeypatch.setattr("airflow.utils.session.create_session", session_with_connections)
     monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", "docker://elsewhere")
+    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
+    rows = read({**kwargs, "connections": connections}).rows()
 
-    assert [row["also_defined_in"] for row in shown.rows()] == [["environment", "database"]]
-
-
-@contextmanager
-def session_with_connections() -> Iterator[SimpleNamespace]:
-    yield SimpleNamespace(scalars=lambda _: ["docker_default"])
+    assert [row["also_defined_in"] for row in rows] == [["environment", "database"], []]
