@@ -1,137 +1,103 @@
 """
-Processes of one host, each with a user, a umask and an environment of its own.
+Processes of one host, each with a user and an environment of its own.
 
-They are forked from a process that has one thread, and has already imported and read what a lookup needs. So one more
-costs milliseconds, and it can become a user that may not read this project or its Python.
+They are forks of a process that has imported and read what a lookup needs. So one more costs milliseconds, and it can
+become a user that may not read this project or its Python.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, TypeVar
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from unittest import mock
-
-import botocore.loaders
-import botocore.session
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
 from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore
-from ecr_secrets_backend.identity import AwsIdentity
 from ecr_secrets_backend.settings import Settings
-from tests.airflow_version import TaskConnection, put_into_task
-from tests.stand_ins.aws import PROJECT
+from tests.airflow_version import put_into_task
 from tests.unit.builders import build_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
+    from ecr_secrets_backend.identity import AwsIdentity
     from tests.stand_ins.aws import AwsStandIn
 
 Result = TypeVar("Result")
 
+FORKS = get_context("forkserver")
 REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
-ANSWER_TIMEOUT_SECONDS = 30.0
+ANSWER_TIMEOUT_SECONDS = 50.0
 LONGEST_LIFETIME_SECONDS = 60  # of a process, even if the tests do not end it
 BOUND_SECONDS = 5.0  # a lookup that requests a token takes a tenth of a second; a busy machine may need more
 PAUSE_SECONDS = 0.02  # between two lookups of a process
-LARGEST_ORDER_BYTES = 128 * 1024  # far above a function's name, its arguments and an environment
 
 
+@dataclass(frozen=True)
 class Process:
-    """One of the processes. It runs until it is ended, so its locks and files stay open."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.pid: int = self._receive()
+    pid: int
+    _answers: Connection
 
     def result(self) -> Any:
         """Wait for its function, and return the function's result."""
-        problem, result = self._receive()
+        assert self._answers.poll(ANSWER_TIMEOUT_SECONDS), "the process does not answer"
+        problem, result = self._answers.recv()
         assert problem is None, problem
         return result
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def _receive(self) -> Any:
-        assert self._connection.poll(ANSWER_TIMEOUT_SECONDS), "the process does not answer"
-        return self._connection.recv()
-
-    def end(self) -> None:
-        """Kill it, and wait until it has ended."""
-        with self._connection, suppress(EOFError, OSError):
-            while self._connection.poll():
-                self._receive()  # raises if it has ended already, as its number may be another process's then
-            self.signal(signal.SIGKILL)
-            while True:
-                self._receive()
-
 
 class Processes:
-    """A handle on the process that all others are forked from."""
-
-    def __init__(self, orders: socket.socket) -> None:
-        self._orders = orders
-
     @classmethod
     @contextmanager
     def running(cls, environment: Mapping[str, str]) -> Iterator[Processes]:
         """
-        Start it; it ends with the block, and if this process is killed.
+        Start the process of which all others are forks; it ends with this one.
 
         :param environment: leads boto3 to a stand-in for AWS, from which it requests one token
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            with theirs:
-                command = [sys.executable, "-m", "tests.process_helpers"]
-                process = subprocess.Popen(
-                    command, stdin=theirs.fileno(), cwd=PROJECT, env={**os.environ, **environment}
-                )
-            with process:
-                try:
-                    assert ours.recv(1), "see its standard error"
-                    yield cls(ours)
-                finally:
-                    ours.shutdown(socket.SHUT_RDWR)
+        FORKS.set_forkserver_preload(["tests.preloaded"])
+        with mock.patch.dict(os.environ, environment):
+            cls().run(os.getpid)  # waits until all is imported
+        yield cls()
 
     @contextmanager
     def start(
-        self, function: Callable[..., object], *arguments: object, user: int | None = None, umask: int = 0o022
+        self, function: Callable[..., object], *arguments: object, user: int | None = None
     ) -> Iterator[Process]:
         """
-        Fork a process that calls a function, with the environment that this process has now; it ends with the block.
+        Fork a process that calls a function, with the environment that this process has now.
 
-        :param function: of a module, because only its name is sent
+        It runs until the block ends, so its locks and files stay open.
+
         :param user: the number of a user and of a group for it to become; None: the user of this process
         """
-        ours, theirs = Pipe()
-        with theirs:
-            order = pickle.dumps((function, arguments, user, umask, dict(os.environ)))
-            socket.send_fds(self._orders, [order], [theirs.fileno()])
-        process = Process(ours)
-        try:
-            yield process
-        finally:
-            process.end()
+        answers, answer = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=_run, args=(answer, dict(os.environ), user, function, arguments), daemon=True)
+        with answers:
+            with answer:
+                process.start()
+            assert process.pid is not None
+            try:
+                yield Process(process.pid, answers)
+            finally:
+                process.kill()
+                process.join()
 
     def run(self, function: Callable[..., Result], *arguments: object, **options: Any) -> Result:
         """Call a function in a process of its own, as :meth:`start` does, and return its result."""
@@ -140,8 +106,28 @@ class Processes:
         return result
 
 
-@dataclass(frozen=True)
-class Lookup:
+def _run(
+    answer: Connection,
+    environment: dict[str, str],
+    user: int | None,
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+) -> None:
+    signal.alarm(LONGEST_LIFETIME_SECONDS)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        if user is not None:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+        answer.send((None, function(*arguments)))
+    except BaseException:  # noqa: BLE001 - the test judges it
+        answer.send((traceback.format_exc(), None))
+    signal.pause()
+
+
+class Lookup(NamedTuple):
     """
     One lookup of `docker_default`.
 
@@ -156,8 +142,7 @@ class Lookup:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Lookups:
+class Lookups(NamedTuple):
     """
     The lookups of one process, in order.
 
@@ -165,9 +150,9 @@ class Lookups:
     :param lines: the level and the text of each log line of the package
     """
 
-    lookups: tuple[Lookup, ...]
+    lookups: list[Lookup]
     token_requests: int
-    lines: tuple[tuple[int, str], ...]
+    lines: list[tuple[int, str]]
 
     @property
     def tokens(self) -> list[str | None]:
@@ -216,18 +201,16 @@ def look_up(
     while len(lookups) < times or (time.monotonic() < ends_at and lookups[-1].token == lookups[0].token):
         lookups.append(_look_up_once(backend, registry))
         time.sleep(PAUSE_SECONDS)
-    return Lookups(tuple(lookups), request_token.call_count, tuple(lines))
+    return Lookups(lookups, request_token.call_count, lines)
 
 
 def _look_up_once(backend: EcrSecretsBackend, registry: AwsStandIn) -> Lookup:
     token = error = None
     started_at = time.monotonic()
     try:
-        connection = backend.get_connection("docker_default")
+        token = backend.get_connection("docker_default").password
     except ConnectionUnavailableError as denied:
         error = str(denied)
-    else:
-        token = None if connection is None else connection.password
     seconds = time.monotonic() - started_at
     return Lookup(token, token is not None and registry.authorise("AWS", token).valid, error, seconds)
 
@@ -281,9 +264,9 @@ class Host:
             lookups: Lookups = process.result()
         return lookups
 
-    def look_up(self, times: int = 1, *, umask: int = 0o022) -> Lookups:
+    def look_up(self, times: int = 1) -> Lookups:
         """Look up in a new process, and check the lookups."""
-        return check(self.processes.run(look_up, self.kwargs, self.aws, times, user=self.user, umask=umask))
+        return check(self.run(times))
 
 
 def check(lookups: Lookups) -> Lookups:
@@ -293,74 +276,23 @@ def check(lookups: Lookups) -> Lookups:
     return lookups
 
 
-def get_token(identity: AwsIdentity, cache_dir: Path, password: str) -> str:
+def get_tokens(identity: AwsIdentity, cache_dir: Path, password: str, seconds: float = 0) -> set[str]:
     """
-    Return the password of the token that a new process is served, without Airflow and AWS.
+    Get tokens without a pause, each as a new process without Airflow and AWS, and return their passwords.
 
-    :param password: of the new token, if one is requested
+    :param password: of the new tokens, if one is requested
     """
-    token_cache = TokenCache(HostStore(str(cache_dir)), refresh_before=60, memory=Memory())
-    return token_cache.get(identity, lambda: build_token(received_at=time.time(), password=password)).token.password
-
-
-def get_tokens_for(seconds: float, identity: AwsIdentity, cache_dir: Path, password: str) -> set[str]:
-    """Get tokens without a pause, check that each comes soon, and return their passwords."""
     served = set()
     ends_at = time.monotonic() + seconds
-    while (now := time.monotonic()) < ends_at:
-        served.add(get_token(identity, cache_dir, password))
-        assert time.monotonic() - now < BOUND_SECONDS
+    while not served or time.monotonic() < ends_at:
+        began = time.monotonic()
+        token_cache = TokenCache(HostStore(str(cache_dir)), refresh_before=60, memory=Memory())
+        token = token_cache.get(identity, lambda: build_token(received_at=time.time(), password=password)).token
+        served.add(token.password)
+        assert time.monotonic() - began < BOUND_SECONDS
     return served
 
 
 def delete_for_ever(folder: Path) -> None:
     while True:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _run(connection: Connection, order: bytes) -> None:
-    function, arguments, user, umask, environment = pickle.loads(order)  # noqa: S301 - from the process that forked us
-    connection.send(os.getpid())
-    signal.alarm(LONGEST_LIFETIME_SECONDS)
-    answer: tuple[str | None, Any]
-    try:
-        os.umask(umask)
-        os.environ.clear()
-        os.environ.update(environment)
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-        answer = (None, function(*arguments))
-    except BaseException:  # noqa: BLE001 - the test judges it
-        answer = (traceback.format_exc(), None)
-    connection.send(answer)
-    with suppress(EOFError, ConnectionError):
-        connection.recv()  # until the other end is closed
-
-
-def _prepare() -> None:
-    """Import and read what a lookup needs; botocore keeps what it has read."""
-    botocore.session.create_loader = cache(botocore.loaders.create_loader)
-    aws.request_token(AwsIdentity("ecr", "us-east-1"))
-    TaskConnection(conn_id="docker_default", conn_type="docker")
-
-
-def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes the processes that have ended
-    _prepare()
-    orders = socket.socket(fileno=sys.stdin.fileno())
-    orders.send(b"!")
-    while True:
-        order, descriptors, *_ = socket.recv_fds(orders, LARGEST_ORDER_BYTES, 1)
-        if not order:
-            os._exit(0)  # Airflow's own exit takes a second
-        pickle.loads(order)  # noqa: S301 - imports the function's module, which the child may not be allowed to read
-        with Connection(descriptors[0]) as connection:
-            if os.fork() == 0:
-                _run(connection, order)
-                os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -16,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecr_secrets_backend import host_store
-from tests.process_helpers import Host, check, delete_for_ever, get_tokens_for, look_up
+from tests.process_helpers import Host, check, delete_for_ever, get_tokens
 from tests.requirements import need_mounts, need_root, skip_or_fail
 from tests.stand_ins.aws import Hang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.process_helpers import Lookups, Processes
+    from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
 
 #: Modes do not restrict root, so other users look up.
@@ -39,11 +36,6 @@ def host(aws: AwsStandIn, processes: Processes, shared_folder: Path) -> Host:
     return Host(aws, processes, shared_folder, USER)
 
 
-def bind_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-
-
 def replace_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
     def replace(path: Path) -> None:
         path.unlink()
@@ -52,22 +44,13 @@ def replace_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return replace
 
 
-NOT_A_FILE: dict[str, Callable[[Path], object]] = {
-    "forbidden": lambda path: path.chmod(0),
-    "folder": replace_by(Path.mkdir),
-    "pipe": replace_by(lambda path: os.mkfifo(path, 0o600)),
-    "socket": replace_by(bind_socket),
-    "dangling link": replace_by(lambda path: path.symlink_to("nowhere")),
-}
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    **NOT_A_FILE,
+    "forbidden": lambda path: path.chmod(0),
+    "pipe": replace_by(lambda path: os.mkfifo(path, 0o600)),
+    "dangling link": replace_by(lambda path: path.symlink_to("nowhere")),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    "garbage": lambda path: path.write_bytes(os.urandom(3000)),
-    "empty": lambda path: path.write_bytes(b""),
-    "another shape": lambda path: path.write_text(json.dumps([json.loads(path.read_text())])),
-    "another version": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1})),
-    "too large": lambda path: os.truncate(path, 50_000_000),
-    "valid JSON that is too large": lambda path: path.write_bytes(path.read_bytes().ljust(50_000_000)),
+    "another version": lambda path: path.write_bytes(path.read_bytes().replace(b'"format": ', b'"format": 1')),
+    "too large": lambda path: path.write_bytes(path.read_bytes().ljust(50_000_000)),
     "full folder": replace_by(lambda path: (path / "something").mkdir(parents=True)),
 }
 
@@ -85,22 +68,20 @@ def test_a_damaged_entry_costs_one_request_and_one_warning(host: Host, how: str)
     first, second = host.look_up(times=3), host.look_up()
 
     assert host.token_requests == 2
-    assert len(first.warnings) == 1
-    assert str(host.cache_dir) in first.warnings[0]
+    (warning,) = first.warnings
+    assert str(host.cache_dir) in warning
     assert {*first.tokens} == {*second.tokens}
     assert second.warnings == []
 
 
-@pytest.mark.parametrize("how", NOT_A_FILE)
-def test_a_damaged_lock_is_replaced(host: Host, how: str) -> None:
+def test_a_damaged_lock_is_replaced(host: Host) -> None:
     """Without a warning."""
     host.look_up()
-    host.processes.run(damage, host.lock, how, user=host.user)
+    host.processes.run(damage, host.lock, "forbidden", user=host.user)
     host.entry.unlink()
 
     assert host.look_up().warnings == []
-    assert host.lock.is_file()
-    assert not host.lock.is_symlink()
+    assert host.lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_in_the_entrys_place_is_left_if_it_is_not_empty(host: Host) -> None:
@@ -116,26 +97,9 @@ def test_a_folder_in_the_entrys_place_is_left_if_it_is_not_empty(host: Host) -> 
     assert not list(host.folder.glob("*.tmp"))
 
 
-def test_a_folder_in_the_locks_place_is_left_if_it_is_not_empty(host: Host) -> None:
-    """No lock is taken, but the token of one process serves the next."""
-    host.look_up()
-    host.processes.run(damage, host.lock, "full folder", user=host.user)
-    host.entry.unlink()
-
-    first, second = host.look_up(times=3), host.look_up()
-
-    assert host.token_requests == 2
-    assert len(first.warnings) == 1
-    assert second.tokens[0] in first.tokens
-    assert second.warnings == []
-    assert (host.lock / "something").exists()
-
-
 #: Make something at a path that cannot be used as `cache_dir`.
 UNUSABLE: dict[str, Callable[[Path], object]] = {
     "a file": Path.touch,
-    "below a file": lambda path: path.parent.touch(),
-    "a dangling link": lambda path: path.symlink_to("nowhere"),
     "a forbidden folder": lambda path: path.mkdir(0),
     "a read-only folder": lambda path: path.mkdir(0o500),
     "below a read-only folder": lambda path: path.parent.mkdir(0o500),
@@ -164,34 +128,27 @@ def test_a_cache_dir_that_cannot_be_used_is_replaced_by_a_default_place(
         assert f"uses {default_place / host.folder.name} instead. Make cache_dir with mode 1777" in warning
 
 
-def look_up_without_default_place(*arguments: Any) -> Lookups:
-    host_store._SHARED_MEMORY = "/dev/null"  # type: ignore[misc]
-    host_store._TEMP_FOLDERS = ()  # type: ignore[assignment, misc]
-    return look_up(*arguments)
-
-
 def test_without_any_place_each_process_requests_a_token_once(
     host: Host, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It logs one warning with the configured place, the cause and the fix."""
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(variable, "/dev/null")
+    store = "ecr_secrets_backend.host_store"
+    replaced = {f"{store}._SHARED_MEMORY": "/dev/null", f"{store}._TEMP_FOLDERS": ()}
     host = replace(host, cache_dir=host.processes.run(make_unusable, shared_folder, "a file", user=USER))
 
     for token_requests in (1, 2):
-        lookups = host.processes.run(look_up_without_default_place, host.kwargs, host.aws, 3, user=USER)
-        (warning,) = check(lookups).warnings
+        (warning,) = check(host.run(3, 0, replaced)).warnings
         assert host.token_requests == token_requests
         assert str(host.cache_dir) in warning
         assert "Not a directory. Run `ecr-secrets-backend status` as this user, or set cache_dir" in warning
 
 
-def test_a_second_user_of_a_private_cache_dir_uses_a_default_place(
-    host: Host, default_place: Path, shared_folder: Path
-) -> None:
+def test_a_second_user_of_a_private_cache_dir_uses_a_default_place(host: Host, default_place: Path) -> None:
     """As with ``run_as_user``, if the first user has made ``cache_dir`` and closed it to other users."""
     need_root()
-    first = replace(host, cache_dir=shared_folder / "cache")
+    first = replace(host, cache_dir=host.cache_dir / "cache")
     second = replace(first, user=OTHER_USER)
 
     lookups = [user.look_up(times=3) for user in (first, second, second)]
@@ -202,22 +159,6 @@ def test_a_second_user_of_a_private_cache_dir_uses_a_default_place(
     assert "Permission denied" in lookups[1].warnings[0]
     assert "Make cache_dir with mode 1777" in lookups[1].warnings[0]
     assert (default_place / second.folder.name / second.entry.name).stat().st_uid == OTHER_USER
-
-
-def test_users_share_a_cache_dir_of_mode_1777(host: Host, default_place: Path) -> None:
-    """At the same time, each with a folder and a token of its own, as the warning above promises."""
-    need_root()
-    users = [replace(host, user=user) for user in (USER, OTHER_USER)]
-    with users[0].start(3) as first, users[1].start(3) as second:
-        tokens = [{*check(process.result()).tokens} for process in (first, second)]
-
-    assert [{*user.look_up().tokens} for user in users] == tokens
-    assert host.token_requests == 2
-    assert [(user.entry.stat().st_uid, user.folder.stat().st_mode & 0o777) for user in users] == [
-        (USER, 0o700),
-        (OTHER_USER, 0o700),
-    ]
-    assert not list(default_place.iterdir())
 
 
 def test_a_folder_that_cannot_be_entered_is_replaced_by_a_default_place(host: Host, default_place: Path) -> None:
@@ -234,7 +175,7 @@ def test_a_folder_that_cannot_be_entered_is_replaced_by_a_default_place(host: Ho
     assert (default_place / host.folder.name / host.entry.name).exists()
 
 
-@pytest.mark.parametrize("home", [None, "/nonexistent", ""])
+@pytest.mark.parametrize("home", [None, "/nonexistent"])
 def test_no_home_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
     monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
 
@@ -252,20 +193,18 @@ def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
     folder.mkdir()
     command = ["unshare", "--mount", "sh", "-e"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
-        assert shell.stdin is not None
-        assert shell.stdout is not None
+        stdin: Any = shell.stdin
+        stdout: Any = shell.stdout
 
         def mount(command: str) -> Path:
-            assert shell.stdin is not None
-            assert shell.stdout is not None
-            shell.stdin.write(f"{command} {folder}; echo done\n")
-            shell.stdin.flush()
-            assert shell.stdout.readline() == "done\n"
+            stdin.write(f"{command} {folder}; echo done\n")
+            stdin.flush()
+            assert stdout.readline() == "done\n"
             return Path(f"/proc/{shell.pid}/root{folder}")
 
         yield mount
 
-        shell.stdin.write(f"umount --lazy {folder}\n")  # ends the process that serves it, if there is one
+        stdin.write(f"umount --lazy {folder}\n")  # ends the process that serves it, if there is one
 
 
 def test_a_full_disk_costs_one_request_per_process(
@@ -338,10 +277,8 @@ def test_the_folder_may_be_deleted_at_any_moment(host: Host) -> None:
     """No lookup fails while another process deletes the folder without a pause."""
     with ExitStack() as stack:
         stack.enter_context(host.processes.start(delete_for_ever, host.folder, user=host.user))
-        arguments = (1.5, host.identity, host.cache_dir, "ours")
-        working = [
-            stack.enter_context(host.processes.start(get_tokens_for, *arguments, user=host.user)) for _ in range(3)
-        ]
+        arguments = (host.identity, host.cache_dir, "ours", 1.5)
+        working = [stack.enter_context(host.processes.start(get_tokens, *arguments, user=host.user)) for _ in range(3)]
 
         assert [process.result() for process in working] == [{"ours"}] * 3
 

@@ -1,0 +1,19 @@
+"""What each lookup imports and reads. The process of which all others are forks imports this module once."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import botocore.loaders
+import botocore.session
+
+from ecr_secrets_backend import aws
+from ecr_secrets_backend.identity import AwsIdentity
+from tests import process_helpers
+from tests.airflow_version import TaskConnection
+
+__all__ = ["process_helpers"]
+
+botocore.session.create_loader = cache(botocore.loaders.create_loader)  # keeps the files that it has read
+aws.request_token(AwsIdentity("ecr", "us-east-1"))
+TaskConnection(conn_id="docker_default", conn_type="docker")
