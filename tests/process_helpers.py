@@ -77,9 +77,7 @@ class Processes:
         yield cls()
 
     @contextmanager
-    def start(
-        self, function: Callable[..., object], *arguments: object, user: int | None = None
-    ) -> Iterator[Process]:
+    def start(self, function: Callable[..., object], *arguments: object, user: int | None = None) -> Iterator[Process]:
         """
         Fork a process that calls a function, with the environment that this process has now.
 

@@ -8,17 +8,19 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk import Connection
 from asgiref.sync import sync_to_async
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.errors import ConnectionUnavailableError
+from tests.airflow_version import put_into_task
 from tests.process_helpers import REGISTRY
 from tests.stand_ins.aws import LONGEST_HANG_SECONDS, Delay, Hang
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from airflow.sdk import Connection
 
     from tests.stand_ins.aws import AwsStandIn
 
@@ -34,7 +36,7 @@ LEAST_HANG_SECONDS = 4.0  # boto3 waits at least so long for an answer
 def backend(aws: AwsStandIn, tmp_path: Path) -> EcrSecretsBackend:
     aws.script(Delay(REQUEST_SECONDS))
     backend = EcrSecretsBackend(connections={"docker_default": REGISTRY}, cache_dir=str(tmp_path))
-    backend._set_connection_class(Connection)
+    put_into_task(backend)
     return backend
 
 
@@ -77,6 +79,11 @@ def test_a_loop_runs_other_tasks_while_its_lookups_wait(
     assert max(after - before for before, after in pairwise(meanwhile)) < LONGEST_GAP_SECONDS
 
 
+def wait_for_calls(aws: AwsStandIn, number: int) -> None:
+    while len(aws.calls()) < number:
+        time.sleep(0.02)
+
+
 def test_lookups_wait_for_a_hanging_aws_at_the_same_time_and_do_not_block_other_code(
     aws: AwsStandIn, tmp_path: Path
 ) -> None:
@@ -89,13 +96,9 @@ def test_lookups_wait_for_a_hanging_aws_at_the_same_time_and_do_not_block_other_
         with pytest.raises(ConnectionUnavailableError, match="ReadTimeoutError"):
             await backend.aget_connection(conn_id)
 
-    def wait_for_the_calls() -> None:
-        while {call.region for call in aws.calls()} != set(REGIONS):
-            time.sleep(0.1)
-
     async def main() -> float:
         lookups = asyncio.gather(*(look_up(conn_id) for conn_id in hosts))
-        await asyncio.to_thread(wait_for_the_calls)
+        await asyncio.to_thread(wait_for_calls, aws, len(REGIONS))
         await sync_to_async(time.sleep)(0)
         other_code_ran_at = time.monotonic()
         await lookups
@@ -110,18 +113,11 @@ def test_lookups_wait_for_a_hanging_aws_at_the_same_time_and_do_not_block_other_
 def test_a_loop_may_look_up_directly(aws: AwsStandIn, backend: EcrSecretsBackend) -> None:
     """The loop is blocked until there is a token, also if one of its threads is requesting that, and no longer."""
 
-    async def look_up_on_the_loop() -> str:
-        return str(backend.get_connection("docker_default").password)
-
-    def wait_for_the_call() -> None:
-        while not aws.calls():
-            time.sleep(0.01)
-
-    async def main() -> list[str]:
+    async def main() -> list[str | None]:
         requesting = asyncio.create_task(asyncio.to_thread(backend.get_connection, "docker_default"))
-        await asyncio.to_thread(wait_for_the_call)
-        tokens = await asyncio.gather(*(look_up_on_the_loop() for _ in range(LOOKUPS)))
-        return [*tokens, str((await requesting).password)]
+        await asyncio.to_thread(wait_for_calls, aws, 1)
+        tokens = [backend.get_connection("docker_default").password for _ in range(LOOKUPS)]
+        return [*tokens, (await requesting).password]
 
     tokens = asyncio.run(main())
 

@@ -33,16 +33,15 @@ SHORT_TIMES = {
 @pytest.fixture
 def credential_program(bare: AwsStandIn, tmp_path: Path) -> Callable[[str], Path]:
     """Make a program the only source of credentials; return the file to which it writes a line when it starts."""
+    del bare
+    starts, program = tmp_path / "starts", tmp_path / "program"
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
 
     def make(shell: str) -> Path:
-        starts = tmp_path / "starts"
-        program = tmp_path / "program"
         program.write_text(f"#!/bin/sh\necho start >> {starts}\n{shell}\necho '{KEYS}'\n")
         program.chmod(0o755)
-        (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
         return starts
 
-    del bare
     return make
 
 

@@ -16,7 +16,6 @@ import traceback
 from contextlib import redirect_stdout
 from dataclasses import replace
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from unittest import mock
 from urllib.parse import quote
@@ -43,6 +42,7 @@ from tests.unit.builders import HOUR, build_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from tests.process_helpers import Host
     from tests.stand_ins.aws import AwsStandIn, Fault
@@ -254,7 +254,8 @@ def request_with_debug_level() -> tuple[str, str]:
     identity = AwsIdentity("ecr", "us-east-1", role_arn=ROLE)
     ours, others = io.StringIO(), io.StringIO()
     with redirect_stdout(ours):
-        print(aws_module.call_aws(identify, identity), aws_module.request_token(identity))
+        assert aws_module.call_aws(identify, identity)
+        assert aws_module.request_token(identity)
     with redirect_stdout(others):
         boto3.client("sts", region_name="us-east-1").get_caller_identity()
     return ours.getvalue(), others.getvalue()
@@ -264,8 +265,7 @@ def test_the_debug_level_of_pythons_http_client_prints_no_request_for_a_token(ho
     """It prints headers, session tokens among them; it still prints other requests of boto3."""
     ours, others = host.processes.run(request_with_debug_level)
 
-    assert "EcrToken(" in ours
-    assert "send:" not in ours
+    assert ours == ""
     assert "send:" in others
 
 
