@@ -7,20 +7,23 @@ become a user that may not read this project or its Python.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
 import signal
+import subprocess
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from unittest import mock
 
 from ecr_secrets_backend import EcrSecretsBackend, aws
 from ecr_secrets_backend.cache import Memory, TokenCache
+from ecr_secrets_backend.entry import Entry, uptime
 from ecr_secrets_backend.errors import ConnectionUnavailableError
 from ecr_secrets_backend.host_store import FOLDER_NAME, HostStore
 from ecr_secrets_backend.settings import Settings
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ecr_secrets_backend.identity import AwsIdentity
+    from ecr_secrets_backend.token import EcrToken
     from tests.stand_ins.aws import AwsStandIn
 
 Result = TypeVar("Result")
@@ -42,6 +46,7 @@ FORKS = get_context("forkserver")
 REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
 ANSWER_TIMEOUT_SECONDS = 50.0
 LONGEST_LIFETIME_SECONDS = 60  # of a process, even if the tests do not end it
+CLONE_NEWNS = 0x20000  # os.CLONE_NEWNS from Python 3.12 on
 BOUND_SECONDS = 5.0  # a lookup that requests a token takes a tenth of a second; a busy machine may need more
 PAUSE_SECONDS = 0.02  # between two lookups of a process
 
@@ -280,7 +285,7 @@ def get_tokens(identity: AwsIdentity, cache_dir: Path, password: str, seconds: f
 
     :param password: of the new tokens, if one is requested
     """
-    served = set()
+    served: set[str] = set()
     ends_at = time.monotonic() + seconds
     while not served or time.monotonic() < ends_at:
         began = time.monotonic()
@@ -289,6 +294,21 @@ def get_tokens(identity: AwsIdentity, cache_dir: Path, password: str, seconds: f
         served.add(token.password)
         assert time.monotonic() - began < BOUND_SECONDS
     return served
+
+
+def keep_token(identity: AwsIdentity, cache_dir: Path, *, age: float) -> EcrToken:
+    """Request a token, put it into the host's cache as if it had been received some seconds ago, and return it."""
+    token = aws.request_token(identity)
+    token = replace(token, received_at=token.received_at - age, expires_at=token.expires_at - age)
+    entry = Entry(identity.key, token=token, recorded_at=token.received_at, uptime=uptime() - age)
+    HostStore(str(cache_dir)).write(f"{identity.key}.json", entry.to_json(), entry.expires_at)
+    return token
+
+
+def unshare_mounts() -> None:
+    """Make this process's mounts its own, as in a new container."""
+    assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def delete_for_ever(folder: Path) -> None:

@@ -9,7 +9,6 @@ import shutil
 import stat
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +18,7 @@ from tests.requirements import need_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
@@ -115,57 +115,70 @@ def squat(host: Host, how: str) -> None:
 
 @pytest.mark.parametrize("how", SQUATS)
 def test_an_attacker_that_makes_the_folder_first_gains_nothing(host: Host, default_place: Path, how: str) -> None:
-    """A forged folder, file or link is refused, and a default place is used, with a warning."""
-    host.processes.run(squat, host, how, user=ATTACKER)
-    before = list_with_status(host.cache_dir)
+    """A forged folder, file or link is refused, and a default place is used, with a warning.
 
-    first, second = host.look_up(times=3), host.look_up(times=3)
+    Also if the first default place is the attacker's, because ``su`` and ``sudo`` may keep XDG_RUNTIME_DIR.
+    """
+    host.processes.run(squat, host, how, user=ATTACKER)
+    own(default_place, ATTACKER, 0o755)
+    host.processes.run(forge_folder, default_place / host.folder.name, host, user=ATTACKER)
+    place = host.cache_dir / "next"
+    place.mkdir()
+    own(place, ROOT, 0o1777)
+    before = list_with_status(host.cache_dir, without=place), list_with_status(default_place)
+
+    replaced = {"ecr_secrets_backend.host_store._SHARED_MEMORY": str(place)}
+    first, second = (check(host.run(3, 0, replaced)) for _ in range(2))
 
     assert host.token_requests == 1
     assert {*first.tokens} == {*second.tokens}
     assert len(first.warnings) == len(second.warnings) == 1
-    assert list_with_status(host.cache_dir) == before
-    assert_is_private(default_place / host.folder.name, host.user)
+    assert (list_with_status(host.cache_dir, without=place), list_with_status(default_place)) == before
+    assert_is_private(place / host.folder.name, host.user)
 
 
-def list_with_status(folder: Path) -> dict[Path, tuple[int, ...]]:
+def list_with_status(folder: Path, without: Path | None = None) -> dict[Path, tuple[int, ...]]:
     """Return the status of each path below a folder, without the time of the last access."""
-    paths = [Path(top, name) for top, folders, files in os.walk(folder) for name in (*folders, *files)]
+    paths = [path for path in folder.rglob("*") if without not in (path, *path.parents)]
     return {path: (*path.lstat()[:7], path.lstat().st_mtime_ns) for path in paths}
 
 
-def replace_by_link(path: Path, target: Path) -> None:
-    path.unlink()
-    path.symlink_to(target)
+def link_to(target: Path, *paths: Path) -> None:
+    for path in paths:
+        path.unlink()
+        path.symlink_to(target)
 
 
-def replace_by_pipe(path: Path, host: Host) -> None:
-    path.unlink()
-    os.mkfifo(path)
-    os.write(os.open(path, os.O_RDWR), forgery(host).read_bytes())
+def replace_by_pipes(host: Host) -> None:
+    for path in (host.entry, host.lock):
+        path.unlink()
+        os.mkfifo(path)
+        os.write(os.open(path, os.O_RDWR), forgery(host).read_bytes())
 
 
 def hold(path: Path) -> None:
     fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
 
 
-#: Each a list of steps.
-PLANTS: dict[str, Callable[[Host], list[object]]] = {
-    "a forgery": lambda host: [forge(host.entry, host, 0o666)],
-    "a private forgery": lambda host: [forge(host.entry, host, 0o600)],
-    "a forgery in the victim's file": lambda host: [host.entry.write_bytes(forgery(host).read_bytes())],
-    "a link to the forgery": lambda host: [replace_by_link(host.entry, forgery(host))],
-    "links to the private file": lambda host: [
-        replace_by_link(path, home(host) / "private") for path in (host.entry, host.lock)
+PLANTS: dict[str, list[Callable[[Host], object]]] = {
+    "a forgery": [lambda host: forge(host.entry, host, 0o666)],
+    "a private forgery": [lambda host: forge(host.entry, host, 0o600)],
+    "a forgery in the victim's file": [lambda host: host.entry.write_bytes(forgery(host).read_bytes())],
+    "a link to the forgery": [lambda host: link_to(forgery(host), host.entry)],
+    "links to the private file": [lambda host: link_to(home(host) / "private", host.entry, host.lock)],
+    "pipes": [replace_by_pipes],
+    "the victim's lock, held": [lambda host: host.entry.unlink(), lambda host: hold(host.lock)],
+    "a forged lock, held": [
+        lambda host: host.entry.unlink(),
+        lambda host: forge(host.lock, host, 0o666),
+        lambda host: hold(host.lock),
     ],
-    "pipes": lambda host: [replace_by_pipe(path, host) for path in (host.entry, host.lock)],
-    "the victim's lock, held": lambda host: [host.entry.unlink(), hold(host.lock)],
-    "a forged lock, held": lambda host: [host.entry.unlink(), forge(host.lock, host, 0o666), hold(host.lock)],
 }
 
 
 def plant(host: Host, what: str) -> None:
-    PLANTS[what](host)
+    for step in PLANTS[what]:
+        step(host)
 
 
 @pytest.mark.parametrize("what", PLANTS)
@@ -257,37 +270,6 @@ def test_a_race_is_not_won_by_the_attacker(
         assert first.result() == second.result() == {"ours"}
     files = [path for path in host.cache_dir.glob("*/*") if not path.parent.is_symlink()]
     assert not [path for path in files if (path.lstat().st_uid, path.parent.stat().st_uid) == (host.user, ATTACKER)]
-
-
-@pytest.mark.parametrize(
-    ("mode", "squatted", "has_cache"),
-    [
-        (0o700, [], True),
-        (0o777, [], True),
-        (0o755, ["run"], True),
-        (0o777, ["run", "shm"], True),
-        (0o777, ["run", "shm", "tmp"], False),
-    ],
-)
-def test_an_attacker_that_is_first_in_a_default_place_does_not_keep_the_victim_from_the_next(
-    host: Host, monkeypatch: pytest.MonkeyPatch, mode: int, squatted: list[str], has_cache: bool
-) -> None:
-    """``su`` and ``sudo`` may keep the XDG_RUNTIME_DIR of another user. If it is first in all places, a line warns."""
-    places = {name: host.cache_dir / name for name in ("run", "shm", "tmp")}
-    for name, place in places.items():
-        place.mkdir()
-        own(place, ATTACKER if name == "run" else ROOT, mode if name == "run" else 0o1777)
-    for name in squatted:
-        host.processes.run(forge_folder, places[name] / host.folder.name, host, user=ATTACKER)
-    for variable, value in {"XDG_RUNTIME_DIR": "run", "TMPDIR": "tmp", "TEMP": "tmp", "TMP": "tmp"}.items():
-        monkeypatch.setenv(variable, str(places[value]))
-    shared = "ecr_secrets_backend.host_store._SHARED_MEMORY"
-    replaced = {shared: str(places["shm"]), "ecr_secrets_backend.host_store._TEMP_FOLDERS": ()}
-
-    lookups = [check(host.run(3, 0, replaced, cache_dir=None)) for _ in range(2)]
-
-    assert [len(process.warnings) for process in lookups] == [not has_cache] * 2
-    assert host.token_requests == (1 if has_cache else 2)
 
 
 def test_nothing_in_the_cache_reveals_an_access_key(host: Host) -> None:

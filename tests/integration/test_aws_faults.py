@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -22,12 +21,12 @@ from ecr_secrets_backend.cache import Memory, TokenCache
 from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.process_helpers import PAUSE_SECONDS, Host
+from tests.process_helpers import PAUSE_SECONDS, Host, keep_token
 from tests.requirements import need_root, skip_or_fail
 from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS, Error, Hang, Reply
 from tests.stand_ins.faults import FAULTS, private_answer
 from tests.stand_ins.serving import serving
-from tests.unit.builders import HOUR, NOW, build_entry, build_token
+from tests.unit.builders import HOUR, NOW, build_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,23 +52,11 @@ OUTAGES = {
 SHAPES = {
     "null": Reply("null"),
     "list": Reply("[]"),
-    "data is text": Reply('{"authorizationData": "text"}'),
-    "token is a number": private_answer(authorizationToken=5),
     "end is far": private_answer(expiresAt=1e30),
     "endpoint is a number": private_answer(proxyEndpoint=5),
     "code is a number": Reply('{"__type": 5, "message": "text"}', status=400),
     "message is an object": Reply('{"__type": "AccessDeniedException", "message": {"a": "text"}}', status=400),
 }
-
-
-def keep(host: Host, *, age: float) -> EcrToken:
-    """Put a token into the host's cache as if it had been received some seconds ago, and return it."""
-    token = request_token(IDENTITY)
-    token = replace(token, received_at=token.received_at - age, expires_at=token.expires_at - age)
-    key = host.identity.key
-    entry = build_entry(token=token, recorded_at=token.received_at, key=key)
-    HostStore(str(host.cache_dir)).write(f"{key}.json", entry.to_json(), entry.expires_at)
-    return token
 
 
 class TestCold:
@@ -149,7 +136,7 @@ class TestWarm:
     def test_a_valid_token_is_served_at_once_through_an_outage(self, host: Host, name: str) -> None:
         """Each process is served it, with one warning, and all together call AWS once in a back-off."""
         host.aws.set(token_lifetime=LIFETIME)
-        token = keep(host, age=STALE)
+        token = keep_token(host.identity, host.cache_dir, age=STALE)
         host.aws.script(OUTAGES[name][0])
 
         # A call hangs for longer than the second that a lookup waits for a renewal.
@@ -169,7 +156,7 @@ class TestWarm:
 
     def test_a_renewal_that_hangs_is_started_once_though_its_process_ends(self, host: Host) -> None:
         """Tasks that end soon do not wait for the same hang one after another."""
-        keep(host, age=TOKEN_LIFETIME_SECONDS - HOUR / 2)
+        keep_token(host.identity, host.cache_dir, age=TOKEN_LIFETIME_SECONDS - HOUR / 2)
         host.aws.script(Hang(20))
 
         processes = [host.run() for _ in range(3)]
@@ -182,7 +169,7 @@ class TestWarm:
         """Without a restart, and for one new token, if they were served the current one until then or none."""
         host.aws.set(token_lifetime=LIFETIME)
         if age is not None:
-            keep(host, age=age)
+            keep_token(host.identity, host.cache_dir, age=age)
         host.aws.script(Error("ServerException", status=500))
 
         replaced = {"ecr_secrets_backend.entry.BACK_OFF_SECONDS": 1.6, "ecr_secrets_backend.aws.ATTEMPTS": 1}
@@ -199,8 +186,6 @@ class TestWarm:
         assert len([call for call in host.aws.calls() if call.time > recovered_at]) == 1
 
 
-EARLY = "Signature not yet current: 20261120T133000Z is still later than 20261120T103500Z (20261120T103000Z + 5 min.)"
-LATE = "Signature expired: 20261120T073000Z is now earlier than 20261120T102500Z (20261120T103000Z - 5 min.)"
 EXPIRED_CREDENTIALS = """
     <AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
     <AccessKeyId>ASIAIOSFODNN7EXAMPLE</AccessKeyId><SecretAccessKey>a-key</SecretAccessKey>
@@ -254,22 +239,13 @@ class TestClocks:
         assert token_requests == [NOW, NOW + 20 * HOUR]
 
     @pytest.mark.parametrize(
-        ("code", "message"),
-        [
-            ("InvalidSignatureException", EARLY),
-            ("SignatureDoesNotMatch", LATE),
-            ("RequestExpired", "Request has expired."),
-            ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
-            ("RequestInTheFuture", EARLY),
-        ],
+        "code", ["SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"]
     )
-    def test_if_aws_refuses_the_clock_the_fix_is_to_set_it(self, aws: AwsStandIn, code: str, message: str) -> None:
-        """The error repeats AWS's message."""
-        aws.script(Error(code, message, 403))
+    def test_if_aws_refuses_the_clock_the_fix_is_to_set_it(self, aws: AwsStandIn, code: str) -> None:
+        aws.script(Error(code, "The difference between the request time and the current time is too large.", 403))
 
-        with pytest.raises(TokenError, match="the clock of this host") as caught:
+        with pytest.raises(TokenError, match=r"current time is too large.*the clock of this host"):
             request_token(IDENTITY)
-        assert message.rstrip(".") in str(caught.value)
 
     def test_if_new_credentials_have_expired_the_fix_is_to_set_the_clock(
         self, bare: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

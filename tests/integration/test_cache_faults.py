@@ -10,11 +10,11 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process_helpers import Host, check, delete_for_ever, get_tokens
+from tests.process_helpers import Host, check, delete_for_ever, get_tokens, unshare_mounts
 from tests.requirements import need_mounts, need_root, skip_or_fail
 from tests.stand_ins.aws import Hang
 
@@ -186,32 +186,28 @@ def test_no_home_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, home: st
 
 
 @pytest.fixture
-def mount(shared_folder: Path) -> Iterator[Callable[[str], Path]]:
-    """Run a command that mounts a file system for one process, a shell; return the path through the shell's root."""
+def mount(processes: Processes, shared_folder: Path) -> Iterator[Callable[..., Path]]:
+    """Run a command that mounts a file system for one process, and return the path through that process's root."""
     need_mounts()
     folder = shared_folder / "mounted"
     folder.mkdir()
-    command = ["unshare", "--mount", "sh", "-e"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
-        stdin: Any = shell.stdin
-        stdout: Any = shell.stdout
+    with processes.start(unshare_mounts) as holder:
+        holder.result()
 
-        def mount(command: str) -> Path:
-            stdin.write(f"{command} {folder}; echo done\n")
-            stdin.flush()
-            assert stdout.readline() == "done\n"
-            return Path(f"/proc/{shell.pid}/root{folder}")
+        def mount(*command: str) -> Path:
+            subprocess.run(["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", *command, folder], check=True)
+            return Path(f"/proc/{holder.pid}/root{folder}")
 
         yield mount
 
-        stdin.write(f"umount --lazy {folder}\n")  # ends the process that serves it, if there is one
+        mount("umount", "--lazy")  # ends the process that serves it, if there is one
 
 
 def test_a_full_disk_costs_one_request_per_process(
-    aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
+    aws: AwsStandIn, processes: Processes, mount: Callable[..., Path]
 ) -> None:
     """No temporary file is left; as soon as the disk has space again, the cache works."""
-    host = Host(aws, processes, mount("mount -t tmpfs -o size=8k tmpfs"))
+    host = Host(aws, processes, mount("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs"))
     filling = host.cache_dir / "filling"
     filling.write_bytes(b"x" * 8192)
 
@@ -227,14 +223,14 @@ def test_a_full_disk_costs_one_request_per_process(
 
 
 def test_a_read_only_file_system_serves_its_token(
-    aws: AwsStandIn, processes: Processes, mount: Callable[[str], Path]
+    aws: AwsStandIn, processes: Processes, mount: Callable[..., Path]
 ) -> None:
     """As soon as the token's renewal is due, each process requests a token, and logs one warning."""
     aws.set(token_lifetime=4)
-    host = Host(aws, processes, mount("mount -t tmpfs -o size=64k tmpfs"))
+    host = Host(aws, processes, mount("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"))
     first = host.look_up()
     renewal_is_due_at = aws.calls()[0].time + 2
-    mount("mount -t tmpfs -o remount,ro tmpfs")
+    mount("mount", "-o", "remount,ro")
 
     second = host.look_up()
     assert time.time() < renewal_is_due_at, "this machine is too slow for the test"
@@ -252,7 +248,7 @@ def test_a_read_only_file_system_serves_its_token(
 def test_no_token_is_written_where_permissions_are_ignored(
     aws: AwsStandIn,
     processes: Processes,
-    mount: Callable[[str], Path],
+    mount: Callable[..., Path],
     tmp_path: Path,
     default_place: Path,
     permissions: str,
@@ -260,7 +256,7 @@ def test_no_token_is_written_where_permissions_are_ignored(
     """As on SMB, gcsfuse, s3fs and drvfs; also if only files are open to all users. A default place is used instead."""
     if not (shutil.which("bindfs") and os.access("/dev/fuse", os.R_OK | os.W_OK)):
         skip_or_fail("a file system that ignores permissions needs bindfs and /dev/fuse")
-    cache_dir = mount(f"bindfs --chmod-ignore --perms={permissions} -o allow_other {tmp_path}")
+    cache_dir = mount("bindfs", "--chmod-ignore", f"--perms={permissions}", "-o", "allow_other", str(tmp_path))
     host = Host(aws, processes, cache_dir)
 
     first, second = host.look_up(times=3), host.look_up(times=3)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
+import os
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from ecr_secrets_backend.cache import RENEWAL_TIMEOUT_SECONDS
-from ecr_secrets_backend.entry import Entry
-from ecr_secrets_backend.host_store import HostStore
+from ecr_secrets_backend.identity import AwsIdentity
 from tests.integration.crowd import crowd
+from tests.process_helpers import keep_token
 from tests.stand_ins.aws import Delay, Error
 
 if TYPE_CHECKING:
@@ -29,17 +29,6 @@ def kwargs(tmp_path: Path) -> dict[str, Any]:
     accounts = {"a": "123456789012", "b": "210987654321"}
     hosts = {conn_id: f"{account}.dkr.ecr.us-east-1.amazonaws.com" for conn_id, account in accounts.items()}
     return {"connections": hosts, "cache_dir": str(tmp_path)}
-
-
-def make_stale(cache_dir: Path) -> None:
-    """Date the host's token back, so that its renewal is due; it expires as late as before."""
-    (file,) = cache_dir.rglob("*.json")
-    entry = Entry.from_json(file.read_bytes())
-    assert entry is not None
-    assert entry.token is not None
-    old = replace(entry.token, received_at=time.time() - 1.1 * (entry.token.expires_at - time.time()))
-    due = replace(entry, token=old)
-    HostStore(str(cache_dir)).write(file.name, due.to_json(), due.expires_at)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +61,14 @@ def test_a_crowd_renews_once_and_only_the_renewing_lookup_waits(
 ) -> None:
     """If AWS is slow, all lookups are served the current token, and the next one the new token."""
     aws.set(token_lifetime=1000)
-    (first,) = crowd(kwargs, processes=1, threads=1)
-    make_stale(tmp_path)
+    identity = AwsIdentity("ecr", "us-east-1").in_environment(os.environ)
+    current = keep_token(identity, tmp_path, age=600)
     aws.script(Delay(SLOW_REQUEST_SECONDS))
 
     lookups = crowd(kwargs, processes=200, threads=4)
     (later,) = crowd(kwargs, processes=1, threads=1)
 
-    assert {lookup.token for lookup in lookups} == {first.token}
-    assert later.token != first.token
+    assert {lookup.token for lookup in lookups} == {sha256(current.password.encode()).hexdigest()} != {later.token}
     assert len(aws.calls()) == 2
     *others, renewing = sorted(lookup.seconds for lookup in lookups)
     assert max(others) < RENEWAL_TIMEOUT_SECONDS

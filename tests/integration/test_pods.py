@@ -6,7 +6,6 @@ A container here is a process with mounts of its own, an empty ``/dev/shm``, and
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecr_secrets_backend.host_store import FOLDER_NAME
-from tests.process_helpers import REGISTRY, Lookups, check, look_up
+from tests.process_helpers import REGISTRY, Lookups, check, look_up, unshare_mounts
 from tests.requirements import need_mounts
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 AIRFLOW = 50000  # the user of Airflow's own container image
 OTHER = 50001
-CLONE_NEWNS = 0x20000  # os.unshare(os.CLONE_NEWNS) from Python 3.12 on
 
 
 def look_up_in_pod(aws: AwsStandIn, volume: Path | None, mount_path: Path, user: int) -> Lookups:
@@ -34,8 +32,7 @@ def look_up_in_pod(aws: AwsStandIn, volume: Path | None, mount_path: Path, user:
 
     :param volume: the node's folder that the container mounts at ``mount_path`` for its cache; None: no volume
     """
-    assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    unshare_mounts()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True)  # noqa: S108 - its own one
     if volume is not None:
         subprocess.run(["mount", "--bind", volume, mount_path], check=True)
