@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,23 @@ class TestCold:
         assert (first.token_requests, second.token_requests) == (1, 0)
         assert lookups[0].seconds < IN_TIME_SECONDS
         assert max(lookup.seconds for lookup in lookups[1:]) < AT_ONCE_SECONDS
+
+    @pytest.mark.parametrize(
+        ("endpoint_url", "code", "fix"),
+        [
+            ("http://127.0.0.1:9", "EndpointConnectionError", "reach that endpoint"),
+            ("http://no-such-name.invalid", "EndpointConnectionError", "reach that endpoint"),
+            ("https://127.0.0.1:{plain_port}", "SSLError", "Set verify"),
+        ],
+        ids=["refused", "no name", "no TLS"],
+    )
+    def test_an_endpoint_that_cannot_be_reached_is_reported(
+        self, aws: AwsStandIn, endpoint_url: str, code: str, fix: str
+    ) -> None:
+        endpoint_url = endpoint_url.format(plain_port=aws.url.rpartition(":")[2])
+
+        with pytest.raises(TokenError, match=f"{code}: .*{fix}"):
+            request_token(replace(IDENTITY, endpoint_url=endpoint_url))
 
     @pytest.mark.parametrize("name", SHAPES)
     def test_an_answer_of_any_shape_ends_in_the_exception_of_the_backend(self, aws: AwsStandIn, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -44,8 +45,15 @@ def replace_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return replace
 
 
+def bind_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "forbidden": lambda path: path.chmod(0),
+    "folder": replace_by(Path.mkdir),
+    "socket": replace_by(bind_socket),
     "pipe": replace_by(lambda path: os.mkfifo(path, 0o600)),
     "dangling link": replace_by(lambda path: path.symlink_to("nowhere")),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
@@ -74,10 +82,11 @@ def test_a_damaged_entry_costs_one_request_and_one_warning(host: Host, how: str)
     assert second.warnings == []
 
 
-def test_a_damaged_lock_is_replaced(host: Host) -> None:
+@pytest.mark.parametrize("how", ["forbidden", "socket"])
+def test_a_damaged_lock_is_replaced(host: Host, how: str) -> None:
     """Without a warning."""
     host.look_up()
-    host.processes.run(damage, host.lock, "forbidden", user=host.user)
+    host.processes.run(damage, host.lock, how, user=host.user)
     host.entry.unlink()
 
     assert host.look_up().warnings == []

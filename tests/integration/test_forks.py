@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ecr_secrets_backend.host_lock import HostLock
     from tests.stand_ins.aws import AwsStandIn
 
 LONGEST_LIFETIME_SECONDS = 10  # of a forked process, even if it hangs
@@ -60,6 +61,32 @@ def in_child(work: Callable[[], Any]) -> Callable[[], Any]:
         theirs.send(work())
     finally:
         os._exit(0)
+
+
+def while_a_thread_requests(cache_dir: str) -> list[str]:
+    """The parent's other thread holds the process's refresh and the host's lock; the child waits for its token."""
+    requesting, answer, waits = threading.Event(), threading.Event(), multiprocessing.Event()
+
+    class WatchedStore(HostStore):
+        def take_lock(self, *arguments: Any) -> HostLock | None:
+            lock = super().take_lock(*arguments)
+            if lock is None:
+                waits.set()
+            return lock
+
+    def request_slowly() -> EcrToken:
+        requesting.set()
+        answer.wait()
+        return request_token()
+
+    with ThreadPoolExecutor() as threads:
+        in_thread = threads.submit(look_up, HostStore(cache_dir), request_slowly)
+        requesting.wait()
+        child = in_child(partial(look_up, WatchedStore(cache_dir), request_token))
+        is_waiting = waits.wait(SOON_SECONDS)
+        answer.set()
+        assert is_waiting
+        return [in_thread.result(), child()]
 
 
 def while_a_thread_imports(cache_dir: str) -> list[str]:
@@ -123,6 +150,7 @@ def while_threads_look_up(cache_dir: str) -> list[str]:
 @pytest.mark.parametrize(
     ("scenario", "calls"),
     [
+        (while_a_thread_requests, 1),
         (while_a_thread_imports, 2),  # for two identities
         (at_any_moment_of_a_first_request, 2 * MOMENTS),  # without a host's cache
         (while_threads_look_up, 0),
