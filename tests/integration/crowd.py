@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.cache import TokenCache
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
 
-@dataclass(frozen=True)
-class Lookup:
+class Lookup(NamedTuple):
     """
     One lookup.
 
-    :param seconds: how long it took
     :param token: a digest of the token, or the error
     :param cpu: the seconds of CPU that all lookups of its process took
     """
@@ -44,26 +42,24 @@ def crowd(
     processes: int,
     threads: int,
     start_method: Literal["fork", "spawn"] = "fork",
-    layer: Literal["backend", "cache"] = "backend",
 ) -> list[Lookup]:
     """
     Let each thread of each process look up one of the connections, all at once, and return the lookups in no order.
 
+    A spawned process looks up in the cache below the backend, which needs no Airflow.
+
     :param kwargs: the backend's
-    :param layer: the caller's entry: the backend, or the cache below it, which needs no Airflow
     """
-    options = {"kwargs": kwargs, "processes": processes, "threads": threads, "layer": layer}
-    return programs.call(_run, start_method=start_method, **options)
+    return programs.call(_run, kwargs=kwargs, processes=processes, threads=threads, start_method=start_method)
 
 
 def _backend(kwargs: dict[str, Any]) -> Callable[[str], str]:
     # Not at the top: a spawned process would import all of Airflow, which is 100 MB and a second of CPU for each.
-    from airflow.sdk import Connection  # noqa: PLC0415
-
     from ecr_secrets_backend import EcrSecretsBackend  # noqa: PLC0415
+    from tests.airflow_version import put_into_task  # noqa: PLC0415
 
     backend = EcrSecretsBackend(**kwargs)
-    backend._set_connection_class(Connection)  # as Airflow does in a task
+    put_into_task(backend)
     return lambda conn_id: str(backend.get_connection(conn_id).password)
 
 
@@ -78,26 +74,23 @@ def _cache(kwargs: dict[str, Any]) -> Callable[[str], str]:
     return look_up
 
 
-LAYERS = {"backend": _backend, "cache": _cache}
+LAYERS = {"fork": _backend, "spawn": _cache}
 
 
-def _look_up(look_up: Callable[[str], str], conn_id: str, lookups: list[Lookup]) -> None:
-    started_at = time.monotonic()
-    try:
-        token = sha256(look_up(conn_id).encode()).hexdigest()
-    except Exception as error:  # noqa: BLE001 - the test judges it
-        token = repr(error)
-    lookups.append(Lookup(time.monotonic() - started_at, token))
-
-
-def _process(layer: str, kwargs: dict[str, Any], threads: int, barrier: Barrier, results: SimpleQueue[Any]) -> None:
-    look_up = LAYERS[layer](kwargs)
-    conn_ids = list(kwargs["connections"])
+def _process(method: str, kwargs: dict[str, Any], threads: int, barrier: Barrier, results: SimpleQueue[Any]) -> None:
+    look_up = LAYERS[method](kwargs)
     lookups: list[Lookup] = []
-    callers = [
-        threading.Thread(target=_look_up, args=(look_up, conn_ids[number % len(conn_ids)], lookups))
-        for number in range(threads)
-    ]
+
+    def look_up_once(conn_id: str) -> None:
+        started_at = time.monotonic()
+        try:
+            token = sha256(look_up(conn_id).encode()).hexdigest()
+        except Exception as error:  # noqa: BLE001 - the test judges it
+            token = repr(error)
+        lookups.append(Lookup(time.monotonic() - started_at, token))
+
+    conn_ids = cycle(kwargs["connections"])
+    callers = [threading.Thread(target=look_up_once, args=(next(conn_ids),)) for _ in range(threads)]
     barrier.wait()
     began = time.process_time()
     for caller in callers:
@@ -106,18 +99,18 @@ def _process(layer: str, kwargs: dict[str, Any], threads: int, barrier: Barrier,
         caller.join()
     cpu = time.process_time() - began
     barrier.wait()  # the end of a spawned process costs more than its lookups
-    results.put([replace(lookup, cpu=cpu) for lookup in lookups])
+    results.put([lookup._replace(cpu=cpu) for lookup in lookups])
     for thread in threading.enumerate():
         if thread.daemon:  # a renewal that is still running, as in a task that goes on
             thread.join()
 
 
-def _run(kwargs: dict[str, Any], processes: int, threads: int, start_method: str, layer: str) -> list[Lookup]:
-    LAYERS[layer](kwargs)  # a forked process finds everything imported, as a task does
-    context = multiprocessing.get_context(start_method)
+def _run(kwargs: dict[str, Any], processes: int, threads: int, start_method: str) -> list[Lookup]:
+    LAYERS[start_method](kwargs)  # a forked process finds everything imported, as a task does
+    context: Any = multiprocessing.get_context(start_method)
     barrier, results = context.Barrier(processes), context.SimpleQueue()
-    arguments = (layer, kwargs, threads, barrier, results)
-    crowd = [context.Process(target=_process, args=arguments) for _ in range(processes)]  # type: ignore[attr-defined]
+    arguments = (start_method, kwargs, threads, barrier, results)
+    crowd = [context.Process(target=_process, args=arguments) for _ in range(processes)]
     for process in crowd:
         process.start()
     lookups = [lookup for _ in crowd for lookup in results.get()]

@@ -32,23 +32,19 @@ def kwargs(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("start_method", "layer", "processes"),
+    ("start_method", "processes"),
     [
-        ("fork", "backend", 200),
-        ("spawn", "cache", 100),  # each costs 0.1 s of CPU before its first lookup; the lookups cost the same
+        ("fork", 200),
+        ("spawn", 100),  # each costs 0.1 s of CPU before its first lookup; the lookups cost the same
     ],
 )
 def test_a_cold_start_of_a_crowd_costs_one_call(
-    aws: AwsStandIn,
-    kwargs: dict[str, Any],
-    start_method: Literal["fork", "spawn"],
-    layer: Literal["backend", "cache"],
-    processes: int,
+    aws: AwsStandIn, kwargs: dict[str, Any], start_method: Literal["fork", "spawn"], processes: int
 ) -> None:
     """All lookups are served the same token soon after AWS has answered."""
     aws.script(Delay(1))
 
-    lookups = crowd(kwargs, processes=processes, threads=4, start_method=start_method, layer=layer)
+    lookups = crowd(kwargs, processes=processes, threads=4, start_method=start_method)
 
     assert len(lookups) == processes * 4
     assert len({lookup.token for lookup in lookups}) == 1
