@@ -9,10 +9,8 @@ import botocore.session
 
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.identity import AwsIdentity
-from tests import process_helpers
+from tests import process_helpers  # noqa: F401 - and what it imports
 from tests.airflow_version import TaskConnection
-
-__all__ = ["process_helpers"]
 
 botocore.session.create_loader = cache(botocore.loaders.create_loader)  # keeps the files that it has read
 aws.request_token(AwsIdentity("ecr", "us-east-1"))

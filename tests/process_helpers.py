@@ -63,9 +63,6 @@ class Process:
         assert problem is None, problem
         return result
 
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
 
 class Processes:
     @classmethod

@@ -294,7 +294,7 @@ def test_a_holder_of_the_lock_that_was_stopped_is_not_waited_for_without_end(hos
     with host.start() as holder:
         while not host.token_requests:
             time.sleep(0.01)
-        holder.signal(signal.SIGSTOP)
+        os.kill(holder.pid, signal.SIGSTOP)
 
         replacing = check(host.run(3, 0, {"ecr_secrets_backend.cache.LOCK_TIMEOUT_SECONDS": 0.5}))
         next_one = host.look_up()
