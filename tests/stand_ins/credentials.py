@@ -14,61 +14,59 @@ import socketserver
 import threading
 from configparser import RawConfigParser
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from tests.stand_ins.serving import Server, serving
+from werkzeug.wrappers import Response
+
+from tests.stand_ins.serving import http_server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from werkzeug.wrappers import Request
+
 ROLE_NAME = "the-hosts-role"
 CREDENTIALS_PATH = "/latest/meta-data/iam/security-credentials/"
 AGENT_PATH = "/v1/credentials"
+SESSION_TOKEN = secrets.token_urlsafe()  # of IMDSv2
 
 
-class CredentialEndpoint(ThreadingHTTPServer):
+@dataclass
+class CredentialEndpoint:
     """
     One of the three.
 
     :param kind: ``ec2`` answers to IMDSv2 alone, ``ecs`` to all clients, ``eks`` to clients with the pod's token
     :param pod_token: a file with the token that EKS's agent requires
-    :ivar given: the access keys that it has sent
-    :ivar secrets: the secret keys and session tokens that it has sent
-    :ivar is_silent: whether it accepts requests and never answers, as IMDS does beyond its hop limit
-    :ivar has_role: whether the host, task or pod has a role
+    :param given: the access keys that it has sent
+    :param secrets: the secret keys and session tokens that it has sent
+    :param is_silent: whether it accepts requests and never answers, as IMDS does beyond its hop limit
+    :param has_role: whether the host, task or pod has a role
     """
 
-    daemon_threads = True
-
-    def __init__(self, kind: Literal["ec2", "ecs", "eks"], pod_token: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.kind = kind
-        self.pod_token = pod_token
-        self.session_token = secrets.token_urlsafe()
-        self.given: list[str] = []
-        self.secrets: list[str] = []
-        self.is_silent = False
-        self.has_role = True
-        self.may_end = threading.Event()
+    kind: Literal["ec2", "ecs", "eks"]
+    pod_token: Path
+    url: str = ""
+    given: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    is_silent: bool = False
+    has_role: bool = True
+    _may_end: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     @contextmanager
     def running(cls, kind: Literal["ec2", "ecs", "eks"], pod_token: Path) -> Iterator[CredentialEndpoint]:
         """Answer until the block ends."""
-        server = cls(kind, pod_token)
-        with serving(server):
+        endpoint = cls(kind, pod_token)
+        with serving(http_server(endpoint.answer)) as port:
+            endpoint.url = f"http://127.0.0.1:{port}" + ("" if kind == "ec2" else AGENT_PATH)
             try:
-                yield server
+                yield endpoint
             finally:
-                server.may_end.set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}" + ("" if self.kind == "ec2" else AGENT_PATH)
+                endpoint._may_end.set()
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which AWS leads a process here."""
@@ -79,80 +77,62 @@ class CredentialEndpoint(ThreadingHTTPServer):
             variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(self.pod_token)
         return variables
 
-    def answer(self, method: str, path: str, headers: Any) -> str | None:
-        """Return the answer; None: refused."""
-        if self.kind != "ec2":
-            shown = headers.get("Authorization")
-            wanted = self.pod_token.read_text() if self.kind == "eks" else None
-            if path != AGENT_PATH or shown != wanted:
-                return None
-            return self._keys() if self.has_role else json.dumps({"Message": "there is no role"})
-        if (method, path) == ("PUT", "/latest/api/token"):
-            return self.session_token
-        if headers.get("X-aws-ec2-metadata-token") != self.session_token:
+    def answer(self, request: Request) -> Response:
+        if self.is_silent:
+            self._may_end.wait()
+        text = self._answer_on_a_host(request) if self.kind == "ec2" else self._answer_in_a_container(request)
+        return Response(text or "", 401 if text is None else 200)
+
+    def _answer_on_a_host(self, request: Request) -> str | None:
+        if (request.method, request.path) == ("PUT", "/latest/api/token"):
+            return SESSION_TOKEN
+        if request.headers.get("X-aws-ec2-metadata-token") != SESSION_TOKEN or not self.has_role:
             return None
-        if not self.has_role:
+        return {CREDENTIALS_PATH: ROLE_NAME, CREDENTIALS_PATH + ROLE_NAME: self._keys()}.get(request.path)
+
+    def _answer_in_a_container(self, request: Request) -> str | None:
+        wanted = self.pod_token.read_text() if self.kind == "eks" else None
+        if request.path != AGENT_PATH or request.headers.get("Authorization") != wanted:
             return None
-        return {CREDENTIALS_PATH: ROLE_NAME, CREDENTIALS_PATH + ROLE_NAME: self._keys()}.get(path)
+        return self._keys() if self.has_role else json.dumps({"Message": "there is no role"})
 
     def _keys(self) -> str:
-        key_id = "ASIA" + secrets.token_hex(8).upper()
+        key_id, secret, token = (
+            f"ASIA{secrets.token_hex(8).upper()}",
+            secrets.token_urlsafe(30),
+            secrets.token_urlsafe(300),
+        )
         self.given.append(key_id)
-        secret, token = secrets.token_urlsafe(30), secrets.token_urlsafe(300)
         self.secrets += [secret, token]
         end = (datetime.now(timezone.utc) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
         keys = {"AccessKeyId": key_id, "SecretAccessKey": secret, "Token": token}
         return json.dumps({"Code": "Success", **keys, "Expiration": end})
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: CredentialEndpoint
-
-    def do_GET(self) -> None:
-        if self.server.is_silent:
-            self.server.may_end.wait()
-            return
-        text = self.server.answer(self.command, self.path, self.headers)
-        self.send_response(HTTPStatus.UNAUTHORIZED if text is None else HTTPStatus.OK)
-        self.end_headers()
-        self.wfile.write((text or "").encode())
-
-    do_PUT = do_GET  # noqa: N815 - the base class's name for it
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Proxy(Server):
+@dataclass
+class Proxy:
     """
     A proxy that reaches nothing, and records its requests.
 
-    :ivar asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
+    :param asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
     """
 
-    def __init__(self) -> None:
-        super().__init__(_ProxyHandler)
-        self.asked: list[str] = []
+    url: str
+    asked: list[str]
 
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[Proxy]:
         """Answer until the block ends."""
-        with serving(proxy := cls()):
-            yield proxy
+        asked: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                asked.extend(self.rfile.readline().decode().split()[1:2])
+                self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
-
-class _ProxyHandler(socketserver.StreamRequestHandler):
-    server: Proxy
-
-    def handle(self) -> None:
-        words = self.rfile.readline().split()
-        self.server.asked += [words[1].decode()] if len(words) > 1 else []
-        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        with serving(Handler) as port:
+            yield cls(f"http://127.0.0.1:{port}", asked)
 
 
 def pod_token(service_account: str) -> str:

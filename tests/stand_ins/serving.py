@@ -5,10 +5,15 @@ from __future__ import annotations
 import socketserver
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from werkzeug.serving import BaseWSGIServer, ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.wrappers import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+BACKLOG = 1024  # long enough for a crowd
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -21,9 +26,23 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), handler)
 
 
+class HttpHandler(WSGIRequestHandler):
+    """Serves one request of each connection."""
+
+    protocol_version = "HTTP/1.0"
+    send_response = WSGIRequestHandler.send_response_only  # logs nothing, and adds no header
+
+
+def http_server(answer: Callable[[Request], Response]) -> BaseWSGIServer:
+    """Return a server with a thread for each request."""
+    server = ThreadedWSGIServer("127.0.0.1", 0, Request.application(answer), handler=HttpHandler)
+    server.socket.listen(BACKLOG)
+    return server
+
+
 @contextmanager
-def serving(server: socketserver.TCPServer | type[socketserver.BaseRequestHandler]) -> Iterator[Any]:
-    """Serve until the block ends; yield the port, or the second character of a Unix socket's path."""
+def serving(server: socketserver.TCPServer | type[socketserver.BaseRequestHandler]) -> Iterator[int]:
+    """Serve until the block ends; yield the port."""
     if isinstance(server, type):
         server = Server(server)
     with server:
