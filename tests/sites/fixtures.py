@@ -77,9 +77,9 @@ def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
         trust(world, host, authority)
         start_registry(world, host, f"{{addr: '127.0.0.1:{port}'}}")
         seed(world, host, f"127.0.0.1:{port}/app:1")
-    certificate, log = authority.issue_cert(*UPSTREAMS), world.folder / "registries.jsonl"
+    certificate = authority.issue_cert(*UPSTREAMS)
     with ExitStack() as stack:
-        listen = partial(RegistryStandIn, ADDRESS, UPSTREAMS, certificate, aws, log)
+        listen = partial(RegistryStandIn, ADDRESS, UPSTREAMS, certificate, aws)
         yield world.inside(lambda: stack.enter_context(listen().running()))
 
 
@@ -89,9 +89,9 @@ def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterato
     authority = trustme.CA()
     trust(world, PROXY, authority)
     upstreams = {PROXY: registries.upstreams[next(iter(REGISTRIES))]}
-    certificate, log = authority.issue_cert(PROXY_HOST), world.folder / "proxy.jsonl"
+    certificate = authority.issue_cert(PROXY_HOST)
     with ExitStack() as stack:
-        listen = partial(RegistryStandIn, ADDRESS, upstreams, certificate, aws, log, PROXY_PORT)
+        listen = partial(RegistryStandIn, ADDRESS, upstreams, certificate, aws, PROXY_PORT)
         yield world.inside(lambda: stack.enter_context(listen().running()))
 
 

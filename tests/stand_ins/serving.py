@@ -33,9 +33,13 @@ class HttpHandler(WSGIRequestHandler):
     send_response = WSGIRequestHandler.send_response_only  # logs nothing, and adds no header
 
 
-def http_server(answer: Callable[[Request], Response]) -> BaseWSGIServer:
-    """Return a server with a thread for each request."""
-    server = ThreadedWSGIServer("127.0.0.1", 0, Request.application(answer), handler=HttpHandler)
+def http_server(answer: Callable[[Request], Response], address: str = "127.0.0.1", port: int = 0) -> BaseWSGIServer:
+    """
+    Return a server with a thread for each request.
+
+    :param port: where it listens; 0: a free one
+    """
+    server = ThreadedWSGIServer(address, port, Request.application(answer), handler=HttpHandler)
     server.socket.listen(BACKLOG)
     return server
 
