@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command_settings import build_kwargs, configure_airflow, write_kwargs
-from tests.integration.commands import COMMAND, run
+from tests.integration.commands import run, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,19 +18,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def kwargs(aws: AwsStandIn, tmp_path: Path) -> dict[str, Any]:
+def file(aws: AwsStandIn, tmp_path: Path) -> tuple[str, str]:
     del aws
-    return build_kwargs(tmp_path)
+    return write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 @pytest.fixture
-def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
-    return write_kwargs(tmp_path, kwargs)
-
-
-@pytest.fixture
-def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure_airflow(monkeypatch, tmp_path_factory.getbasetemp() / "airflow", kwargs)
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_airflow(monkeypatch, tmp_path / "airflow", build_kwargs(tmp_path))
 
 
 @pytest.mark.usefixtures("airflow")
@@ -64,37 +58,16 @@ def test_a_command_with_a_file_and_a_cached_token_imports_no_large_library(file:
 
 
 @pytest.mark.usefixtures("airflow")
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        (
-            "BACKEND_KWARGS",
-            '{"conections": {}}',
-            "[secrets] backend_kwargs: conections is not supported. Did you mean connections?",
-        ),
-        ("BACKEND", "ecr_secret_backend.EcrSecretsBackend", "Airflow's configuration cannot be read"),
-    ],
-)
-def test_a_configuration_with_which_airflow_cannot_be_imported_is_one_error(
-    monkeypatch: pytest.MonkeyPatch, option: str, value: str, message: str
-) -> None:
-    monkeypatch.setenv(f"AIRFLOW__SECRETS__{option}", value)
+def test_kwargs_with_which_airflow_cannot_be_imported_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", '{"conections": {}}')
+    message = "[secrets] backend_kwargs: conections is not supported. Did you mean connections?"
 
     assert message in run("status", exit_code=2).stderr
 
 
-@pytest.mark.parametrize(("no_color", "has_colour"), [(None, True), ("1", False)])
-def test_a_terminal_has_colours_without_no_color(
-    file: tuple[str, str], monkeypatch: pytest.MonkeyPatch, no_color: str | None, has_colour: bool
-) -> None:
+def test_a_terminal_has_colours_without_no_color(file: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     run("token", "docker_default", *file)
     monkeypatch.setenv("TERM", "xterm-256color")
-    if no_color:
-        monkeypatch.setenv("NO_COLOR", no_color)
-    ours, theirs = os.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        subprocess.run([*COMMAND, "status", *file], stdout=theirs, check=True)
-        os.close(theirs)
-        text = terminal.read(65536).decode()
-
-    assert ("\x1b[32m" in text) is has_colour
+    assert "\x1b[32m" in run_on_terminal("status", *file)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in run_on_terminal("status", *file)

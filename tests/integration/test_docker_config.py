@@ -7,21 +7,24 @@ import os
 import signal
 import socket
 import subprocess
-from contextlib import suppress
-from pathlib import Path
+import time
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins
-from tests.command_settings import US_HOST
+from tests.command_settings import US_HOST, configure_airflow
 from tests.docker_logins import arguments, config, passwords, write
-from tests.integration.commands import COMMAND, Watch, run, wait
+from tests.integration.commands import COMMAND, run
 from tests.requirements import need_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from tests.docker_logins import Arguments
     from tests.process_helpers import Processes
     from tests.stand_ins.aws import AwsStandIn
@@ -30,11 +33,38 @@ __all__ = ["arguments", "config"]
 
 OTHER_USER = 54322
 LOGIN = {US_HOST: "YTpi"}
+SECRET = "what-is-root-s-alone"
+WAIT_SECONDS = 30.0
 
 
 @pytest.fixture
 def _root() -> None:
     need_root()
+
+
+def wait(check: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until a check passes; fail if it takes too long, or if the process has ended before."""
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while not check():
+        assert time.monotonic() < give_up_at, "not yet"
+        assert process is None or process.poll() is None, "the command has ended"
+        time.sleep(0.02)
+
+
+@contextmanager
+def watching(*arguments: str | Path, stderr: Any = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a command with ``--watch`` that ends with the block."""
+    with subprocess.Popen([*COMMAND, *arguments, "--watch"], stderr=stderr, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def end(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal, after which the command ends within a second with exit code 0."""
+    process.send_signal(number)
+    assert process.wait(1) == 0
 
 
 @pytest.mark.usefixtures("_root")
@@ -87,45 +117,35 @@ class TestRoot:
 
     @pytest.mark.parametrize("in_place", [False, True])
     def test_a_user_that_swaps_the_file_reads_and_changes_nothing_of_root_s(
-        self, processes: Processes, *, in_place: bool
+        self, processes: Processes, shared_folder: Path, *, in_place: bool
     ) -> None:
         """Root neither reads nor writes a file of its own through a link that appears at any moment."""
-        with TemporaryDirectory(dir="/tmp") as name:
-            home, secret, folder = Path(name), Path(name) / "root.json", Path(name) / "docker"
-            home.chmod(0o755)
-            secret.write_text(json.dumps({"auths": {"ghcr.io": {"auth": SECRET}}}))
-            secret.chmod(0o600)
-            before = secret.read_text()
-            folder.mkdir()
-            os.chown(folder, OTHER_USER, OTHER_USER)
-            with processes.start(swap_for_ever, folder, secret, user=OTHER_USER):
-                wait((folder / "config.json").is_fifo)
-                written = 0
-                while written < 50:
-                    with suppress(CommandError):
-                        written += len(change_logins(folder, {US_HOST: str(written)}, {}, in_place=in_place))
-                    with suppress(CommandError):
-                        assert "ghcr.io" not in DockerConfig.load(folder).auths
+        secret, folder = shared_folder / "root.json", shared_folder / "docker"
+        secret.write_text(json.dumps({"auths": {"ghcr.io": {"auth": SECRET}}}))
+        secret.chmod(0o600)
+        before = secret.read_text()
+        folder.mkdir()
+        os.chown(folder, OTHER_USER, OTHER_USER)
+        with processes.start(swap_for_ever, folder, secret, user=OTHER_USER):
+            wait((folder / "config.json").is_fifo)
+            written = 0
+            while written < 50:
+                with suppress(CommandError):
+                    written += len(change_logins(folder, {US_HOST: str(written)}, {}, in_place=in_place))
+                with suppress(CommandError):
+                    assert "ghcr.io" not in DockerConfig.load(folder).auths
 
-            assert secret.read_text() == before
-            assert not (folder / "stolen").exists()
-
-
-SECRET = "what-is-root-s-alone"
+        assert secret.read_text() == before
+        assert not (folder / "stolen").exists()
 
 
 def swap_for_ever(folder: Path, secret: Path) -> None:
     """Replace links to root's file, pipes and files with each other, and report a secret that appears."""
+    new = folder / "new"
     while True:
-        for name in ("link", "pipe", "file"):
-            new = folder / name
+        for make in (lambda: new.symlink_to(secret), lambda: os.mkfifo(new), lambda: new.write_text("{}")):
             with suppress(OSError):
-                if name == "link":
-                    new.symlink_to(secret)
-                elif name == "pipe":
-                    os.mkfifo(new)
-                else:
-                    new.write_text("{}")
+                make()
                 new.replace(folder / "config.json")
             with suppress(OSError):
                 descriptor = os.open(folder / "config.json", os.O_RDONLY | os.O_NONBLOCK)
@@ -198,86 +218,72 @@ os.fsync = slow_sync
 """
 
 
-class TestSignals:
-    """A signal ends the command within a second, with exit code 0. The unit tests send SIGINT also."""
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that exists when the command has reached the moment for the signal."""
+    monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "marker"
 
-    @pytest.fixture
-    def marker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A file that exists when the command has reached the moment for the signal."""
-        monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        return tmp_path / "marker"
 
-    def test_while_airflow_is_imported(self, marker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Airflow's import runs code that catches all exceptions."""
-        (tmp_path / "stubborn.py").write_text(STUBBORN)
-        monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "stubborn.Stubborn")
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"marker": str(marker)}))
-        with Watch.running("docker-config", "--watch", "--config", tmp_path) as watch:
-            wait(marker.exists, watch.process)
-            assert watch.end(signal.SIGTERM) < 1
-            assert watch.process.returncode == 0
+def test_a_signal_ends_the_command_while_airflow_is_imported(
+    marker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Airflow's import runs code that catches all exceptions."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    configure_airflow(monkeypatch, tmp_path, {"marker": str(marker)})
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "stubborn.Stubborn")
+    with watching("docker-config", "--config", tmp_path) as process:
+        wait(marker.exists, process)
+        end(process, signal.SIGTERM)
 
-    def test_while_a_credential_source_runs(
-        self, arguments: Arguments, marker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        """A program may wait for a person."""
-        (tmp_path / "aws").write_text(f"[default]\ncredential_process = sh -c 'touch {marker}; exec sleep 5'\n")
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
-        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        with Watch.running(*arguments, "--watch") as watch:
-            wait(marker.exists, watch.process)
-            watch.process.send_signal(signal.SIGTERM)
-            assert watch.process.wait(1) == 0
 
-    @pytest.mark.parametrize("options", [(), ("--in-place",)])
-    def test_after_the_end_of_a_write(
-        self, arguments: Arguments, config: Path, marker: Path, tmp_path: Path, options: tuple[str, ...]
-    ) -> None:
-        """The file is whole, and no other file is left."""
-        write(config, {})
-        (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
-        with Watch.running(*arguments, "--watch", *options) as watch:
-            wait(marker.exists, watch.process)
-            assert watch.end(signal.SIGTERM) < 1
-            assert watch.process.returncode == 0
+@pytest.mark.parametrize("options", [(), ("--in-place",)])
+def test_a_signal_ends_the_command_after_the_end_of_a_write(
+    arguments: Arguments, config: Path, marker: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """The file is whole, and no other file is left."""
+    write(config, {})
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    with watching(*arguments, *options) as process:
+        wait(marker.exists, process)
+        end(process, signal.SIGTERM)
 
-        assert [file.name for file in config.parent.iterdir()] == ["config.json"]
-        assert len(passwords(config)) == 2
+    assert [file.name for file in config.parent.iterdir()] == ["config.json"]
+    assert len(passwords(config)) == 2
 
-    @pytest.mark.parametrize(("address", "number"), [("{}", signal.SIGTERM), ("\0{}", signal.SIGINT)])
-    def test_while_it_sleeps(
-        self, arguments: Arguments, config: Path, monkeypatch: pytest.MonkeyPatch, address: str, number: int
-    ) -> None:
-        """The logins stay. The command notifies systemd that they are there, and that it ends."""
-        with TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.bind(address.format(f"{name}/notify"))
-            systemd.settimeout(30)
-            monkeypatch.setenv("NOTIFY_SOCKET", address.format(f"{name}/notify").replace("\0", "@"))
-            with Watch.running(*arguments, "--watch") as watch:
-                assert systemd.recv(512) == b"READY=1"
-                assert watch.end(number) < 1
-                assert watch.process.returncode == 0
-            assert systemd.recv(512) == b"STOPPING=1"
 
-        assert len(passwords(config)) == 2
+@pytest.mark.parametrize(("address", "number"), [("{}", signal.SIGTERM), ("\0{}", signal.SIGINT)])
+def test_a_signal_ends_the_command_while_it_sleeps(
+    arguments: Arguments, config: Path, monkeypatch: pytest.MonkeyPatch, address: str, number: int
+) -> None:
+    """The logins stay. The command notifies systemd that they are there, and that it ends."""
+    with TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address.format(f"{name}/notify"))
+        systemd.settimeout(WAIT_SECONDS)
+        monkeypatch.setenv("NOTIFY_SOCKET", address.format(f"{name}/notify").replace("\0", "@"))
+        with watching(*arguments) as process:
+            assert systemd.recv(512) == b"READY=1"
+            end(process, number)
+        assert systemd.recv(512) == b"STOPPING=1"
+
+    assert len(passwords(config)) == 2
 
 
 def test_a_reader_never_finds_an_expired_or_half_written_login(
-    aws: AwsStandIn, arguments: Arguments, config: Path
+    aws: AwsStandIn, arguments: Arguments, config: Path, tmp_path: Path
 ) -> None:
     """While tokens of four seconds expire: each is renewed before, with one line."""
     aws.set(token_lifetime=4)
     seen: set[str] = set()
-    with Watch.running(*arguments, "--watch") as watch:
-        wait(config.exists, watch.process)
+    log = tmp_path / "log"
+    with log.open("w") as stderr, watching(*arguments, stderr=stderr) as process:
+        wait(config.exists, process)
         while len(seen) < 6:
             for host, password in passwords(config).items():
                 assert aws.authorise("AWS", password, region=host.split(".")[3]).valid
                 seen.add(password)
-        assert watch.process.poll() is None
-        wait(lambda: len(watch.lines) >= 6, watch.process)
+        wait(lambda: log.read_text().count("\n") >= 6, process)
 
     assert len(aws.calls(operation="GetAuthorizationToken")) <= 8  # the next renewals may have begun
-    assert all("Logged in to" in line for line in watch.lines)
+    assert all("Logged in to" in line for line in log.read_text().splitlines())

@@ -7,7 +7,6 @@ each section of ``config`` into ``airflow.cfg``, each option on a line, and trea
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +14,15 @@ import yaml  # type: ignore[import-untyped]
 from airflow import configuration
 
 from ecr_secrets_backend import EcrSecretsBackend
+from tests.process_helpers import REGISTRY
+from tests.stand_ins.aws import PROJECT
 from tests.stand_ins.credentials import pod_token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.stand_ins.aws import AwsStandIn
 
-PROJECT = Path(__file__).parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((PROJECT / "examples/helm/values.yaml").read_text())
 PODS: dict[str, Any] = VALUES["workers"]["kubernetes"]
 ROLE = "eks.amazonaws.com/role-arn"
@@ -52,20 +54,15 @@ def keys(values: dict[str, Any], path: str = "") -> set[str]:
     return found
 
 
-@pytest.fixture
-def pod(bare: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsStandIn:
-    """AWS, and an environment as in a pod of EKS with the service account of the workers: a role, and no keys."""
+def test_a_pod_is_served_by_the_role_of_its_service_account(
+    bare: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the ``airflow.cfg`` that the chart writes, in an environment as in a pod of EKS: a role, and no keys."""
+    role = PODS["serviceAccount"]["annotations"][ROLE]
     (tmp_path / "token").write_text(pod_token("airflow:airflow-worker"))
-    monkeypatch.setenv("AWS_ROLE_ARN", PODS["serviceAccount"]["annotations"][ROLE])
+    monkeypatch.setenv("AWS_ROLE_ARN", role)
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    return bare
-
-
-def test_a_pod_is_served_by_the_role_of_its_service_account(
-    pod: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """With the ``airflow.cfg`` that the chart writes, and a valid token."""
     lines = [
         f"[{section}]\n" + "".join(f"{option} = {value}\n" for option, value in options.items())
         for section, options in VALUES["config"].items()
@@ -78,21 +75,17 @@ def test_a_pod_is_served_by_the_role_of_its_service_account(
     assert isinstance(backend, EcrSecretsBackend)
     assert backend.settings.cache_dir == str(tmp_path)
     served = backend.get_connection("docker_default")
-    assert served is not None
-    assert (served.host, served.login) == ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "AWS")
-    assert pod.authorise("AWS", str(served.password), region="us-east-1").valid
-    (assumed,) = pod.calls(operation="AssumeRoleWithWebIdentity")
-    assert assumed.parameters["RoleArn"] == PODS["serviceAccount"]["annotations"][ROLE]
+    assert (served.host, served.login) == (REGISTRY, "AWS")
+    assert bare.authorise("AWS", served.password, region="us-east-1").valid
+    (assumed,) = bare.calls(operation="AssumeRoleWithWebIdentity")
+    assert assumed.parameters["RoleArn"] == role
 
 
-def test_each_option_is_one_line_without_a_template() -> None:
+def test_the_chart_has_each_key_and_writes_each_option_in_one_line_without_a_template() -> None:
     texts = [str(value) for options in VALUES["config"].values() for value in options.values()]
 
-    assert [text for text in texts if "\n" in text or "{{" in text] == []
-
-
-def test_the_chart_has_each_key() -> None:
     assert keys(VALUES) == KEYS
+    assert [text for text in texts if "\n" in text or "{{" in text] == []
 
 
 def test_the_pods_of_a_node_share_the_cache() -> None:

@@ -126,13 +126,17 @@ def test_a_backend_that_fails_is_logged_without_a_secret_and_the_next_is_asked(
     )
     vault.data = {"connections/environment": {"conn_uri": "http://a:s3cret-of-a-connection://b://c"}}
 
-    assert build(kwargs).get_connection("environment").host == "environment"
+    backend = build(kwargs)
+    assert backend.get_connection("environment").host == "environment"
+    vault.sealed = True
+    assert backend.get_connection("environment").host == "environment"
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("ecr_secrets_backend")]
-    manager, store, vault_line = lines
+    manager, store, vault_line, *_, sealed = lines
     assert "SecretsManagerBackend) failed to look up connection 'environment': " in manager
     assert " AccessDeniedException (at client.py:" in manager
     assert " SignatureDoesNotMatch (at client.py:" in store
     assert "VaultBackend) failed to look up connection 'environment': " in vault_line
+    assert "VaultBackend) failed to look up connection 'environment': hvac.exceptions.VaultDown (at " in sealed
     for secret in (vault.token, aws.secret_access_key, "s3cret-of-a-connection"):
         assert secret not in str(lines)
 
