@@ -51,23 +51,6 @@ def test_keys_that_were_replaced_are_another_identity(calls: Any, session_token:
         assert calls() == []
 
 
-@pytest.mark.parametrize(
-    ("variable", "text"),
-    [
-        ("BOTO_CONFIG", "[Credentials]\naws_access_key_id = {}\naws_secret_access_key = a-secret\n"),
-        ("AWS_CREDENTIAL_FILE", "AWSAccessKeyId={}\nAWSSecretKey=a-secret\n"),
-    ],
-)
-def test_processes_with_different_files_of_older_tools_do_not_share(
-    calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, text: str
-) -> None:
-    """boto3 still reads them."""
-    for key_id in (FIRST_KEY, SECOND_KEY):
-        (tmp_path / key_id).write_text(text.format(key_id))
-        monkeypatch.setenv(variable, str(tmp_path / key_id))
-        assert [call.access_key_id for call in calls()] == [key_id]
-
-
 def test_a_profile_may_assume_a_role_that_assumes_the_role_of_the_settings(calls: Any) -> None:
     """STS receives the arguments of each role in the form that it reads."""
     write_keys(FIRST_KEY, profile="base")

@@ -54,8 +54,7 @@ def test_a_failure_before_the_request_is_named(greeting: bytes | None, code: str
             self.connection.recv(65536)
             if greeting is None:
                 over.wait(30)
-            else:
-                self.wfile.write(greeting)
+            self.wfile.write(greeting or b"")
 
     with serving(Greeting) as port:
         result = failure_at(f"localhost:{port}")

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,11 +30,7 @@ STREAMS = [
     ("<&- >&- 2>&-", 1, ""),
     (">/dev/full 2>/dev/full", 1, ""),
 ]
-ENCODINGS = {
-    "utf-8": {"LC_ALL": "C.UTF-8"},
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-}
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.fixture
@@ -51,13 +46,8 @@ def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    ("command", "unbuffered"),
-    [
-        ("token docker_default", ""),
-        ("token docker_default", "1"),  # as in most images
-        ("status", ""),
-        ("--help", ""),
-    ],
+    ("command", "unbuffered"),  # unbuffered as in most images
+    [("token docker_default", ""), ("token docker_default", "1"), ("status", ""), ("--help", ""), ("--help", "1")],
 )
 def test_a_stream_may_be_closed_or_full(
     command: str, unbuffered: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
@@ -66,15 +56,12 @@ def test_a_stream_may_be_closed_or_full(
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     arguments = [*command.split(), *(file if command != "--help" else ())]
     run("token", "docker_default", *file)
-    with ThreadPoolExecutor(4) as pool:
-        ended = list(pool.map(lambda each: run_with(each[0], *arguments), STREAMS))
-
-    for (redirection, exit_code, line), done in zip(STREAMS, ended, strict=True):
-        if (command, redirection) == ("--help", "| true"):
-            continue  # argparse ignores this
-        assert done.returncode == exit_code, redirection
-        assert line in done.stderr
-        assert done.stderr.count("\n") == bool(line)
+    for redirection, exit_code, line in STREAMS:
+        if (command, redirection) != ("--help", "| true"):  # argparse ignores this
+            done = run_with(redirection, *arguments)
+            assert done.returncode == exit_code, redirection
+            assert line in done.stderr
+            assert done.stderr.count("\n") == bool(line)
 
 
 def test_docker_config_needs_no_standard_output(file: tuple[str, str], tmp_path: Path) -> None:
@@ -85,37 +72,36 @@ def test_docker_config_needs_no_standard_output(file: tuple[str, str], tmp_path:
     assert passwords(tmp_path / "docker/config.json")
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize(
+    "encoding", [{"LC_ALL": "C.UTF-8"}, {"PYTHONIOENCODING": "latin-1"}, C_LOCALE], ids=["utf-8", "latin-1", "C"]
+)
 def test_a_pipe_or_a_terminal_may_have_any_encoding(
-    name: str, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    encoding: dict[str, str], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ASCII replaces the characters that it does not have, in results, errors, tables and marks."""
+    is_utf_8 = "C.UTF-8" in encoding.values()
     run("token", "docker_default", *file)
-    for variable, value in {"TERM": "xterm", "NO_COLOR": "1", **ENCODINGS[name]}.items():
+    for variable, value in {"TERM": "xterm", "NO_COLOR": "1", **encoding}.items():
         monkeypatch.setenv(variable, value)
-    checked = run("check", "--image", "app:1", *file, exit_code=1)
-    failed = run("token", "docker_…", *file, exit_code=2)
+    checked = run("check", "--image", "app:1", *file, exit_code=1).stdout
+    failed = run("token", "docker_…", *file, exit_code=2).stderr
     checked_on_terminal = run_on_terminal("check", "--image", "app:1", *file, exit_code=1)
     table = run_on_terminal("status", *file)
 
-    for text in (checked.stdout, checked_on_terminal):
-        assert marks(text) == ({"✓", "✗", "→"} if name == "utf-8" else {"+", "x", ">"})
-    assert failed.stderr.count("\n") == 1
-    assert (checked.stdout + failed.stderr).isascii() is (name != "utf-8")
-    assert (checked_on_terminal + table).isascii() is (name != "utf-8")
+    for text in (checked, checked_on_terminal):
+        begins = re.findall(r"(?<!\S)[✓✗→+x>](?= )", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text))
+        assert set(begins) == ({"✓", "✗", "→"} if is_utf_8 else {"+", "x", ">"})
+    assert failed.count("\n") == 1
+    assert (checked + failed).isascii() is not is_utf_8
+    assert (checked_on_terminal + table).isascii() is not is_utf_8
     assert "\\u" not in checked_on_terminal + table
 
 
 def test_kwargs_are_utf_8_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     """As JSON is."""
-    for variable, value in ENCODINGS["C"].items():
+    for variable, value in C_LOCALE.items():
         monkeypatch.setenv(variable, value)
     given = json.dumps({"connections": {"docker_ü": US_HOST}}, ensure_ascii=False)
     done = run("token", "docker", "--backend-kwargs", "-", exit_code=2, given=given)
 
     assert r"connections.docker_\xfc is not the ID of an Airflow connection" in done.stderr
-
-
-def marks(text: str) -> set[str]:
-    """Return the marks at the beginning of a step of ``check`` or of a fix."""
-    return set(re.findall(r"(?<!\S)[✓✗→+x>](?= )", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)))
