@@ -33,11 +33,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from werkzeug.wrappers import Response
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN_LIFETIME_SECONDS = 12 * 60 * 60.0  # as ECR has it
 LONGEST_HANG_SECONDS = 60.0  # longer than the timeouts of the tests, shorter than that of CI
+JSON = "application/x-amz-json-1.1"  # the media type of ECR's answers
 ADMIN_PATH = "/_stand-in"  # no AWS service answers under such a path
 PROJECT = Path(__file__).parents[2]
 
@@ -117,14 +120,9 @@ class AwsStandIn:
             finally:
                 process.terminate()
 
-    def environment(self, region_name: str | None = None) -> dict[str, str]:
-        """
-        Return the environment variables that lead a boto3 client here, if no other ``AWS_`` variable is set.
-
-        :param region_name: the default region; None: no default region
-        """
-        region = {"AWS_DEFAULT_REGION": region_name} if region_name else {}
-        return region | {
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that lead a boto3 client here, if no other ``AWS_`` variable is set."""
+        return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
@@ -186,15 +184,7 @@ class AwsStandIn:
         return pickle.loads(answer)  # noqa: S301 - of our own server
 
 
-class Answer(NamedTuple):
-    """One HTTP answer."""
-
-    body: str
-    status: int = HTTPStatus.OK
-    content_type: str = "application/x-amz-json-1.1"
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Fault:
     """
     A rule of the script: a fault of the next calls that match it.
@@ -204,14 +194,14 @@ class Fault:
     :param times: the number of calls it applies to; None: all of them until the script ends
     """
 
-    operation: str | None = field(default=None, kw_only=True)
-    region: str | None = field(default=None, kw_only=True)
-    times: int | None = field(default=None, kw_only=True)
+    operation: str | None = None
+    region: str | None = None
+    times: int | None = None
 
     def matches(self, call: Call) -> bool:
         return self.times != 0 and self.operation in (None, call.operation) and self.region in (None, call.region)
 
-    def play(self, call: Call, connection: socket.socket) -> Answer | None:
+    def play(self, call: Call, connection: socket.socket) -> Response | None:
         """Answer the call, break the connection, or return None to let the call continue."""
         raise NotImplementedError
 
@@ -224,11 +214,11 @@ class Error(Fault):
     message: str = "Refused by the stand-in's script."
     status: int = HTTPStatus.BAD_REQUEST
 
-    def play(self, call: Call, connection: socket.socket) -> Answer:  # noqa: ARG002
+    def play(self, call: Call, connection: socket.socket) -> Response:  # noqa: ARG002
         if call.service != "sts":
-            return Answer(json.dumps({"__type": self.code, "message": self.message}), self.status)
+            return Response(json.dumps({"__type": self.code, "message": self.message}), self.status, content_type=JSON)
         error = f"<Type>Sender</Type><Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>"
-        return Answer(f"<ErrorResponse><Error>{error}</Error></ErrorResponse>", self.status, "text/xml")
+        return Response(f"<ErrorResponse><Error>{error}</Error></ErrorResponse>", self.status, content_type="text/xml")
 
 
 @dataclass
@@ -237,10 +227,10 @@ class Reply(Fault):
 
     body: str
     status: int = HTTPStatus.OK
-    content_type: str = "application/x-amz-json-1.1"
+    content_type: str = JSON
 
-    def play(self, call: Call, connection: socket.socket) -> Answer:  # noqa: ARG002
-        return Answer(self.body, self.status, self.content_type)
+    def play(self, call: Call, connection: socket.socket) -> Response:  # noqa: ARG002
+        return Response(self.body, self.status, content_type=self.content_type)
 
 
 @dataclass
@@ -257,7 +247,7 @@ class Delay(Fault):
 class Close(Fault):
     """An orderly end of the connection, without an answer."""
 
-    def play(self, call: Call, connection: socket.socket) -> Answer | None:  # noqa: ARG002
+    def play(self, call: Call, connection: socket.socket) -> Response | None:  # noqa: ARG002
         raise ConnectionAbortedError  # the server takes it for a client that has left, and sends and logs nothing
 
 
@@ -267,7 +257,7 @@ class Hang(Close):
 
     seconds: float
 
-    def play(self, call: Call, connection: socket.socket) -> Answer | None:
+    def play(self, call: Call, connection: socket.socket) -> Response | None:
         time.sleep(self.seconds)
         return super().play(call, connection)
 
@@ -276,7 +266,7 @@ class Hang(Close):
 class Reset(Close):
     """A TCP reset."""
 
-    def play(self, call: Call, connection: socket.socket) -> Answer | None:
+    def play(self, call: Call, connection: socket.socket) -> Response | None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(connection.detach())  # at once, because the server closes with an orderly shutdown
         return super().play(call, connection)

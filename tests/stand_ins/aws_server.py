@@ -24,7 +24,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
-from tests.stand_ins.aws import ADMIN_PATH, Answer, Call, Delay, Fault, Verdict
+from tests.stand_ins.aws import ADMIN_PATH, JSON, Call, Delay, Fault, Verdict
 from tests.stand_ins.serving import http_server, serving
 
 if TYPE_CHECKING:
@@ -98,11 +98,10 @@ class Aws:
             self._calls.append(call)
             faults = self._due(call)
         for fault in faults:
-            if answer := fault.play(call, request.environ["werkzeug.socket"]):
-                return Response(answer.body, answer.status, content_type=answer.content_type)
+            if response := fault.play(call, request.environ["werkzeug.socket"]):
+                return response
         if call.operation == "GetAuthorizationToken" and call.access_key_id:
-            answer = self._authorize(call)
-            return Response(answer.body, content_type=answer.content_type)
+            return Response(json.dumps({"authorizationData": self._authorize(call)}), content_type=JSON)
         response = Response.from_app(self._moto, {**request.environ, "wsgi.input": BytesIO(body)})
         sent = re.findall("<(?:SecretAccessKey|SessionToken)>([^<]+)<", response.get_data(as_text=True))
         with self._lock:
@@ -120,7 +119,7 @@ class Aws:
                     break
         return due
 
-    def _authorize(self, call: Call) -> Answer:
+    def _authorize(self, call: Call) -> object:
         size = 1725 + secrets.randbelow(450)  # bytes; 2,300 to 2,900 characters
         password = base64.b64encode(secrets.token_bytes(size)).decode()
         authorization_token = base64.b64encode(f"AWS:{password}".encode()).decode()
@@ -130,10 +129,9 @@ class Aws:
             self._secrets.update((password, authorization_token))
         data = {"authorizationToken": authorization_token, "expiresAt": expires_at + self._clock_offset}
         if call.service == "ecr-public":
-            return Answer(json.dumps({"authorizationData": data}))
+            return data
         suffix = "amazonaws.com.cn" if call.region.startswith("cn-") else "amazonaws.com"
-        endpoint = f"https://{call.account}.dkr.ecr.{call.region}.{suffix}"
-        return Answer(json.dumps({"authorizationData": [{**data, "proxyEndpoint": endpoint}]}))
+        return [{**data, "proxyEndpoint": f"https://{call.account}.dkr.ecr.{call.region}.{suffix}"}]
 
 
 def _parse(request: Request) -> Call:
