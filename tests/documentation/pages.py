@@ -1,29 +1,30 @@
-"""The pages, and their blocks of code, commands and links, which tests can try."""
+"""The pages, and their tables, blocks of code and commands, which tests can try."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from functools import cache
+from itertools import groupby
 from pathlib import Path
-from textwrap import dedent
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markdown_it import MarkdownIt  # comes with rich
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from markdown_it.token import Token
+
 PROJECT = Path(__file__).parents[2]
-PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "examples").rglob("*.md")])
-FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-#: Text between backticks, which may be wrapped.
-INLINE = re.compile(r"(`+)(?!`)((?:[^`\n]|\n(?!\n))+)\1(?!`)")
-OPERATORS = {"|", "||", "&&", ";", "&"}
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+MARKDOWN = MarkdownIt().enable("table")
+SEPARATORS = "\n&;<>|"
 
 
 class Block(NamedTuple):
-    """A fenced block of code.
-
-    :param place: the page and the number of the block
-    """
+    """A block of code. Its place is the page and the number of the block."""
 
     place: str
     language: str
@@ -31,10 +32,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command on a page, or its synopsis.
-
-    :param place: the page
-    """
+    """A command or its synopsis. Its place is a page, or a block on it."""
 
     place: str
     words: tuple[str, ...]
@@ -44,54 +42,55 @@ def name_of(page: Path) -> str:
     return page.relative_to(PROJECT).as_posix()
 
 
+@cache
+def tokens(page: Path) -> list[Token]:
+    """Parse a page, including its inline text."""
+    return [each for token in MARKDOWN.parse(page.read_text()) for each in (token, *(token.children or ()))]
+
+
 def blocks(pages: Iterable[Path] = PAGES) -> Iterator[Block]:
-    """Find all blocks, also those in lists."""
     for page in pages:
-        for number, (_, language, code) in enumerate(FENCED.findall(page.read_text())):
-            yield Block(f"{name_of(page)}:{number}", language, dedent(code))
+        fences = [token for token in tokens(page) if token.type == "fence"]
+        for number, fence in enumerate(fences):
+            yield Block(f"{name_of(page)}:{number}", fence.info, fence.content)
+
+
+def documents(page: str) -> list[Any]:
+    """Parse the blocks of JSON on a page."""
+    return [json.loads(block.code) for block in blocks([PROJECT / page]) if block.language == "json"]
+
+
+def section(page: str, heading: str) -> str:
+    """Return the text below a heading of the second level, which may begin with these words."""
+    _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
+    return rest.partition("\n## ")[0]
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """Read the first table below a heading of a page, without its header."""
-    _, _, rest = (PROJECT / page).read_text().partition(f"\n## {heading}")
-    rows = re.search(r"(?:^\|.*\|\n)+", rest.partition("\n## ")[0], re.MULTILINE)
+    """Return the cells of the first table below a heading, without its header."""
+    rows = re.search(r"(?m)(?:^\|.*\|\n)+", section(page, heading))
     assert rows is not None
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[0].splitlines()[2:]]
 
 
-def prose(page: Path) -> str:
-    """Read a page without its blocks."""
-    return FENCED.sub("", page.read_text())
-
-
-def commands(*programs: str) -> Iterator[Command]:
+def commands(*programs: str) -> list[Command]:
     """Find the commands of some programs in shell blocks, after prompts, and between backticks."""
-    for block in blocks():
-        if block.language in {"sh", "bash"}:
-            joined = re.sub(r"(?m)='[^']*'$", lambda value: value[0].replace("\n", " "), block.code)
-            lines = joined.replace("\\\n", " ").splitlines()
-        else:
-            lines = re.findall(r"(?m)^\$ (.*)$", block.code)
-        for line in lines:
-            yield from _commands(block.place, line, programs)
+    texts = [
+        (block.place, block.code if block.language == "sh" else "\n".join(re.findall(r"(?m)^\$ (.*)", block.code)))
+        for block in blocks()
+    ]
     for page in PAGES:
-        for _, text in INLINE.findall(prose(page)):
-            if text.startswith(tuple(f"{program} " for program in programs)):
-                yield from _commands(name_of(page), " ".join(text.split()), programs)
+        inline = [token.content for token in tokens(page) if token.type == "code_inline"]
+        texts += [(name_of(page), text) for text in inline if text.split(" ")[0] in programs and " " in text]
+    found = {Command(place, words) for place, text in texts for words in split(text)}
+    return sorted(command for command in found if command.words[0] in programs)
 
 
-def _commands(place: str, line: str, programs: tuple[str, ...]) -> Iterator[Command]:
-    # A synopsis is tried with all optional parts, and with the first of each choice.
-    shown = re.sub(r"\[(.*?)\]", r"\1", line).replace("...", "") if "[-" in line or "[A-Z" in line else line
-    lexer = shlex.shlex(re.sub(r"(\w)\|\w+", r"\1", shown), posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in [*lexer, ";"]:
-        if word not in OPERATORS:
-            words.append(word)
-            continue
-        while words and re.match(r"\w+=", words[0]):
-            del words[0]
-        if words and Path(words[0]).name in programs:
-            yield Command(place, (Path(words[0]).name, *words[1:]))
-        words = []
+def split(text: str) -> Iterator[tuple[str, ...]]:
+    """Split shell code into commands. A synopsis has all optional arguments, and the first of each choice."""
+    text = re.sub(r"\[((?:-|[A-Z]).*?)\]", r"\1", text.replace("\\\n", "")).replace("...", "")
+    lexer = shlex.shlex(re.sub(r"(\w)\|\w+", r"\1", text), posix=True, punctuation_chars=SEPARATORS)
+    lexer.whitespace, lexer.whitespace_split = " \t", True
+    for is_separator, words in groupby(lexer, lambda word: set(word) <= set(SEPARATORS)):
+        if not is_separator:
+            yield tuple(words)

@@ -1,55 +1,70 @@
-"""Users can copy from the pages: data is valid, code compiles, and commands are parsed by their programs."""
+"""Users can copy from the pages: configurations are valid, code compiles, and programs know their commands."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import re
-import sys
+from configparser import RawConfigParser
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+from airflow import configuration
 from airflow.cli.cli_parser import get_parser
 from packaging.requirements import Requirement
 
 from ecr_secrets_backend.cli import build_parser
+from ecr_secrets_backend.settings import Settings
 from tests.documentation.pages import PROJECT, Block, Command, blocks, commands
 
 if TYPE_CHECKING:
-    import argparse
+    from argparse import ArgumentParser
+    from collections.abc import Callable
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]  # comes with pytest there
-
-READERS = {"json": json.loads, "yaml": lambda text: list(yaml.safe_load_all(text)), "toml": tomllib.loads}
-"""The parsers of data languages. test_contents.py reads ``ini``."""
+PARSERS: dict[str, Callable[[], ArgumentParser]] = {"airflow": get_parser, "ecr-secrets-backend": build_parser}
+UNTESTED = {"console", "text"}  # the output of programs
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
-    """Parametrize a test with the blocks of some languages."""
-    return pytest.mark.parametrize(
-        "block", [it for it in blocks() if it.language in languages], ids=lambda it: it.place
-    )
+    found = [block for block in blocks() if block.language in languages]
+    return pytest.mark.parametrize("block", found, ids=lambda block: block.place)
 
 
-def each_command(*programs: str) -> pytest.MarkDecorator:
-    """Parametrize a test with the commands of some programs."""
-    found = sorted(set(commands(*programs)))
-    return pytest.mark.parametrize("command", found, ids=lambda it: f"{it.place} {' '.join(it.words)}")
+def each(*programs: str) -> pytest.MarkDecorator:
+    ids = [f"{command.place} {' '.join(command.words)}" for command in commands(*programs)]
+    return pytest.mark.parametrize("command", commands(*programs), ids=ids)
 
 
-def test_every_block_names_its_language() -> None:
-    """Otherwise the tests below would not see it."""
-    assert [block.place for block in blocks() if not block.language] == []
+def test_every_block_has_a_language_that_a_test_reads() -> None:
+    known = {"cfg", "ini", "json", "python", "sh"} | UNTESTED
+
+    assert [block.place for block in blocks() if block.language not in known] == []
 
 
-@of(*READERS)
-def test_data_is_valid(block: Block) -> None:
-    READERS[block.language](block.code)
+@of("json")
+def test_json_is_valid(block: Block) -> None:
+    json.loads(block.code)
+
+
+@of("cfg", "ini")
+def test_every_configuration_is_valid(block: Block) -> None:
+    """Airflow has each option, and the backend accepts its kwargs."""
+    parser = RawConfigParser()
+    parser.read_string(block.code)
+    known = configuration.conf.configuration_description
+    options = [(section, *item) for section in parser.sections() for item in parser.items(section)]
+
+    assert [option for section, option, _ in options if option not in known[section]["options"]] == []
+    for kwargs in [json.loads(value) for _, option, value in options if option.endswith("backend_kwargs")]:
+        assert Settings.parse(kwargs).connections
+
+
+def test_the_environment_variable_is_valid() -> None:
+    words = [word for command in commands("export") for word in command.words]
+    (kwargs,) = [word.partition("=")[2] for word in words if word.startswith("AIRFLOW__SECRETS__BACKEND_KWARGS=")]
+
+    assert Settings.parse(json.loads(kwargs)).connections
 
 
 @of("python")
@@ -57,53 +72,35 @@ def test_code_compiles_and_its_imports_exist(block: Block) -> None:
     """It raises no warning, such as one of a deprecation."""
     tree = ast.parse(block.code)
     compile(tree, block.place, "exec")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                importlib.import_module(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(str(node.module))
-            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    imports: list[ast.stmt] = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+    exec(compile(ast.Module(imports, []), block.place, "exec"), {})  # noqa: S102 - a page of this project
 
 
-def accepts(parser: argparse.ArgumentParser, command: Command) -> bool:
-    """Return whether a parser accepts a command, or knows one that a sentence only names."""
-    is_named = ":" not in command.place and not any(word.startswith("-") for word in command.words)
-    try:
-        parser.parse_args([*command.words[1:], *(["--help"] if is_named else [])])
-    except SystemExit as end:
-        return is_named and end.code == 0
-    return True
+@each(*PARSERS)
+def test_every_command_is_valid(command: Command) -> None:
+    """Its program's parser accepts each option, choice and number of arguments. A sentence may only name it."""
+    program, *arguments = command.words
+    if ":" not in command.place and not any(word.startswith("-") for word in arguments):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            PARSERS[program]().parse_args([*arguments, "--help"])
+    else:
+        PARSERS[program]().parse_args(arguments)
 
 
-@each_command("ecr-secrets-backend")
-def test_this_package_s_commands_are_valid(command: Command) -> None:
-    """Their parser accepts each option, choice and number of arguments."""
-    assert accepts(build_parser(), command)
-
-
-@each_command("airflow")
-def test_airflow_s_commands_are_valid(command: Command) -> None:
-    """Airflow's parser accepts them, including ``airflow ecr``."""
-    assert accepts(get_parser(), command)
-
-
-@each_command("make")
+@each("make")
 def test_the_makefile_has_the_targets_and_variables(command: Command) -> None:
     makefile = (PROJECT / "Makefile").read_text()
-    targets = [word for word in command.words[1:] if "=" not in word]
-    variables = [word.partition("=")[0] for word in command.words[1:] if "=" in word]
-
-    assert [target for target in targets if not re.search(rf"(?m)^{target}:", makefile)] == []
-    assert [variable for variable in variables if f"$({variable})" not in makefile] == []
+    for word in command.words[1:]:
+        name, is_variable, _ = word.partition("=")
+        assert f"$({name})" in makefile if is_variable else re.search(rf"(?m)^{name}:", makefile)
 
 
-@each_command("pip", "uv")
+@each("pip", "uv")
 def test_pip_installs_only_this_package_and_airflow_s(command: Command) -> None:
     """The extras of this package exist."""
-    ours = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    ours = metadata("airflow-ecr-secrets-backend")
     words = command.words[command.words.index("install") + 1 :] if "install" in command.words else ()
-    for word in words:
-        requirement = Requirement(word)
-        assert requirement.name == ours["name"] or requirement.name.startswith("apache-airflow")
-        assert requirement.extras <= ours["optional-dependencies"].keys() or requirement.name != ours["name"]
+    for requirement in map(Requirement, words):
+        assert requirement.name == ours["Name"] or requirement.name.startswith("apache-airflow")
+        assert requirement.extras <= {*ours.get_all("Provides-Extra", [])} or requirement.name != ours["Name"]

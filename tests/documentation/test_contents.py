@@ -1,114 +1,70 @@
-"""The pages agree with the code: settings, policies, findings, messages and files."""
+"""The pages agree with the code: settings, names, policies, findings and messages."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from configparser import RawConfigParser
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import pytest
+from moto.iam.policy_validation import IAMPolicyDocumentValidator
 
-from ecr_secrets_backend import credentials, settings
+import ecr_secrets_backend
+from ecr_secrets_backend import credentials, errors, settings
 from ecr_secrets_backend.settings import Settings
-from tests.documentation.pages import PAGES, PROJECT, blocks, name_of, table
+from tests.documentation.pages import PAGES, PROJECT, documents, section, table, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-CONFIGURATION = (PROJECT / "docs/configuration.md").read_text()
-REASONS = ("credentials.py", "aws_errors.py")
-TROUBLESHOOTING = (PROJECT / "docs/troubleshooting.md").read_text()
-
-#: Valid actions. Source: AWS Service Authorization Reference, pages of Amazon ECR, ECR Public, STS and S3.
-ACTIONS = {
-    "ecr-public:GetAuthorizationToken",
-    "ecr:BatchGetImage",
-    "ecr:BatchImportUpstreamImage",
-    "ecr:CreateRepository",
-    "ecr:GetAuthorizationToken",
-    "ecr:GetDownloadUrlForLayer",
-    "ecr:ListImages",
-    "ecr:TagResource",
-    "s3:GetObject",
-    "sts:AssumeRole",
-    "sts:GetServiceBearerToken",
-    "sts:SetSourceIdentity",
-    "sts:TagSession",
-}
-#: Actions without a resource: with any other than ``*``, a statement allows nothing. Source: the same.
-WITHOUT_RESOURCE = {
-    "ecr-public:GetAuthorizationToken",
-    "ecr:GetAuthorizationToken",
-    "sts:GetServiceBearerToken",
-}
+CONFIGURATION = "docs/configuration.md"
+IDENTITIES = "docs/identities.md"
+TROUBLESHOOTING = "docs/troubleshooting.md"
+SOURCES = {path.name: path.read_text() for path in (PROJECT / "ecr_secrets_backend").glob("*.py")}
+#: The actions of AWS's services. Source: AWS's Service Authorization Reference, in cfn-lint, which moto requires.
+SERVICES = json.loads(files("cfnlint.data.AdditionalSpecs").joinpath("Policies.json").read_text())
+ACTION = re.compile(r"(?:ecr|ecr-public|s3|sts):[A-Z]\w+")
 ARN = re.compile(r"arn:aws:(ecr:[a-z0-9-]+:\d{12}:repository/|iam::\d{12}:role/|s3:::)[\w./*-]+")
 
 
-def cases(language: str, pages: Iterable[Path] = PAGES) -> list[Any]:
-    """Return the blocks of a language as cases of a test."""
-    return [pytest.param(block.code, id=block.place) for block in blocks(pages) if block.language == language]
+def has_resource(action: str) -> bool:
+    """Return whether an action is on a resource; if not, a policy must allow it on ``*``."""
+    service, _, name = action.partition(":")
+    return "Resources" in SERVICES[service]["Actions"][name.lower()]
 
 
-@pytest.mark.parametrize("block", cases("ini"))
-def test_every_configuration_is_valid(block: str) -> None:
-    """Each block of ini is read as Airflow reads its configuration."""
-    parser = RawConfigParser()
-    parser.read_string(block)
-    kwargs = [
-        json.loads(value)
-        for section in parser.values()
-        for name, value in section.items()
-        if name.endswith("backend_kwargs")
-    ]
-
-    assert [Settings.parse(each).connections for each in kwargs]
-
-
-def test_the_environment_variable_is_valid() -> None:
-    (kwargs,) = re.findall(r"(?m)^export AIRFLOW__SECRETS__BACKEND_KWARGS='([^']*)'$", CONFIGURATION)
-
-    assert Settings.parse(json.loads(kwargs)).connections
-
-
-@pytest.mark.parametrize("block", cases("json", [PROJECT / "docs/configuration.md"]))
-def test_every_form_of_a_connection_is_valid(block: str) -> None:
-    assert Settings.parse({"connections": json.loads(block)}).connections
+def test_every_form_of_a_connection_is_valid() -> None:
+    for connections in documents(CONFIGURATION):
+        assert Settings.parse({"connections": connections}).connections.keys() == connections.keys()
 
 
 @pytest.mark.parametrize(
     ("heading", "known"),
     [
-        ("The backend", [name for name in settings.SETTINGS if name not in settings.AWS_SETTINGS]),
+        ("The backend", settings.SETTINGS.keys() - settings.AWS_SETTINGS),
         ("AWS settings", settings.AWS_SETTINGS),
-        (
-            "A connection",
-            [name for name in settings.CONNECTION_SETTINGS if name not in settings.AWS_SETTINGS],
-        ),
+        ("A connection", settings.CONNECTION_SETTINGS.keys() - settings.AWS_SETTINGS),
         ("`fallback_backends`", settings.FALLBACK_SETTINGS),
     ],
 )
 def test_every_setting_is_documented(heading: str, known: Iterable[str]) -> None:
-    """The table has the settings of the code in the same order, and no other."""
-    documented = table("docs/configuration.md", heading)
-
-    assert [row[0] for row in documented] == [f"`{name}`" for name in known]
-    assert all(row[1] for row in documented)
+    """The table has no other, and describes each."""
+    assert {name: bool(meaning) for name, meaning, *_ in table(CONFIGURATION, heading)} == {
+        f"`{name}`": True for name in known
+    }
 
 
 def test_every_argument_of_a_role_is_documented() -> None:
-    """The page names them in the order of the code, and no other."""
-    _, _, section = CONFIGURATION.partition("\n## `assume_role_kwargs`\n")
-    documented = re.findall(r"`([A-Z]\w+)`", section.partition("\n## ")[0])
+    documented = re.findall(r"`([A-Z]\w+)`", section(CONFIGURATION, "`assume_role_kwargs`"))
 
-    assert documented == list(settings.ASSUME_ROLE_ARGUMENTS)
+    assert sorted(documented) == sorted(settings.ASSUME_ROLE_ARGUMENTS)
 
 
 def test_every_default_is_documented() -> None:
     """A setting without a default value has words in that column."""
-    values = [(row[0], re.fullmatch("`(.*)`", row[2])) for row in table("docs/configuration.md", "The backend")]
+    values = [(name, re.fullmatch("`(.*)`", default)) for name, _, default in table(CONFIGURATION, "The backend")]
     parsed = Settings.parse({"connections": {"docker_default": {}}})._asdict()
 
     assert {name.strip("`"): json.loads(value[1]) for name, value in values if value} == {
@@ -116,112 +72,86 @@ def test_every_default_is_documented() -> None:
     }
 
 
-@pytest.mark.parametrize("block", cases("json", [PROJECT / "docs/iam.md"]))
-def test_every_policy_is_valid(block: str) -> None:
-    """It follows IAM's grammar, with existing actions and valid resources."""
-    policy = json.loads(block)
+def test_all_public_names_are_documented() -> None:
+    """The reference has no other. The version has no docstring, so a sentence names it."""
+    page = (PROJECT / "docs/reference.md").read_text()
+    documented = {*re.findall(r"(?m)^::: (\S+)$", page), *re.findall(r"`(ecr_secrets_backend\.\w+)`", page)}
 
-    assert policy.keys() == {"Version", "Statement"}
-    assert policy["Version"] == "2012-10-17"
-    for statement in policy["Statement"]:
-        assert {"Sid", "Effect", "Action"} <= statement.keys()
-        assert statement.keys() <= {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
-        assert statement["Sid"].isalnum()
-        assert statement["Effect"] in {"Allow", "Deny"}
-        assert statement.keys() & {"Principal", "Resource"}
-        actions = {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
-        assert actions <= ACTIONS
-        resource = statement.get("Resource", "*")
-        assert resource == "*" or (ARN.fullmatch(resource) and not actions & WITHOUT_RESOURCE)
-        if statement["Effect"] == "Allow" and resource == "*" and "Resource" in statement:
-            assert actions <= WITHOUT_RESOURCE  # least privilege
-        principal = statement.get("Principal", "*")
-        assert principal == "*" or ARN.fullmatch(principal["AWS"])
+    assert documented == {
+        f"{module.__name__}.{name}" for module in (ecr_secrets_backend, errors) for name in module.__all__
+    }
+
+
+def test_every_policy_is_valid() -> None:
+    """It follows IAM's grammar, with existing actions, and allows on ``*`` only what has no other resource."""
+    for policy in documents("docs/iam.md"):
+        for statement in policy["Statement"]:
+            actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+            resource, principal = statement.get("Resource"), statement.pop("Principal", "*")
+            is_free = resource is None or statement["Effect"] == "Deny"
+            assert all(has_resource(action) == (resource != "*") or is_free for action in actions)
+            assert resource in {None, "*"} or ARN.fullmatch(resource)
+            assert principal == "*" or ARN.fullmatch(principal["AWS"])
+            statement.setdefault("Resource", "*")  # moto knows only the policies of identities
+        IAMPolicyDocumentValidator(json.dumps(policy)).validate()
 
 
 def test_every_action_in_the_text_exists() -> None:
-    named = {
-        action for page in PAGES for action in re.findall(r"`((?:ecr|ecr-public|sts|s3):[A-Z]\w+)`", page.read_text())
-    }
+    named = [token.content for page in PAGES for token in tokens(page) if token.type == "code_inline"]
+    actions = list(filter(ACTION.fullmatch, named))
 
-    assert named <= ACTIONS
+    assert len(actions) > 5
+    for action in actions:
+        has_resource(action)  # else it raises an exception
 
 
 def test_every_symptom_names_a_finding_of_check() -> None:
     """The page of ``check`` lists each finding."""
-    _, _, table = (PROJECT / "docs/commands/check.md").read_text().partition("| code |")
-    known = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
-    symptoms = re.split(r"(?m)^## ", TROUBLESHOOTING)[1:-1]
-    named = [
-        set(re.findall(r"`([a-z-]+)`", part)) for part in re.findall(r"\*\*check reports\*\*([^*]*)", TROUBLESHOOTING)
-    ]
-
-    assert len(named) == len(symptoms)
-    assert all(named)
-    assert set().union(*named) <= known
+    _, _, findings = (PROJECT / "docs/commands/check.md").read_text().partition("| code |")
+    known = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", findings))))
+    _, *symptoms, _ = re.split(r"(?m)^## ", (PROJECT / TROUBLESHOOTING).read_text())
+    for symptom in symptoms:
+        (named,) = re.findall(r"\*\*check reports\*\*([^*]*)", symptom)
+        codes = set(re.findall(r"`([a-z-]+)`", named))
+        assert codes, symptom
+        assert codes <= known
 
 
 def test_every_message_of_this_package_is_quoted_exactly() -> None:
     """Only "…" stands for other text."""
-    _, _, section = TROUBLESHOOTING.partition("\n## Messages of this package\n")
-    cells = re.findall(r"(?m)^\| (`.*?`) \| (?:ERROR|WARNING|Airflow)", section)
-    pieces = [piece.strip() for cell in cells for text in re.findall("`(.*?)`", cell) for piece in text.split("…")]
-    sources = "\n".join(path.read_text() for path in (PROJECT / "ecr_secrets_backend").glob("*.py"))
+    rows = table(TROUBLESHOOTING, "Messages of this package")
+    quoted = [text.strip() for row in rows for cell in re.findall("`(.*?)`", row[0]) for text in cell.split("…")]
+    sources = "\n".join(SOURCES.values())
 
-    assert len(pieces) > len(cells)
-    assert [piece for piece in pieces if piece not in sources] == []
+    assert [text for text in quoted if text not in sources] == []
 
 
 def test_every_source_of_credentials_is_documented_in_its_order() -> None:
     """The names are those that ``check`` shows. A row without a name belongs to the source above it."""
-    named = [source for source, *_ in table("docs/identities.md", "Where no credentials are found") if source]
+    named = [source for source, *_ in table(IDENTITIES, "Where no credentials are found") if source]
 
     assert named == [name for name, _ in credentials._SOURCES.values()]
 
 
 @pytest.mark.parametrize(
     ("page", "heading", "column"),
-    [
-        ("docs/identities.md", "Where no credentials are found", 1),
-        ("docs/troubleshooting.md", "NoCredentialsError", 0),
-    ],
+    [(IDENTITIES, "Where no credentials are found", 1), (TROUBLESHOOTING, "NoCredentialsError", 0)],
 )
 def test_every_message_about_credentials_is_quoted_exactly(page: str, heading: str, column: int) -> None:
     """Only the values differ."""
-    needs = {f"no {need}" for _, need in credentials._SOURCES.values()}
-    known = [re.escape(need) for need in needs] + [pattern for module in REASONS for pattern in patterns(module)]
+    known = [*patterns(), *(re.escape(f"no {need}") for _, need in credentials._SOURCES.values())]
     messages = [text for row in table(page, heading) for text in re.findall("`(.*?)`", row[column])]
 
     assert messages
     assert [text for text in messages if not any(re.fullmatch(f".*{pattern}", text) for pattern in known)] == []
 
 
-def patterns(module: str) -> Iterator[str]:
-    """Return the sentences of a module's code as patterns of the messages."""
-    for node in ast.walk(ast.parse((PROJECT / "ecr_secrets_backend" / module).read_text())):
+def patterns() -> Iterator[str]:
+    """Return the sentences of the code as patterns of the messages, in which each value is a word."""
+    for node in ast.walk(ast.parse(SOURCES["credentials.py"] + SOURCES["aws_errors.py"])):
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
         texts = [str(part.value) if isinstance(part, ast.Constant) else None for part in parts]
         fixed = "".join(filter(None, texts))
         if len(fixed) >= 8 and " " in fixed:
             rest = ".*" if fixed.endswith(": ") else ""  # an error message of the operating system follows
             yield "".join(r"\S+" if text is None else re.escape(text) for text in texts) + rest
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_named_file_exists(page: Path) -> None:
-    """The names are between backticks. test_links.py tests the links."""
-    named = re.findall(r"`((?:tests|examples|docs|ecr_secrets_backend)/[\w./-]+)`", page.read_text())
-
-    assert [name for name in named if not (PROJECT / name).exists()] == []
-
-
-def test_every_test_named_for_a_fault_exists() -> None:
-    """A name without a path is that of a module, a class or a function."""
-    named = re.findall(r"`([Tt]est\w+)(?:\.py)?`", (PROJECT / "docs/reliability.md").read_text())
-    modules = list((PROJECT / "tests").rglob("test_*.py"))
-    known = {path.stem for path in modules}.union(
-        *(re.findall(r"(?m)^ *(?:async )?(?:def|class) ([Tt]est\w+)", path.read_text()) for path in modules)
-    )
-
-    assert len(named) > 30
-    assert set(named) - known == set()

@@ -1,4 +1,4 @@
-"""The recorded session of the README is the output of ``make demo``, and the demo succeeds."""
+"""The demo succeeds, and the recorded session of the README is its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from examples.demo.record import SESSION
 from tests.documentation.pages import PROJECT
 
-SVG = "{http://www.w3.org/2000/svg}text"
 #: Text that differs between runs. The order of the tasks, and which of them request a token, differ, too.
 VARYING = {
     r"Airflow \d+\.\d+\.\d+": "Airflow <version>",
@@ -26,18 +25,15 @@ VARYING = {
 
 
 def shown(drawing: str) -> str:
-    """Read a drawing as text. Pieces at the same height are one line; the number of spaces is ignored."""
-    pieces = [
-        (piece.get("y"), "".join(piece.itertext()).replace("\xa0", " "))
-        for piece in ET.fromstring(drawing).iter(SVG)  # noqa: S314 - a file of this project
-        if not (piece.get("class") or "").endswith("-title")
-    ]
-    return "\n".join(" ".join(text for _, text in line) for _, line in groupby(pieces, key=lambda piece: piece[0]))
+    """Read a drawing as text. The pieces of a line have the same clip path, and the title has none."""
+    pieces = ET.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314 - a file of this project
+    lines = groupby(pieces, key=lambda piece: piece.get("clip-path"))
+    return "\n".join(" ".join("".join(piece.itertext()) for piece in line) for path, line in lines if path)
 
 
 def shape(session: str) -> list[str]:
-    """Mask the text that differs, and join the lines of a result."""
-    lines = "\n".join(line for line in session.splitlines() if line.strip())
+    """Mask the text that differs, and join the lines of a result. The number of spaces is ignored."""
+    lines = "\n".join(line.replace("\xa0", " ") for line in session.splitlines() if line.strip())
     masked = [" ".join(line.split()) for line in re.sub(r"\n {10}(?=\S)", " ", lines).splitlines()]
     for pattern, mask in VARYING.items():
         masked = [re.sub(pattern, mask, line) for line in masked]

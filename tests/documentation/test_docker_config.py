@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import shlex
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,14 @@ from ecr_secrets_backend.settings import Settings
 from tests.documentation.pages import PROJECT
 
 FOLDER = PROJECT / "examples/docker_config"
-
-
-def unit() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read(FOLDER / "ecr-docker-config.service")
-    return parser
-
-
-def service() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["ecr-login"]
-    return found
-
-
-def manifests() -> dict[str, Any]:
-    return {each["kind"]: each for each in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
-
-
+UNIT = ConfigParser(interpolation=None)
+UNIT.read(FOLDER / "ecr-docker-config.service")
+SERVICE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["ecr-login"]
+MANIFESTS = {each["kind"]: each for each in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
 COMMANDS = {
-    "systemd": shlex.split(unit()["Service"]["ExecStart"]),
-    "compose": service()["command"],
-    "kubernetes": manifests()["Pod"]["spec"]["initContainers"][0]["command"],
+    "systemd": shlex.split(UNIT["Service"]["ExecStart"]),
+    "compose": SERVICE["command"],
+    "kubernetes": MANIFESTS["Pod"]["spec"]["initContainers"][0]["command"],
 }
 
 
@@ -47,24 +33,22 @@ def test_the_command_is_valid(name: str) -> None:
     program, *arguments = COMMANDS[name]
     options = build_parser().parse_args(arguments)
 
-    assert Path(program).name == "ecr-secrets-backend"
-    assert options.command.name == "docker-config"
-    assert options.watch
-    assert options.backend_kwargs
+    assert (Path(program).name, options.command.name) == ("ecr-secrets-backend", "docker-config")
+    assert (options.watch, bool(options.backend_kwargs)) == (True, True)
 
 
-@pytest.mark.parametrize(
-    "text", [(FOLDER / "kwargs.json").read_text(), manifests()["ConfigMap"]["data"]["kwargs.json"]]
-)
+@pytest.mark.parametrize("text", [(FOLDER / "kwargs.json").read_text(), MANIFESTS["ConfigMap"]["data"]["kwargs.json"]])
 def test_the_kwargs_are_valid(text: str) -> None:
     assert "docker_default" in Settings.parse(json.loads(text)).connections
 
 
 def test_systemd_waits_for_the_logins() -> None:
     """The command notifies systemd when it has written them."""
-    assert unit()["Service"]["Type"] == "notify"
+    assert UNIT["Service"]["Type"] == "notify"
 
 
-def test_no_example_mounts_the_file_alone() -> None:
+def test_no_service_mounts_the_file_alone() -> None:
     """A mounted file cannot be replaced."""
-    assert not [volume for volume in service()["volumes"] if "config.json" in volume]
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"].values()
+
+    assert [volume for service in services for volume in service["volumes"] if "config.json" in volume] == []
