@@ -1,38 +1,25 @@
-"""docs/support.md agrees with the README and the metadata."""
+"""The pages name the Airflows that the README names."""
 
 from __future__ import annotations
 
 import re
-from importlib.metadata import metadata
 
 from packaging.version import Version
 
-from tests.release.conftest import PROJECT
+from tests.release.conftest import PROJECT, SUPPORTED
 
-SUPPORT = (PROJECT / "docs/support.md").read_text()
-README = (PROJECT / "README.md").read_text()
-
-
-def test_every_airflow_has_its_pythons() -> None:
-    """The page names the Pythons of the README, and the tested release."""
-    tested = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \| (.+?) \|", README)
-    listed = re.findall(r"(?m)^\| (\d+\.\d+) \| (.+?) \| (\d+\.\d+\.\d+) \|", SUPPORT)
-
-    assert tested
-    assert listed == [(airflow.rpartition(".")[0], pythons.replace("*", ""), airflow) for airflow, pythons in tested]
+ROW = re.compile(r"(?m)^\| (\d+\.\d+) \| (.+?) \| (\d+\.\d+\.\d+) \|")
 
 
-def test_the_page_and_the_metadata_name_the_same_pythons() -> None:
-    classifiers = metadata("airflow-ecr-secrets-backend").get_all("Classifier", [])
-    listed = {
-        python for pythons in re.findall(r"(?m)^\| \d+\.\d+ \| (.+?) \|", SUPPORT) for python in pythons.split(", ")
-    }
+def test_the_page_of_support_names_the_same_pythons() -> None:
+    listed = ROW.findall((PROJECT / "docs/support.md").read_text())
 
-    assert listed == {each.rpartition(" ")[2] for each in classifiers if re.search(r":: 3\.\d+$", each)}
+    assert listed == [
+        (airflow.rpartition(".")[0], ", ".join(pythons), airflow) for airflow, pythons in SUPPORTED.items()
+    ]
 
 
-def test_getting_started_installs_the_newest_supported_airflow() -> None:
-    taken = re.findall(r"apache-airflow==([\d.]+)", (PROJECT / "docs/getting-started.md").read_text())
-    tested = re.findall(r"(?m)^\| (\d+\.\d+\.\d+) \|", README)
+def test_getting_started_installs_the_newest_airflow() -> None:
+    installed = re.findall(r"apache-airflow==([\d.]+)", (PROJECT / "docs/getting-started.md").read_text())
 
-    assert taken == [max(tested, key=Version)]
+    assert installed == [max(SUPPORTED, key=Version)]
