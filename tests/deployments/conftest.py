@@ -1,4 +1,4 @@
-"""Fixtures of the deployments: AWS with tokens of twelve hours, PostgreSQL, and the settings of the backend."""
+"""Fixtures of the deployments: AWS with tokens of twelve hours, databases, and the settings of the backend."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.deployment import AWS_CONN_ID
+from tests.airflow.deployment import AWS_CONN_ID, AWS_ROW
 from tests.deployments.lookups import digest_of
-from tests.deployments.services import missing, start_postgresql
+from tests.deployments.services import start_postgresql
 from tests.requirements import skip_or_fail
 from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS
 
@@ -47,22 +47,28 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
 @pytest.fixture(scope="session")
 def postgresql(world: World) -> None:
     """Run PostgreSQL until the world ends."""
-    if reason := missing():
-        skip_or_fail(reason)
     start_postgresql(world)
 
 
-def backend_settings(world: World, site: str, by_airflow: str | None = None, **kwargs: object) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def database(world: World) -> Path:
+    """Migrate a database of SQLite with an AWS connection. Tests copy it, because a migration takes seconds."""
+    with world.airflow("database", DAGS / "tasks", {}) as site:
+        site.run("db migrate")
+        site.add_connection(**AWS_ROW)
+    return site.home / "airflow.db"
+
+
+def backend_settings(world: World, site: str, by_airflow: str, **kwargs: object) -> dict[str, str]:
     """
     Return the variables that configure the backend, with a cache for this site only.
 
-    :param by_airflow: a connection that requests its token with an AWS connection of Airflow
+    :param by_airflow: the connection that requests its token with an AWS connection of Airflow
     """
     connections: dict[str, object] = {
         conn_id: f"123456789012.dkr.ecr.{region}.amazonaws.com" for conn_id, region in REGIONS.items()
     }
-    if by_airflow is not None:
-        connections[by_airflow] = {"registry": connections[by_airflow], "aws_conn_id": AWS_CONN_ID}
+    connections[by_airflow] = {"registry": connections[by_airflow], "aws_conn_id": AWS_CONN_ID}
     kwargs = {"connections": connections, "cache_dir": str(world.folder / f"{site}-cache"), **kwargs}
     return {
         "AIRFLOW__SECRETS__BACKEND": "ecr_secrets_backend.EcrSecretsBackend",

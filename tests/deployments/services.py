@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.requirements import skip_or_fail
 from tests.sites.world import PATH
 
 if TYPE_CHECKING:
@@ -18,38 +19,24 @@ DATABASE = "127.0.0.1:5432/postgres"
 BROKER = "redis://127.0.0.1:6379/0"
 
 
-def missing() -> str | None:
-    """Return which programs are not installed; None if all are."""
-    absent = [
-        name
-        for name in ("createdb", "initdb", "pg_dump", "postgres", "redis-server", "setpriv")
-        if not shutil.which(name, path=PROGRAMS)
-    ]
-    return f"not installed: {', '.join(absent)}" if absent else None
-
-
 def start_postgresql(world: World) -> None:
     """Start a PostgreSQL that every process of the world can use, and that ends with it."""
+    needed = ("createdb", "initdb", "pg_dump", "postgres", "redis-server", "setpriv")
+    if absent := [name for name in needed if not shutil.which(name, path=PROGRAMS)]:
+        skip_or_fail(f"not installed: {', '.join(absent)}")
     folder = Path("/run/postgresql")
+    data, path = folder / "data", {"PATH": PROGRAMS}
     world.run("install", "--directory", "--owner=nobody", folder)
-    path = {"PATH": PROGRAMS}
-    world.run(
-        *UNPRIVILEGED, "initdb", f"--pgdata={folder}/data", "--username=airflow", "--auth=trust", environment=path
-    )
-    options = ("-D", f"{folder}/data", "-k", str(folder), "-c", "fsync=off")
+    world.run(*UNPRIVILEGED, "initdb", f"--pgdata={data}", "--username=airflow", "--auth=trust", environment=path)
+    options = (f"-D{data}", f"-k{folder}", "-cfsync=off")
     world.start("postgresql", *UNPRIVILEGED, "postgres", *options, environment=path)
     world.wait("PostgreSQL", (world.root / "run/postgresql/.s.PGSQL.5432").exists)
 
 
-def create_database(world: World, name: str) -> None:
-    """Create another database."""
-    world.run("createdb", "--host=127.0.0.1", "--username=airflow", name, environment={"PATH": PROGRAMS})
-
-
-def dump_postgresql(world: World) -> str:
-    """Return the content of the database as text."""
-    path = {"PATH": PROGRAMS}
-    return world.run("pg_dump", "--host=127.0.0.1", "--username=airflow", "postgres", environment=path).stdout
+def call_postgresql(world: World, program: str, database: str) -> str:
+    """Run ``createdb`` or ``pg_dump``, and return its output."""
+    command = (program, "--host=127.0.0.1", "--username=airflow", database)
+    return world.run(*command, environment={"PATH": PROGRAMS}).stdout
 
 
 def start_redis(world: World) -> None:

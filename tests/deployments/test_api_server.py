@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from shutil import copy
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ecr_secrets_backend.entry import BACK_OFF_JITTER_PART, BACK_OFF_SECONDS
-from tests.airflow.deployment import AIRFLOWS_KEY, AWS_ROW
+from tests.airflow.deployment import AIRFLOWS_KEY
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
 from tests.stand_ins.aws import Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
@@ -26,7 +28,7 @@ CAUSE = "User: arn:aws:iam::123456789012:user/u is not authorized"
 
 
 @pytest.fixture(scope="module")
-def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Iterator[AirflowSite]:
+def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, database: Path) -> Iterator[AirflowSite]:
     """Run an Airflow in which tasks have no backend and no AWS identity, and the triggerer has its own identity."""
     del registries  # the task logs in to them
     settings = {
@@ -35,8 +37,7 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn) -> Ite
     }
     identity = cloud.environment()
     with world.airflow("api", DAGS / "tasks", settings) as site:
-        site.run("db migrate")
-        site.add_connection(**AWS_ROW)
+        copy(database, site.home)
         site.start("api-server", environment=identity)
         site.start("scheduler")
         site.start("dag-processor")

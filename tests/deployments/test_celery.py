@@ -8,7 +8,7 @@ import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY, AWS_CONN_ID
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
-from tests.deployments.services import BROKER, DATABASE, dump_postgresql, start_redis
+from tests.deployments.services import BROKER, DATABASE, call_postgresql, start_redis
 from tests.stand_ins.aws import Delay
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_all_processes_of_a_worker_share_one_token(world: World, cloud: AwsStand
     (call,) = world.inside(lambda: cloud.calls(region=REGIONS["docker_crowd"]))
     early = [lookup for lookup in lookups if lookup["began_at"] < call.time + SLOWNESS_SECONDS]
     assert len(early) > 1  # the lookups overlapped
-    database = dump_postgresql(world)
+    database = call_postgresql(world, "pg_dump", "postgres")
     assert "crowd_0" in database
     assert [secret for secret in world.inside(cloud.secrets) if secret in database] == []
 

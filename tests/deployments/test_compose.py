@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import cache
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,12 @@ import yaml  # type: ignore[import-untyped]
 from airflow import configuration
 
 from tests.deployments.conftest import PROJECT
-from tests.deployments.services import create_database
+from tests.deployments.services import call_postgresql
 from tests.requirements import skip_or_fail
 from tests.sites.fixtures import REGISTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from tests.stand_ins.registry import RegistryStandIn
 
 FOLDER = PROJECT / "examples/compose"
-DAGS = PROJECT / "examples/dags"
-LONG_LIVED = ("api-server", "dag-processor", "scheduler", "triggerer")
 ENV_FILE = dict(re.findall(r"(?m)^(\w+)=(.*)$", (FOLDER / "env.example").read_text()))
 FILLED_IN = {
     **{name: value or "0123456789abcdef" for name, value in ENV_FILE.items()},
@@ -39,57 +38,37 @@ FILLED_IN = {
     "DOCKER_GID": "998",
 }
 CACHE_DIR = "/run/ecr-tokens"
-(US_HOST, _) = REGISTRIES
+HOST, *_ = REGISTRIES
 
 
-def compose(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose config` with these variables."""
-    plugin = ("docker", "compose")
-    has_plugin = (
-        which("docker") and subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0
-    )
-    if not has_plugin and not which("docker-compose"):
+@cache
+def program() -> tuple[str, ...]:
+    """Return the command of docker compose: the older program, or the plugin."""
+    known = [command for command in (("docker-compose",), ("docker", "compose")) if which(command[0])]
+    found = [
+        each for each in known if not subprocess.run([*each, "version"], capture_output=True, check=False).returncode
+    ]
+    if not found:
         skip_or_fail("docker compose is not installed")
+    return found[0]
+
+
+def compose(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `docker compose config` with the env file filled in, and these variables."""
     return subprocess.run(
-        [*(plugin if has_plugin else ("docker-compose",)), f"--file={FOLDER / 'compose.yaml'}", "config"],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **variables},
+        [*program(), f"--file={FOLDER / 'compose.yaml'}", "config"],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **FILLED_IN, **variables},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def read(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the services as docker compose reads them."""
-    done = compose(variables)
-    assert done.returncode == 0, done.stderr
-    services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
-    return services
-
-
-@pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    """Return Airflow's services, which are all but the database."""
-    return {name: service for name, service in read(FILLED_IN).items() if name != "postgres"}
-
-
-@pytest.fixture(scope="module")
-def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgresql: None) -> Iterator[AirflowSite]:
-    """Run an Airflow of these services; of their containers, only the names and the volume of tokens exist."""
-    del registries, postgresql  # they have the image and the database
-    keys = {"AWS_ACCESS_KEY_ID": cloud.access_key_id, "AWS_SECRET_ACCESS_KEY": cloud.secret_access_key}
-    services = read({**FILLED_IN, **keys})
-    with (world.folder / "hosts").open("a") as hosts:
-        hosts.write("127.0.0.1 api-server postgres\n")
-    create_database(world, "airflow")
-    world.run("install", "--directory", "--mode=1777", CACHE_DIR)
-    here = {"AIRFLOW__API__PORT": "8080", "AWS_ENDPOINT_URL": cloud.url}
-    variables = {name: {**service["environment"], **here} for name, service in services.items()}
-    with world.airflow("compose", DAGS, variables["migration"]) as site:
-        site.run(command_of(services["migration"]))
-        for name in LONG_LIVED:
-            site.start(command_of(services[name]), environment=variables[name])
-        yield site
+@cache
+def read(**variables: str) -> dict[str, Any]:
+    """Return Airflow's services as docker compose reads them: all but the database."""
+    services: dict[str, Any] = yaml.safe_load(compose(**variables).stdout)["services"]
+    return {name: service for name, service in services.items() if name != "postgres"}
 
 
 def command_of(service: dict[str, Any]) -> str:
@@ -98,51 +77,68 @@ def command_of(service: dict[str, Any]) -> str:
     return command if isinstance(command, str) else " ".join(command)
 
 
-def mounts(service: dict[str, Any]) -> set[str]:
-    """Return the mount points of a service, in either of docker compose's forms."""
-    return {each["target"] if isinstance(each, dict) else each.split(":")[1] for each in service["volumes"]}
+def mounting(path: str) -> list[str]:
+    """Return the services that mount a path, in either of docker compose's forms."""
+    volumes = {name: service["volumes"] for name, service in read().items()}
+    return [name for name, each in volumes.items() if f":{path}:" in str(each) or f"'target': '{path}'" in str(each)]
+
+
+@pytest.fixture(scope="module")
+def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgresql: None) -> Iterator[AirflowSite]:
+    """Run an Airflow of these services; of their containers, only the names and the volume of tokens exist."""
+    del registries, postgresql  # they have the image and the database
+    services = read(AWS_ACCESS_KEY_ID=cloud.access_key_id, AWS_SECRET_ACCESS_KEY=cloud.secret_access_key)
+    migration, *others = services.values()
+    with (world.folder / "hosts").open("a") as hosts:
+        hosts.write("127.0.0.1 api-server postgres\n")
+    call_postgresql(world, "createdb", "airflow")
+    world.run("install", "--directory", "--mode=1777", CACHE_DIR)
+    here = {"AIRFLOW__API__PORT": "8080", "AWS_ENDPOINT_URL": cloud.url}
+    with world.airflow("compose", PROJECT / "examples/dags", {**migration["environment"], **here}) as site:
+        site.run(command_of(migration))
+        for service in others:
+            site.start(command_of(service), environment={**service["environment"], **here})
+        yield site
 
 
 @pytest.mark.timeout(180)
 def test_a_task_of_these_services_pulls(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
     """The keys of the env file cost one AWS call, and the token is in the shared volume."""
-    world.run("docker", "image", "rm", "--force", f"{US_HOST}/app:1")  # so that all layers are pulled
+    world.run("docker", "image", "rm", "--force", f"{HOST}/app:1")  # so that all layers are pulled
     states = airflow.run_dag("docker_operator")
 
     assert states == {"greet": "success"}, airflow.tails()
-    assert f"hello from {US_HOST}" in airflow.task_logs("greet")[-1].read_text()
+    assert f"hello from {HOST}" in airflow.task_logs("greet")[-1].read_text()
     assert [call.access_key_id for call in world.inside(cloud.calls)] == [cloud.access_key_id]
     assert list((world.root / CACHE_DIR[1:]).rglob("*.json"))
 
 
-def test_all_services_share_one_backend_and_cache_folder(services: dict[str, Any]) -> None:
-    (kwargs,) = {service["environment"]["AIRFLOW__SECRETS__BACKEND_KWARGS"] for service in services.values()}
+def test_all_services_share_one_backend_and_cache_folder() -> None:
+    (kwargs,) = {service["environment"]["AIRFLOW__SECRETS__BACKEND_KWARGS"] for service in read().values()}
 
     assert json.loads(kwargs)["cache_dir"] == CACHE_DIR
-    assert [name for name, service in services.items() if CACHE_DIR not in mounts(service)] == []
+    assert mounting(CACHE_DIR) == [*read()]
 
 
-def test_airflow_has_each_option_that_a_variable_sets(services: dict[str, Any]) -> None:
+def test_airflow_has_each_option_that_a_variable_sets() -> None:
     known = configuration.conf.configuration_description
-    names = {name for service in services.values() for name in service["environment"] if name.startswith("AIRFLOW__")}
+    names = {name for service in read().values() for name in service["environment"] if name.startswith("AIRFLOW__")}
     options = [name.lower().split("__")[1:] for name in sorted(names)]
 
     assert len(options) > 5
     assert [(section, option) for section, option in options if option not in known[section]["options"]] == []
 
 
-def test_only_the_scheduler_has_docker_s_socket(services: dict[str, Any]) -> None:
+def test_only_the_scheduler_has_docker_s_socket() -> None:
     """Tasks run there. Its group can use the socket."""
-    have = [name for name, service in services.items() if "/var/run/docker.sock" in mounts(service)]
-
-    assert have == ["scheduler"]
-    assert services["scheduler"]["group_add"] == [FILLED_IN["DOCKER_GID"]]
+    assert mounting("/var/run/docker.sock") == ["scheduler"]
+    assert read()["scheduler"]["group_add"] == [FILLED_IN["DOCKER_GID"]]
 
 
 @pytest.mark.parametrize("missing", [name for name, value in ENV_FILE.items() if not value and "AWS" not in name])
 def test_a_missing_secret_stops_docker_compose(missing: str) -> None:
     """The message names the file to fill in."""
-    done = compose({**FILLED_IN, missing: ""})
+    done = compose(**{missing: ""})
 
     assert done.returncode != 0
     assert "See env.example" in done.stderr
@@ -150,9 +146,7 @@ def test_a_missing_secret_stops_docker_compose(missing: str) -> None:
 
 def test_the_env_file_names_all_variables() -> None:
     """It names no variable that the compose file does not use."""
-    used = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
-
-    assert used == ENV_FILE.keys()
+    assert {*re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text())} == ENV_FILE.keys()
 
 
 def test_the_image_has_a_supported_airflow() -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOWS_KEY, AWS_ROW
+from tests.airflow.deployment import AIRFLOWS_KEY
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from examples.demo.airflow_site import AirflowSite
     from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
@@ -30,7 +32,7 @@ WORKERS = {
 
 
 @pytest.mark.timeout(180)
-def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsStandIn) -> None:
+def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsStandIn, database: Path) -> None:
     """With ``[secrets] use_cache`` on, a DAG file that is read every second always has a valid token.
 
     The token is requested with an AWS connection, which is looked up while the file is read.
@@ -50,11 +52,8 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
                 **workers,
             }
             sites.append(stack.enter_context(world.airflow(name, DAGS / "parsing", settings)))
-        migrated, other = sites
-        migrated.run("db migrate")
-        migrated.add_connection(**AWS_ROW)
-        copy(migrated.home / "airflow.db", other.home)  # a second migration would take seconds
         for site in sites:
+            copy(database, site.home)
             site.start("dag-processor")
         for site in sites:
             site.wait(partial(has_rotated, site))

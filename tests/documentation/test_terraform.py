@@ -58,22 +58,16 @@ def test_each_role_has_only_that_policy() -> None:
     assert RESOURCES["aws_iam_policy.pull"]["policy"] == "${data.aws_iam_policy_document.pull.json}"
 
 
-def test_only_instances_can_assume_the_role_of_instances() -> None:
-    (statement,) = DATA["data.aws_iam_policy_document.ec2_trust"]["statement"]
+def test_only_instances_and_named_service_accounts_can_assume_a_role() -> None:
+    (instances,) = DATA["data.aws_iam_policy_document.ec2_trust"]["statement"]
+    (pods,) = DATA["data.aws_iam_policy_document.eks_trust"]["statement"]
+    conditions = {(each["test"], each["variable"]): each["values"] for each in pods["condition"]}
 
-    assert statement["actions"] == ["sts:AssumeRole"]
-    assert statement["principals"] == [{"type": "Service", "identifiers": ["ec2.amazonaws.com"]}]
-
-
-def test_only_named_service_accounts_can_assume_the_role_of_pods() -> None:
-    (statement,) = DATA["data.aws_iam_policy_document.eks_trust"]["statement"]
-    conditions = {each["variable"]: (each["test"], each["values"]) for each in statement["condition"]}
-
-    assert statement["actions"] == ["sts:AssumeRoleWithWebIdentity"]
-    assert statement["principals"] == [{"type": "Federated", "identifiers": ["${var.oidc_provider_arn}"]}]
-    assert conditions.keys() == {"${local.issuer}:sub", "${local.issuer}:aud"}
-    assert {test for test, _ in conditions.values()} == {"StringEquals"}
-    assert "system:serviceaccount:${name}" in conditions["${local.issuer}:sub"][1]
+    assert instances["principals"] == [{"type": "Service", "identifiers": ["ec2.amazonaws.com"]}]
+    assert pods["principals"] == [{"type": "Federated", "identifiers": ["${var.oidc_provider_arn}"]}]
+    assert [*instances["actions"], *pods["actions"]] == ["sts:AssumeRole", "sts:AssumeRoleWithWebIdentity"]
+    assert conditions.keys() == {("StringEquals", f"${{local.issuer}}:{name}") for name in ("sub", "aud")}
+    assert "system:serviceaccount:${name}" in conditions["StringEquals", "${local.issuer}:sub"]
 
 
 def test_every_reference_exists() -> None:

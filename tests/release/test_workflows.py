@@ -1,4 +1,4 @@
-"""The workflows have the least permissions, and their commands exist."""
+"""The workflows have the least permissions, and publish only what the tests and the tag allow."""
 
 from __future__ import annotations
 
@@ -76,17 +76,9 @@ def test_no_checkout_stores_credentials() -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-@pytest.mark.parametrize("command", [step["run"] for step in STEPS if "run" in step])
-def test_every_command_exists(command: str) -> None:
-    """It is a target of make or an executable file, without an expression that a stranger can choose."""
-    program, *arguments = command.split()
-
-    assert "${{" not in command
-    if program == "make":
-        makefile = (PROJECT / "Makefile").read_text()
-        assert all(re.search(rf"(?m)^{target}:.*##", makefile) for target in arguments)
-    else:
-        assert program in {"grep", "test"} or os.access(PROJECT / program, os.X_OK)
+def test_no_command_has_an_expression() -> None:
+    """A stranger can choose the values of some, such as the title of a pull request."""
+    assert [step["run"] for step in STEPS if "${{" in step.get("run", "")] == []
 
 
 @pytest.mark.parametrize(

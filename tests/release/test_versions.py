@@ -1,4 +1,4 @@
-"""The changelog has the form of `Keep a Changelog`, and agrees with the version."""
+"""The changelog has the form of `Keep a Changelog`, and the pages name the supported versions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from datetime import date
 from packaging.version import Version
 
 from ecr_secrets_backend import __version__
-from tests.release.conftest import PROJECT
+from tests.release.conftest import PROJECT, SUPPORTED
 
 SECTIONS = dict(re.findall(r"(?ms)^## (.*?)\n(.*?)(?=^## |\Z)", (PROJECT / "CHANGELOG.md").read_text()))
 #: Source: Keep a Changelog 1.1.0, in its order.
 KINDS = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+ROW = re.compile(r"(?m)^\| (\d+\.\d+) \| (.+?) \| (\d+\.\d+\.\d+) \|")
 
 
 def test_every_change_has_a_kind() -> None:
@@ -33,3 +34,17 @@ def test_the_newest_changes_come_first() -> None:
     assert (first, len(releases)) == ("[Unreleased]", len(headings))
     assert releases == sorted({*releases}, reverse=True)
     assert all(version <= Version(__version__) for version, _ in releases)
+
+
+def test_the_page_of_support_and_the_readme_name_the_same_versions() -> None:
+    listed = ROW.findall((PROJECT / "docs/support.md").read_text())
+
+    assert listed == [
+        (airflow.rpartition(".")[0], ", ".join(pythons), airflow) for airflow, pythons in SUPPORTED.items()
+    ]
+
+
+def test_getting_started_installs_the_newest_airflow() -> None:
+    installed = re.findall(r"apache-airflow==([\d.]+)", (PROJECT / "docs/getting-started.md").read_text())
+
+    assert installed == [max(SUPPORTED, key=Version)]
