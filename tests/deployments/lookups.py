@@ -39,7 +39,6 @@ class LookupTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {"conn_id": self.conn_id}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look up, and fire."""
         connections = {
             "aget_connection": await BaseHook.aget_connection(self.conn_id),
             "async_get": await Connection.async_get(self.conn_id),
@@ -57,7 +56,6 @@ class DeferredLookup(BaseOperator):
         self.conn_id = conn_id
 
     def execute(self, context: Context) -> None:
-        """Defer."""
         del context
         self.defer(trigger=LookupTrigger(self.conn_id), method_name="resume")
 

@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 from functools import cache
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,7 @@ from airflow import configuration
 
 from tests.deployments.conftest import PROJECT
 from tests.deployments.services import call_postgresql
-from tests.requirements import skip_or_fail
+from tests.requirements import need_programs
 from tests.sites.fixtures import REGISTRIES
 
 if TYPE_CHECKING:
@@ -41,22 +40,11 @@ CACHE_DIR = "/run/ecr-tokens"
 HOST, *_ = REGISTRIES
 
 
-@cache
-def program() -> tuple[str, ...]:
-    """Return the command of docker compose: the older program, or the plugin."""
-    known = [command for command in (("docker-compose",), ("docker", "compose")) if which(command[0])]
-    found = [
-        each for each in known if not subprocess.run([*each, "version"], capture_output=True, check=False).returncode
-    ]
-    if not found:
-        skip_or_fail("docker compose is not installed")
-    return found[0]
-
-
 def compose(**variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose config` with the env file filled in, and these variables."""
+    """Run `docker-compose config` with the env file filled in, and these variables."""
+    need_programs("docker-compose")
     return subprocess.run(
-        [*program(), f"--file={FOLDER / 'compose.yaml'}", "config"],
+        ["docker-compose", f"--file={FOLDER / 'compose.yaml'}", "config"],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **FILLED_IN, **variables},
         capture_output=True,
         text=True,

@@ -148,9 +148,11 @@ def test_every_message_about_credentials_is_quoted_exactly(page: str, heading: s
 
 def patterns() -> Iterator[str]:
     """Return the sentences of the code as patterns of the messages, in which each value is a word."""
-    for node in ast.walk(ast.parse(SOURCES["credentials.py"] + SOURCES["aws_errors.py"])):
-        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-        texts = [str(part.value) if isinstance(part, ast.Constant) else None for part in parts]
+    nodes = [*ast.walk(ast.parse(SOURCES["credentials.py"] + SOURCES["aws_errors.py"]))]
+    sentences = {node: node.values if isinstance(node, ast.JoinedStr) else [node] for node in nodes}
+    inner = {part for node, parts in sentences.items() for part in parts if part is not node}
+    for node in sentences.keys() - inner:
+        texts = [str(part.value) if isinstance(part, ast.Constant) else None for part in sentences[node]]
         fixed = "".join(filter(None, texts))
         if len(fixed) >= 8 and " " in fixed:
             rest = ".*" if fixed.endswith(": ") else ""  # an error message of the operating system follows
