@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ import pytest
 
 from tests.airflow.deployment import AWS_CONN_ID, AWS_ROW
 from tests.deployments.lookups import digest_of
-from tests.deployments.services import start_postgresql
 from tests.requirements import skip_or_fail
+from tests.sites.world import PATH
 from tests.stand_ins.aws import TOKEN_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ collect_ignore = [] if find_spec("playwright") else ["test_page_in_browser.py"]
 
 PROJECT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
+DEBIAN = Path("/usr/lib/postgresql")  # a folder for each version, which no PATH has
+PROGRAMS = ":".join([PATH, *(str(folder) for folder in sorted(DEBIAN.glob("*/bin"), reverse=True))])
+UNPRIVILEGED = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")  # PostgreSQL refuses to run as root
 #: Each test has its own connection and region, so that it never meets the token of another test.
 REGIONS = {
     "docker_default": "us-east-1",
@@ -46,8 +50,17 @@ def cloud(world: World, aws: AwsStandIn) -> AwsStandIn:
 
 @pytest.fixture(scope="session")
 def postgresql(world: World) -> None:
-    """Run PostgreSQL until the world ends."""
-    start_postgresql(world)
+    """Run a PostgreSQL that every process of the world can use, and that ends with it."""
+    needed = ("createdb", "initdb", "pg_dump", "postgres", "redis-server", "setpriv")
+    if absent := [name for name in needed if not shutil.which(name, path=PROGRAMS)]:
+        skip_or_fail(f"not installed: {', '.join(absent)}")
+    folder = Path("/run/postgresql")
+    data, path = folder / "data", {"PATH": PROGRAMS}
+    world.run("install", "--directory", "--owner=nobody", folder)
+    world.run(*UNPRIVILEGED, "initdb", f"--pgdata={data}", "--username=airflow", "--auth=trust", environment=path)
+    options = (f"-D{data}", f"-k{folder}", "-cfsync=off")
+    world.start("postgresql", *UNPRIVILEGED, "postgres", *options, environment=path)
+    world.wait("PostgreSQL", (world.root / "run/postgresql/.s.PGSQL.5432").exists)
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +97,9 @@ def valid_tokens(world: World, aws: AwsStandIn, region: str) -> set[str]:
         return {digest_of(secret) for secret in aws.secrets() if aws.authorise("AWS", secret, region=region).valid}
 
     return world.inside(read)
+
+
+def call_postgresql(world: World, program: str, database: str) -> str:
+    """Run ``createdb`` or ``pg_dump``, and return its output."""
+    command = (program, "--host=127.0.0.1", "--username=airflow", database)
+    return world.run(*command, environment={"PATH": PROGRAMS}).stdout

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY, AWS_CONN_ID
-from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
-from tests.deployments.services import BROKER, DATABASE, call_postgresql, start_redis
+from tests.deployments.conftest import DAGS, REGIONS, backend_settings, call_postgresql, valid_tokens
 from tests.stand_ins.aws import Delay
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
 
 pytestmark = pytest.mark.timeout(180)
+DATABASE = "airflow@127.0.0.1:5432/postgres"
 SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has its token
 
 
@@ -26,14 +26,15 @@ SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has it
 def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[AirflowSite]:
     """Run an Airflow in which only the worker and the triggerer have an AWS identity."""
     del postgresql  # it has the database
-    start_redis(world)
+    world.start("redis", "redis-server", "--bind", "127.0.0.1", "--save", "", "--daemonize", "no")
+    world.wait("Redis", lambda: "Ready to accept connections" in (world.folder / "redis.log").read_text())
     settings = {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__PARALLELISM": "8",
-        "AIRFLOW__CELERY__BROKER_URL": BROKER,
-        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://airflow@{DATABASE}",
+        "AIRFLOW__CELERY__BROKER_URL": "redis://127.0.0.1:6379/0",
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{DATABASE}",
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{DATABASE}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{DATABASE}",
         **backend_settings(world, "celery", by_airflow="docker_trigger"),
     }
     identity = cloud.environment()

@@ -16,8 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from airflow import configuration
 
-from tests.deployments.conftest import PROJECT
-from tests.deployments.services import call_postgresql
+from tests.deployments.conftest import PROJECT, call_postgresql
 from tests.requirements import need_programs
 from tests.sites.fixtures import REGISTRIES
 
@@ -76,7 +75,8 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, postgr
     """Run an Airflow of these services; of their containers, only the names and the volume of tokens exist."""
     del registries, postgresql  # they have the image and the database
     services = read(AWS_ACCESS_KEY_ID=cloud.access_key_id, AWS_SECRET_ACCESS_KEY=cloud.secret_access_key)
-    migration, *others = services.values()
+    migration = services["migration"]
+    others = [service for service in services.values() if service is not migration]
     with (world.folder / "hosts").open("a") as hosts:
         hosts.write("127.0.0.1 api-server postgres\n")
     call_postgresql(world, "createdb", "airflow")

@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import sync_playwright
 
-from tests.requirements import skip_or_fail
+from tests.requirements import need_programs
 from tests.sites.page_site import PAGE, PageSite, serve_page
 from tests.stand_ins.aws import AwsStandIn, Error
 
@@ -52,9 +52,8 @@ REFRESHED_MS = 31_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if (chromium := which("chromium")) is None:
-        skip_or_fail("not installed: chromium")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium) as browser:
+    need_programs("chromium")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=which("chromium")) as browser:
         yield browser
 
 

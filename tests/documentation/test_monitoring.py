@@ -76,16 +76,12 @@ def test_the_dashboard_shows_each_metric() -> None:
     assert shown == {mapping["name"] for mapping in MAPPINGS}
 
 
-def test_the_user_selects_the_dashboards_prometheus() -> None:
-    """A variable names the data source, because each Grafana has other ones."""
+def test_the_dashboard_works_with_any_prometheus_and_without_tags() -> None:
+    """The user selects the data source. Series without the label ``conn_id`` match the value "All" of the variable."""
     used = {value for path, value in leaves(DASHBOARD).items() if path.endswith(".datasource.uid")}
 
     assert (DATASOURCE["name"], DATASOURCE["type"], DATASOURCE["query"]) == ("datasource", "datasource", "prometheus")
     assert used == {"${datasource}"}
-
-
-def test_the_dashboard_works_without_tags() -> None:
-    """Series without the label ``conn_id`` match the value "All" of the variable."""
     assert (CONN_ID["name"], CONN_ID["includeAll"]) == ("conn_id", True)
     assert re.fullmatch(CONN_ID["allValue"], "") is not None
     assert [query for query in QUERIES if 'conn_id=~"$conn_id"' not in query] == []
