@@ -20,66 +20,49 @@ from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tests.benchmarks.page import describe, draw, render, significant
-
-if TYPE_CHECKING:
-    from tests.benchmarks.results import Results, Row
+from tests.benchmarks.page import details, draw, render
 
 PROJECT = Path(__file__).parents[2]
 LATEST = PROJECT / ".benchmarks" / "run.json"
 RECORDED = PROJECT / "docs" / "performance" / "run.json"
 PAGE = PROJECT / "docs" / "performance.md"
 GROUPS = ("in_airflow", "new_process", "in_process", "one_host", "fleet")
-PACKAGES = ("apache-airflow", "boto3")
 
 
-def main() -> int:
-    options = read_options()
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(GROUPS)} (all)")
+    parser.add_argument("--record", action="store_true", help="show the run in docs/performance.md")
+    parser.add_argument("--render", action="store_true", help="write docs/performance.md from the recorded run")
+    options = parser.parse_args()
+    if options.groups and (options.record or options.render):
+        parser.error("docs/performance.md shows a run of all groups")
     if not options.render:
         # With this variable, every new process compiles what it imports and seems to be many times as slow.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         LATEST.parent.mkdir(exist_ok=True)
-        LATEST.write_text(json.dumps(measure(options.groups), indent=1))
+        LATEST.write_text(json.dumps(measure(options.groups or GROUPS), indent=1))
     if options.record:
         RECORDED.write_text(json.dumps(json.loads(LATEST.read_text())) + "\n")
     if options.record or options.render:
         run = json.loads(RECORDED.read_text())
         draw(run, RECORDED.parent)
         PAGE.write_text(render(PAGE.read_text(), run))
-    return 0
-
-
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(GROUPS)} (all)")
-    parser.add_argument("--record", action="store_true", help="show the run in docs/performance.md")
-    parser.add_argument("--render", action="store_true", help="write docs/performance.md from the recorded run")
-    options = parser.parse_args()
-    if unknown := [group for group in options.groups if group not in GROUPS]:
-        parser.error(f"no such group: {', '.join(unknown)}")
-    if options.groups and (options.record or options.render):
-        parser.error("docs/performance.md shows a run of all groups")
-    options.groups = options.groups or GROUPS
-    return options
 
 
 def measure(groups: tuple[str, ...]) -> dict[str, Any]:
-    """Run the benchmarks of the groups, and print each row."""
-    recorded = {
-        (row["what"], goal["unit"]): goal["measured"]
-        for row in json.loads(RECORDED.read_text())["rows"]
-        for goal in row["goals"]
-    }
+    """Run the benchmarks of the groups, and print the rows of each."""
     began = time.monotonic()
     run: dict[str, Any] = {"environment": environment(), "rows": [], "samples": {}}
     for group in groups:
-        results: Results = import_module(f"tests.benchmarks.{group}").measure()
-        for row in results.rows:
-            print_row(row, recorded)
-        run["rows"] += [asdict(row) for row in results.rows]
-        run["samples"] |= results.samples
+        rows, samples = import_module(f"tests.benchmarks.{group}").measure()
+        measured = [asdict(row) for row in rows]
+        sys.stdout.write(details(measured))
+        sys.stdout.flush()
+        run["rows"] += measured
+        run["samples"] |= samples
     run["environment"]["seconds"] = round(time.monotonic() - began)
     return run
 
@@ -94,21 +77,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
         "load": round(os.getloadavg()[0], 2),
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in ("apache-airflow", "boto3")},
     }
 
 
-def print_row(row: Row, recorded: dict[tuple[str, str], float]) -> None:
-    report(f"{row.what}: {row.ours}\n       {row.theirs}: {row.alternative}")
-    for goal in row.goals:
-        before = recorded.get((row.what, goal.unit))
-        report(f"       {describe(goal)}" + (f" (recorded: {significant(before)})" if before is not None else ""))
-
-
-def report(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

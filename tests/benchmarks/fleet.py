@@ -32,23 +32,18 @@ REFUSED = TokenFailure("a host", "us-east-1", "ThrottlingException", "refused", 
 def measure() -> Results:
     calls, calls_without_jitter = simulate(jitter=True), simulate(jitter=False)
     rows = []
-    for when, *span in (
-        ("start", 0, HOUR),
-        ("outage of 1 h", 10 * HOUR, 13 * HOUR),
-        ("renewals", 13 * HOUR, 42 * HOUR),
-        ("outage of 3 h", 42 * HOUR, 48 * HOUR),
+    for when, start, end in (
+        ("start", 0, 1),
+        ("outage of 1 h", 10, 13),
+        ("renewals", 13, 42),
+        ("outage of 3 h", 42, 48),
     ):
-        busiest, busiest_without_jitter = (max(each[slice(*span)]) for each in (calls, calls_without_jitter))
-        rows.append(
-            Row(
-                f"AWS calls of {HOSTS:,} hosts in a second: {when}",
-                f"{busiest:,}",
-                "without jitter",
-                f"{busiest_without_jitter:,}",
-                (Goal(100 * busiest / QUOTA, 100, "% of ECR's quota"),),
-            )
-        )
-    return Results(rows, {"fleet": {"with jitter": _thin(calls), "without jitter": _thin(calls_without_jitter)}})
+        busiest, without_jitter = (max(each[start * HOUR : end * HOUR]) for each in (calls, calls_without_jitter))
+        what = f"AWS calls of {HOSTS:,} hosts in a second: {when}"
+        goal = Goal(100 * busiest / QUOTA, 100, "% of ECR's quota")
+        rows.append(Row(what, f"{busiest:,}", "without jitter", f"{without_jitter:,}", (goal,)))
+    samples = {"with jitter": calls, "without jitter": calls_without_jitter}
+    return rows, {"fleet": {name: _thin(each) for name, each in samples.items()}}
 
 
 def simulate(*, jitter: bool) -> list[int]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
-import statistics
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from examples.demo.airflow_site import AirflowSite
-from tests.benchmarks.results import Goal, Results, Row, compare, medians, with_unit
-from tests.benchmarks.task_backend import CONN_ID, HOST
+from tests.benchmarks.lookup import CONN_ID, HOST
+from tests.benchmarks.results import Goal, Pair, Results, compare
 from tests.stand_ins.aws import AwsStandIn
 
 CONFIGURATION = f"""\
@@ -24,6 +24,24 @@ ENDED = "SELECT state FROM dag_run WHERE state IN ('success', 'failed')"
 
 
 def measure() -> Results:
+    samples = _run_dag()
+    first = {what: median(task[0] for task in tasks) for what, tasks in samples.items()}
+    again = {what: median(median(task[1:]) for task in tasks) for what, tasks in samples.items()}
+    backend = Pair(first["backend"], again["backend"])
+    goals = (Goal(backend.ours * 1e3, 0.3, "ms"), Goal(backend.theirs * 1e6, 20, "µs, repeated"))
+    rows = [
+        compare(f"{which} lookup in a task", "Airflow's database", Pair(each[CONN_ID], each["stored"]), on_chart=True)
+        for which, each in {"first": first, "repeated": again}.items()
+    ]
+    rows += [
+        compare("a task's first masking of a password", "repeated", Pair(first["mask"], again["mask"])),
+        compare("the backend's part of a task's first lookup", "repeated", backend, *goals),
+    ]
+    return rows, {}
+
+
+def _run_dag() -> dict[str, list[list[float]]]:
+    """Return the seconds of each lookup of each task, by what was measured."""
     with TemporaryDirectory(prefix="ecr-bench-") as folder, AwsStandIn.running() as aws:
         cache = Path(folder, "cache")
         cache.mkdir()
@@ -32,39 +50,15 @@ def measure() -> Results:
         environment = {**aws.environment(), **quiet, "XDG_RUNTIME_DIR": str(cache)}
         dags = Path(__file__).parent / "dags"
         with AirflowSite(Path(folder, "airflow"), dags, environment, CONFIGURATION) as airflow:
-            return Results(_rows(_run_dag(airflow)))
-
-
-def _run_dag(airflow: AirflowSite) -> dict[str, list[list[float]]]:
-    """Return the seconds of each lookup of each task, by what was measured."""
-    airflow.run("db migrate")
-    airflow.add_connection(conn_id="stored", conn_type="docker", host=HOST, login="AWS", password=PASSWORD)
-    airflow.start("api-server", "--apps=execution")
-    airflow.start("dag-processor")
-    airflow.start("scheduler", "--skip-serve-logs")
-    airflow.wait(lambda: airflow.ask(ENDED))
-    assert airflow.ask(ENDED) == [("success",)]
-    samples: dict[str, list[list[float]]] = {CONN_ID: [], "stored": [], "mask": [], "backend": []}
-    for task, line in airflow.logged():
-        if line["event"] == "Measured" and task != "warm":
-            samples[line["what"]].append(line["seconds"])
+            airflow.run("db migrate")
+            airflow.add_connection(conn_id="stored", conn_type="docker", host=HOST, login="AWS", password=PASSWORD)
+            airflow.start("api-server", "--apps=execution")
+            airflow.start("dag-processor")
+            airflow.start("scheduler", "--skip-serve-logs")
+            airflow.wait(lambda: airflow.ask(ENDED))
+            assert airflow.ask(ENDED) == [("success",)]
+            samples: dict[str, list[list[float]]] = {}
+            for task, line in airflow.logged():
+                if line["event"] == "Measured" and task != "warm":
+                    samples.setdefault(line["what"], []).append(line["seconds"])
     return samples
-
-
-def _rows(samples: dict[str, list[list[float]]]) -> list[Row]:
-    ours, stored, mask, backend = medians([[task[0] for task in tasks] for tasks in samples.values()])
-    ours_again, stored_again, mask_again, backend_again = medians(
-        [[statistics.median(task[1:]) for task in tasks] for tasks in samples.values()]
-    )
-    return [
-        compare("first lookup in a task", ours, "Airflow's database", stored),
-        compare("repeated lookup in a task", ours_again, "Airflow's database", stored_again),
-        Row("a task's first masking of a password", with_unit(mask), "repeated", with_unit(mask_again)),
-        Row(
-            "the backend's part of a task's first lookup",
-            with_unit(backend),
-            "repeated",
-            with_unit(backend_again),
-            (Goal(backend * 1e3, 0.3, "ms"), Goal(backend_again * 1e6, 20, "µs, repeated")),
-        ),
-    ]

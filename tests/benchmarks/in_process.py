@@ -14,8 +14,8 @@ from unittest.mock import patch
 from airflow.sdk import Connection
 from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
-from tests.benchmarks.results import Goal, Results, Row, compare, interleave, medians, with_unit
-from tests.benchmarks.task_backend import CONN_ID, HOST, build_backend
+from tests.benchmarks.lookup import CONN_ID, HOST, build_backend
+from tests.benchmarks.results import Goal, Results, Row, compare, measure_pair
 from tests.stand_ins.aws import AwsStandIn
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ FALLBACK = "airflow.secrets.environment_variables.EnvironmentVariablesBackend"
 ROUNDS = 31
 LOOKUPS = 2_000
 THREADS = 64
-THREAD_ROUNDS = 15
 THREAD_LOOKUPS = 64 * 500
 MANY, FEWER = 10_000, 1_000
-BUILD_ROUNDS = 15
+SLOW_ROUNDS = 15
 
 
 class EmptyBackend:
@@ -43,53 +42,31 @@ def measure() -> Results:
         stored = json.dumps({"conn_type": "docker", "host": HOST, "login": "AWS", "password": "x" * 2500})
         with patch.dict(os.environ, {**aws.environment(), "AIRFLOW_CONN_STORED": stored}):
             build = partial(build_backend, cache_dir=cache_dir)
-            return Results([*_lookups(build), *_many_connections(build), _threads(build)])
+            return [*_lookups(build), *_many_connections(build), _threads(build)], {}
 
 
-def _timer(backend: Any, conn_id: str) -> Callable[[], float]:
-    """Return a function that measures the seconds of one lookup."""
-    timer = timeit.Timer(f"look_up({conn_id!r})", globals={"look_up": backend.get_connection})
+def _timer(backend: Any, conn_id: str = CONN_ID) -> Callable[[], float]:
+    """Return a function that measures the seconds of one lookup, after the first."""
+    timer = timeit.Timer(partial(backend.get_connection, conn_id))
+    backend.get_connection(conn_id)
     return lambda: timer.timeit(LOOKUPS) / LOOKUPS
 
 
 def _lookups(build: Callable[..., Any]) -> list[Row]:
-    ours, environment = build(), EnvironmentVariablesBackend()
+    environment, unmapped = EnvironmentVariablesBackend(), "no_such_id"
     environment._set_connection_class(Connection)
     with_fallback = build(fallback_backends=[{"backend": FALLBACK}])
-    ours.get_connection(CONN_ID)
-    nothing, environment_miss, miss, fallback_miss, environment_hit, hit = medians(
-        interleave(
-            ROUNDS,
-            _timer(EmptyBackend(), "no_such_id"),
-            _timer(environment, "no_such_id"),
-            _timer(ours, "no_such_id"),
-            _timer(with_fallback, "no_such_id"),
-            _timer(environment, "stored"),
-            _timer(ours, CONN_ID),
-        )
-    )
+    hit = measure_pair(ROUNDS, _timer(build()), _timer(environment, "stored"))
+    miss = measure_pair(ROUNDS, _timer(build(), unmapped), _timer(environment, unmapped))
+    empty = measure_pair(ROUNDS, _timer(build(), unmapped), _timer(EmptyBackend(), unmapped))
+    missed_by_all = measure_pair(ROUNDS, _timer(with_fallback, unmapped), _timer(environment, unmapped))
+    hit_goal = Goal(hit.percent, 20, "% of its time")
+    over_empty = Goal((empty.ours - empty.theirs) * 1e6, 0.2, "µs over an empty method")
+    miss_goals = (Goal(miss.percent, 0.5, "% of its time"), over_empty)
     return [
-        compare(
-            "repeated lookup, token in memory",
-            hit,
-            "environment variable",
-            environment_hit,
-            Goal(100 * hit / environment_hit, 20, "% of its time"),
-        ),
-        compare(
-            "lookup of an ID that is not mapped",
-            miss,
-            "environment variable",
-            environment_miss,
-            Goal(100 * miss / environment_miss, 0.5, "% of its time"),
-            Goal((miss - nothing) * 1e6, 0.2, "µs over an empty method"),
-        ),
-        Row(
-            "lookup that a fallback backend does not find",
-            with_unit(fallback_miss),
-            "the fallback backend alone",
-            with_unit(environment_miss),
-        ),
+        compare("repeated lookup, token in memory", "environment variable", hit, hit_goal, on_chart=True),
+        compare("lookup of an ID that is not mapped", "environment variable", miss, *miss_goals, on_chart=True),
+        compare("lookup that a fallback backend does not find", "the fallback backend alone", missed_by_all),
     ]
 
 
@@ -98,36 +75,19 @@ def _many_connections(build: Callable[..., Any]) -> list[Row]:
         mapped = {f"docker_{number}": f"{number:012}.dkr.ecr.us-east-1.amazonaws.com" for number in range(1, count)}
         return build(connections={CONN_ID: HOST, **mapped})
 
-    backends = [build_with(count) for count in (1, MANY)]
-    for backend in backends:
-        backend.get_connection(CONN_ID)
-    one, among_many = medians(interleave(ROUNDS, *(_timer(backend, CONN_ID) for backend in backends)))
-    fewer_time, many_time = medians(
-        interleave(
-            BUILD_ROUNDS,
-            lambda: timeit.timeit(lambda: build_with(FEWER), number=1),
-            lambda: timeit.timeit(lambda: build_with(MANY), number=1),
-        )
-    )
+    lookup = measure_pair(ROUNDS, _timer(build_with(MANY)), _timer(build_with(1)))
+    start = measure_pair(SLOW_ROUNDS, *(partial(_seconds, partial(build_with, count)) for count in (MANY, FEWER)))
+    lookup_goal = Goal(lookup.percent, 110, "% of its time")
+    start_goals = (Goal(start.percent / 100, 12.5, "times its time"), Goal(start.ours * 1e3, 150, "ms"))
+    what = f"{MANY:,} mapped connections"
     return [
-        Row(
-            f"repeated lookup, {MANY:,} mapped connections",
-            with_unit(among_many),
-            "1 mapped connection",
-            with_unit(one),
-            (Goal(100 * among_many / one, 110, "% of its time"),),
-        ),
-        Row(
-            f"start of the backend, {MANY:,} mapped connections",
-            with_unit(many_time),
-            f"{FEWER:,} mapped connections",
-            with_unit(fewer_time),
-            (
-                Goal(many_time / fewer_time, 12.5, "times its time"),
-                Goal(many_time * 1e3, 150, "ms"),
-            ),
-        ),
+        compare(f"repeated lookup, {what}", "1 mapped connection", lookup, lookup_goal),
+        compare(f"start of the backend, {what}", f"{FEWER:,} mapped connections", start, *start_goals),
     ]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    return timeit.timeit(work, number=1)
 
 
 def _threads(build: Callable[[], Any]) -> Row:
@@ -135,30 +95,25 @@ def _threads(build: Callable[[], Any]) -> Row:
     backend = build()
     backend.get_connection(CONN_ID)
 
-    def seconds(threads: int) -> float:
-        start = threading.Barrier(threads + 1)
+    def measure_in(count: int) -> float:
+        start = threading.Barrier(count + 1)
 
         def work() -> None:
             start.wait()
-            for _ in range(THREAD_LOOKUPS // threads):
+            for _ in range(THREAD_LOOKUPS // count):
                 backend.get_connection(CONN_ID)
-
-        workers = [threading.Thread(target=work) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
 
         def run() -> None:
             start.wait()
-            for worker in workers:
-                worker.join()
+            for thread in threads:
+                thread.join()
 
-        return timeit.timeit(run, number=1)
+        threads = [threading.Thread(target=work) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        return _seconds(run)
 
-    one, many = medians(interleave(THREAD_ROUNDS, lambda: seconds(1), lambda: seconds(THREADS)))
-    return Row(
-        f"repeated lookups in {THREADS} threads",
-        f"{THREAD_LOOKUPS / many:,.0f}/s",
-        "as many in 1 thread",
-        f"{THREAD_LOOKUPS / one:,.0f}/s",
-        (Goal(100 * many / one, 110, "% of its time"),),
-    )
+    pair = measure_pair(SLOW_ROUNDS, partial(measure_in, THREADS), partial(measure_in, 1))
+    many, one = (f"{THREAD_LOOKUPS / seconds:,.0f}/s" for seconds in pair)
+    goal = Goal(pair.percent, 110, "% of its time")
+    return Row(f"repeated lookups in {THREADS} threads", many, "as many in 1 thread", one, (goal,))

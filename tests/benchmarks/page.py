@@ -9,7 +9,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tests.benchmarks.fleet import PERIOD_SECONDS, QUOTA
-from tests.benchmarks.results import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-BACKEND_COLOUR, ALTERNATIVE_COLOUR, LIMIT_COLOUR = "#0b6e99", "#b0b7bf", "#c0392b"
+COLOURS = ("#0b6e99", "#b0b7bf")  # this backend, the alternative
+LIMIT_COLOUR = "#c0392b"
 BLOCK = re.compile(r"(<!-- (summary|details) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 mpl.rcParams |= {
     "svg.hashsalt": "fixed, so that a run always results in the same files",
@@ -30,45 +30,39 @@ mpl.rcParams |= {
 
 def render(page: str, run: dict[str, Any]) -> str:
     """Return the page with the tables of a run between its markers."""
-    tables = {"summary": summary(run), "details": details(run)}
+    environment = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
+    tables = {"summary": summary(run["rows"]), "details": f"{details(run['rows'])}\nThe run: {environment}.\n"}
     return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n", page)
 
 
-def summary(run: dict[str, Any]) -> str:
-    return table(
-        ("what", "this backend", "the alternative", "times faster"),
-        (
-            (row["what"], row["ours"], f"{row['theirs']}: {row['alternative']}", significant(theirs / ours, 2))
-            for row in run["rows"]
-            if row["seconds"]
-            for ours, theirs in [row["seconds"]]
-        ),
-    )
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Return the table of the times that the chart shows, too."""
+    head = ("what", "this backend", "the alternative", "times faster")
+    charted = [row for row in rows if row["seconds"]]
+    return table(head, ((*cells(row), significant(row["seconds"][1] / row["seconds"][0], 2)) for row in charted))
 
 
-def details(run: dict[str, Any]) -> str:
-    rows = (
-        (
-            row["what"],
-            row["ours"],
-            f"{row['theirs']}: {row['alternative']}",
-            "<br>".join(map(describe, (Goal(**goal) for goal in row["goals"]))),
-        )
-        for row in run["rows"]
-        if row["goals"] or not row["seconds"]
-    )
-    environment = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
-    return table(("what", "this backend", "compared with", "goals"), rows) + f"\nThe run: {environment}.\n"
+def details(rows: list[dict[str, Any]]) -> str:
+    """Return the table of all goals, and of the values that the first table does not show."""
+    head = ("what", "this backend", "compared with", "goals")
+    shown = [row for row in rows if row["goals"] or not row["seconds"]]
+    return table(head, ((*cells(row), "<br>".join(map(describe, row["goals"]))) for row in shown))
 
 
-def describe(goal: Goal) -> str:
-    return f"{goal.result}: {significant(goal.measured)} (≤ {significant(goal.limit)}) {goal.unit}"
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["what"], row["ours"], f"{row['theirs']}: {row['alternative']}"
+
+
+def describe(goal: dict[str, Any]) -> str:
+    measured, limit = goal["measured"], goal["limit"]
+    result = "met" if measured <= limit else "**missed**"
+    return f"{result}: {significant(measured)} (≤ {significant(limit)}) {goal['unit']}"
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
-    lines = [f"| {' | '.join(row)} |\n" for row in (head, *rows)]
-    return "".join([lines[0], f"|{'---|' * len(head)}\n", *lines[1:]])
+    first, *others = [f"| {' | '.join(row)} |\n" for row in (head, *rows)]
+    return "".join([first, f"|{'---|' * len(head)}\n", *others])
 
 
 def significant(number: float, digits: int = 3) -> str:
@@ -88,35 +82,25 @@ def draw(run: dict[str, Any], folder: Path) -> None:
 
 def draw_lookups(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Draw the times of the short table."""
-    for offset, (name, colour) in enumerate(
-        (("this backend", BACKEND_COLOUR), ("the alternative", ALTERNATIVE_COLOUR))
-    ):
-        bars = axes.barh(
-            [number + 0.38 * offset for number in range(len(rows))],
-            [row["seconds"][offset] * 1e3 for row in rows],
-            height=0.38,
-            color=colour,
-            label=name,
-        )
-        alternatives = [f": {row['alternative']}" if offset else "" for row in rows]
-        times = [row["theirs" if offset else "ours"] for row in rows]
-        axes.bar_label(
-            bars, [f" {time}{of}" for time, of in zip(times, alternatives, strict=True)], fontsize=8, padding=2
-        )
+    for offset, (name, colour) in enumerate(zip(("this backend", "the alternative"), COLOURS, strict=True)):
+        times = [row["seconds"][offset] * 1e3 for row in rows]
+        places = [number + 0.38 * offset for number in range(len(rows))]
+        bars = axes.barh(places, times, height=0.38, color=colour, label=name)
+        labels = [f" {cells(row)[1 + offset]}" for row in rows]
+        axes.bar_label(bars, labels, fontsize=8, padding=2)
     axes.set_yticks([number + 0.19 for number in range(len(rows))], [row["what"].replace(", ", ",\n") for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(right=1e6)  # space for the labels
-    axes.set_xticks(
-        [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100], ["100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "0.1 s"]
-    )
+    ticks = {1e-4: "100 ns", 1e-3: "1 µs", 1e-2: "10 µs", 0.1: "100 µs", 1: "1 ms", 10: "10 ms", 100: "0.1 s"}
+    axes.set_xticks([*ticks], [*ticks.values()])
     axes.set_xlabel("median time of one lookup (logarithmic: one step is ten times as long)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def draw_crowd(axes: Axes, samples: dict[str, list[float]]) -> None:
     """Draw the share of the lookups that have their token after a time."""
-    for (name, seconds), colour in zip(samples.items(), (BACKEND_COLOUR, ALTERNATIVE_COLOUR), strict=True):
+    for (name, seconds), colour in zip(samples.items(), COLOURS, strict=True):
         axes.ecdf(seconds, label=name, color=colour)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds since the lookup began (AWS takes one second to answer)")
@@ -126,9 +110,9 @@ def draw_crowd(axes: Axes, samples: dict[str, list[float]]) -> None:
 
 def draw_fleet(axes: Axes, samples: dict[str, list[int]]) -> None:
     """Draw the busiest second of each period of three days."""
-    for (name, calls), colour in zip(samples.items(), (BACKEND_COLOUR, ALTERNATIVE_COLOUR), strict=True):
+    for (name, calls), colour, layer in zip(samples.items(), COLOURS, (2, 1), strict=True):
         hours = [period * PERIOD_SECONDS / 3600 for period in range(len(calls))]
-        axes.plot(hours, calls, label=name, color=colour, linewidth=1, zorder=2 if colour == BACKEND_COLOUR else 1)
+        axes.plot(hours, calls, label=name, color=colour, linewidth=1, zorder=layer)
     axes.axhline(QUOTA, color=LIMIT_COLOUR, linewidth=1, linestyle="--", label="ECR's quota")
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(bottom=0)

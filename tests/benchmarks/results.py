@@ -1,13 +1,13 @@
-"""The results of a benchmark: rows with their goals, and the samples that charts are drawn from."""
+"""The results of a benchmark, and how this backend is compared with an alternative."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,12 @@ class Goal:
     """
     A measured value and its limit.
 
-    :param unit: follows the number, such as `% of the time of boto3 alone`
+    :param unit: follows the number, such as `% of its time`
     """
 
     measured: float
     limit: float
     unit: str
-
-    @property
-    def result(self) -> str:
-        return "met" if self.measured <= self.limit else "**missed**"
 
 
 @dataclass(frozen=True)
@@ -45,31 +41,30 @@ class Row:
     seconds: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Results:
-    """
-    The rows of a group of benchmarks.
-
-    :param samples: values for charts, as JSON allows them
-    """
-
-    rows: list[Row]
-    samples: dict[str, Any] = field(default_factory=dict)
+#: The rows of a group of benchmarks, and the samples that charts are drawn from, by chart.
+Results: TypeAlias = tuple[list[Row], dict[str, Any]]
 
 
-def compare(what: str, ours: float, alternative: str, theirs: float, *goals: Goal) -> Row:
-    """Return a row for the chart and the short table; both times are in seconds."""
-    return Row(what, with_unit(ours), alternative, with_unit(theirs), goals, (ours, theirs))
+class Pair(NamedTuple):
+    """The values of this backend and of an alternative."""
+
+    ours: float
+    theirs: float
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.ours / self.theirs
 
 
-def interleave(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Run the measures alternately, so that a disturbance of the machine affects all. Return the samples of each."""
-    samples = [[measure() for measure in measures] for _ in range(rounds)]
-    return [list(each) for each in zip(*samples, strict=True)]
+def measure_pair(rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> Pair:
+    """Measure both alternately, so that a disturbance of the machine affects both, and return the medians."""
+    samples = [(ours(), theirs()) for _ in range(rounds)]
+    return Pair(*map(median, zip(*samples, strict=True)))
 
 
-def medians(samples: Sequence[Sequence[float]]) -> list[float]:
-    return [statistics.median(each) for each in samples]
+def compare(what: str, alternative: str, pair: Pair, *goals: Goal, on_chart: bool = False) -> Row:
+    """Return the row of two times in seconds."""
+    return Row(what, with_unit(pair.ours), alternative, with_unit(pair.theirs), goals, pair if on_chart else None)
 
 
 def with_unit(seconds: float) -> str:
