@@ -1,33 +1,33 @@
-"""``check`` with a real Docker engine, registries and a network of their own: usual causes of a failing pull."""
+"""``check`` with real Docker engines: the default one, one behind TLS or ssh, Docker's contexts, Podman's socket."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from contextlib import contextmanager
+from shutil import copy, copytree
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.checks import Site, pick
-from tests.sites.fixtures import PROXY, REGISTRIES
-from tests.sites.world import ADDRESS
+from tests.e2e.conftest import US_HOST, Site
+from tests.requirements import need_programs
+from tests.sites.fixtures import ENGINE_URL, PROXY, write_certificates
 from tests.unit.cli.check.conftest import STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.sites.world import World
     from tests.stand_ins.aws import AwsStandIn
 
-HOST = next(iter(REGISTRIES))
-OTHER_HOST = "999999999999.dkr.ecr.us-east-1.amazonaws.com"
+#: Runs a command where no engine listens at the default place.
+NO_ENGINE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
+#: Runs a command as root without root's rights to files.
+NO_SUPERUSER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 def test_every_step_passes_and_shows_no_secret(site: Site, aws: AwsStandIn) -> None:
-    findings = site.check("--image", f"{HOST}/app:1", exit_code=0)
+    findings = site.check("--image", f"{US_HOST}/app:1")
 
     assert [finding["step"] for finding in findings] == STEPS
     assert {finding["state"] for finding in findings} == {"good"}
@@ -36,91 +36,129 @@ def test_every_step_passes_and_shows_no_secret(site: Site, aws: AwsStandIn) -> N
 
 @pytest.mark.usefixtures("proxy")
 def test_a_registry_under_another_name_is_checked_at_its_host_and_port(site: Site) -> None:
-    trusted = site.world.root / "etc/docker/certs.d" / PROXY / "ca.crt"
-    proxied = site.with_registry({"registry": PROXY, "region_name": "us-east-1"})
-    proxied = proxied.with_(SSL_CERT_FILE=f"/{trusted.relative_to(site.world.root)}")
+    site.kwargs["connections"] = {"docker_default": {"registry": PROXY, "region_name": "us-east-1"}}
+    site.environment["SSL_CERT_FILE"] = f"/etc/docker/certs.d/{PROXY}/ca.crt"
 
-    messages = [finding["message"] for finding in proxied.check("--image", f"{PROXY}/app:1", exit_code=0)]
+    messages = [finding["message"] for finding in site.check("--image", f"{PROXY}/app:1")]
 
     assert f"{PROXY} accepts the token" in messages
     assert f"DockerHook logs in to {PROXY} through unix://var/run/docker.sock" in messages
 
 
-@pytest.mark.parametrize(
-    ("image", "step", "code", "text"),
-    [
-        ("apq:1", "image: permission", "repository-missing", "no repository 'apq'"),
-        ("app:10", "image: tag", "tag-missing", "no tag '10'; the nearest are 1"),
-    ],
-)
-def test_an_image_that_the_registry_does_not_have_is_reported(
-    site: Site, image: str, step: str, code: str, text: str
-) -> None:
-    failed = pick(site.check("--image", f"{HOST}/{image}"), "failed")
-
-    assert (failed[:2], text in failed[2]) == ((step, code), True)
-
-
-@pytest.mark.parametrize(
-    ("address", "code", "fix"),
-    [
-        (None, "no-name-server", "name server"),
-        ("127.0.0.1", "port-closed", "ecr.dkr"),
-        ("192.0.2.99", "no-network", "ecr.dkr"),
-        (ADDRESS, "tls-untrusted", f"/etc/docker/certs.d/{OTHER_HOST}/ca.crt"),
-    ],
-)
-def test_a_registry_that_cannot_be_reached_is_reported(site: Site, address: str | None, code: str, fix: str) -> None:
-    """No name server, a port without a listener, a network without a route, the certificate of another host."""
-    with named(site.world, OTHER_HOST, address):
-        failed = pick(site.with_registry(OTHER_HOST).check(), "failed")
-
-    assert (failed[:2], fix in failed[2]) == (("registry: login", code), True)
-
-
 def test_an_engine_that_this_user_may_not_use_is_reported(site: Site) -> None:
-    no_superuser = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-    with closed_socket(site.folder / "other.sock"):
-        findings = site.check("--docker-url", f"unix://{site.folder}/other.sock", prefix=no_superuser)
+    path = site.folder / "other.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o600)
+        os.chown(path, 65534, 65534)
+        server.listen()
+        _, code, text = site.check_for("failed", "--docker-url", f"unix://{path}", prefix=NO_SUPERUSER)
 
-    _, code, text = pick(findings, "failed")
     assert code == "engine-forbidden"
     assert "this user (uid 0)" in text
 
 
 def test_an_engine_that_does_not_trust_the_registry_is_reported(site: Site) -> None:
     """This process trusts it."""
-    certificate = site.world.root / "etc/docker/certs.d" / HOST / "ca.crt"
-    trusted = site.folder / "ca.crt"
-    trusted.write_bytes(certificate.read_bytes())
+    certificate = site.world.root / "etc/docker/certs.d" / US_HOST / "ca.crt"
+    site.environment["SSL_CERT_FILE"] = str(site.folder / "ca.crt")
+    (site.folder / "ca.crt").write_bytes(certificate.read_bytes())
     certificate.unlink()
     try:
-        step, code, text = pick(site.with_(SSL_CERT_FILE=str(trusted)).check(), "failed")
+        step, code, text = site.check_for("failed")
     finally:
-        certificate.write_bytes(trusted.read_bytes())
+        certificate.write_bytes((site.folder / "ca.crt").read_bytes())
 
     assert (step, code) == ("engine: login", "engine-tls")
-    assert f"/etc/docker/certs.d/{HOST}/ca.crt" in text
+    assert f"/etc/docker/certs.d/{US_HOST}/ca.crt" in text
 
 
-@contextmanager
-def named(world: World, name: str, address: str | None) -> Iterator[None]:
-    """Let a name have an address in the world."""
-    hosts = world.folder / "hosts"
-    before = hosts.read_text()
-    hosts.write_text(f"{before}{address} {name}\n" if address else before)
-    try:
-        yield
-    finally:
-        hosts.write_text(before)
+def tls_options(folder: Path) -> list[str]:
+    """Return the options for TLS, with the files of a folder."""
+    files = {"ca-cert": "ca.pem", "client-cert": "cert.pem", "client-key": "key.pem"}
+    return [f"--tls-{name}={folder / file}" for name, file in files.items()]
 
 
-@contextmanager
-def closed_socket(path: Path) -> Iterator[None]:
-    """A socket that only another user may use."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        path.chmod(0o600)
-        os.chown(path, 65534, 65534)
-        server.listen()
-        yield
+def test_an_engine_behind_tls_is_used_with_its_certificates(site: Site) -> None:
+    """A DockerOperator with the parameters of the same names uses it."""
+    findings = site.check("--docker-url", ENGINE_URL, *tls_options(site.world.folder / "engine"))
+
+    assert f"{ENGINE_URL} answers" in str(findings)
+    assert f"through {ENGINE_URL}" in str(findings)
+    assert {finding["state"] for finding in findings} == {"good"}
+
+
+def test_an_engine_that_accepts_only_tls_is_reported(site: Site) -> None:
+    step, code, text = site.check_for("failed", "--docker-url", ENGINE_URL)
+
+    assert (step, code) == ("engine", "engine-wants-tls")
+    assert "--tls-client-cert" in text
+
+
+def test_the_variables_of_docker_are_used_with_a_warning(site: Site) -> None:
+    """DockerOperator does not read them."""
+    folder = str(site.world.folder / "engine")
+    site.environment.update(DOCKER_HOST=ENGINE_URL, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=folder)
+
+    step, code, text = site.check_for("warning")
+
+    assert (step, code) == ("engine", "engine-tls-variables")
+    assert "tls_client_cert" in text
+
+
+@pytest.mark.parametrize("wrong", [["ca.pem"], ["cert.pem", "key.pem"]], ids=["CA", "client"])
+def test_a_wrong_certificate_is_reported(site: Site, wrong: list[str]) -> None:
+    """The engine's authority, or the client's certificate."""
+    folder, other = site.folder / "tls", site.folder / "other"
+    copytree(site.world.folder / "engine", folder)
+    write_certificates(other)
+    for name in wrong:
+        copy(other / name, folder)
+
+    step, code, text = site.check_for("failed", "--docker-url", ENGINE_URL, *tls_options(folder))
+
+    assert (step, code) == ("engine", "engine-certificate")
+    assert ENGINE_URL in text
+
+
+def test_the_context_of_docker_is_named_where_it_is_another_engine(site: Site) -> None:
+    """Docker uses it, and DockerOperator does not."""
+    site.run("docker", "context", "create", "rl", "--docker", "host=unix:///run/rl.sock")
+    site.run("docker", "context", "use", "rl")
+
+    step, code, text = site.check_for("warning")
+
+    assert (step, code) == ("engine", "docker-context")
+    assert "docker uses context rl (unix:///run/rl.sock), DockerOperator does not" in text
+
+
+def test_the_socket_of_podman_is_found_where_docker_s_is_missing(site: Site) -> None:
+    path = site.folder / "podman/podman.sock"
+    path.parent.mkdir()
+    path.touch()
+    site.environment["XDG_RUNTIME_DIR"] = str(site.folder)
+
+    _, code, text = site.check_for("failed", prefix=NO_ENGINE)
+
+    assert code == "engine-unreachable"
+    assert f"docker_url to unix://{path}" in text
+
+
+@pytest.mark.timeout(120)
+def test_an_engine_is_used_through_ssh(site: Site) -> None:
+    """DockerOperator uses paramiko for it."""
+    need_programs("/usr/sbin/sshd", "ssh-keygen")
+    host_key, user_key = site.folder / "host", site.folder / ".ssh/id_ed25519"
+    user_key.parent.mkdir(mode=0o700)
+    for key in (host_key, user_key):
+        site.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    user_key.with_name("known_hosts").write_text(f"[127.0.0.1]:2222 {host_key.with_suffix('.pub').read_text()}")
+    settings = ("Port=2222", f"HostKey={host_key}", f"AuthorizedKeysFile={user_key}.pub", "StrictModes=no")
+    options = [f"-o{setting}" for setting in (*settings, "PidFile=none", "UsePAM=no")]
+    (site.world.root / "run/sshd").mkdir(exist_ok=True)
+    site.environment["HOME"] = str(site.folder)
+    with site.world.serving("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *options):
+        site.world.wait("sshd", lambda: "listening" in (site.world.folder / "sshd.log").read_text())
+        findings = site.check("--docker-url", "ssh://root@127.0.0.1:2222")
+
+    assert "ssh://***@127.0.0.1:2222 answers" in str(findings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if reason := missing():
         skip_or_fail(reason)
     with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
-        certificates = write_engine_certificates(world)
+        certificates = world.folder / "engine"
+        write_certificates(certificates)
         world.start(
             "dockerd",
             "dockerd",
@@ -65,44 +65,38 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def aws(world: World) -> Iterator[AwsStandIn]:
     """Run AWS in the world's network, with short-lived tokens."""
-    with ExitStack() as stack:
-        yield world.inside(lambda: stack.enter_context(AwsStandIn.running(token_lifetime=TOKEN_LIFETIME_SECONDS)))
+    with world.running_inside(lambda: AwsStandIn.running(token_lifetime=TOKEN_LIFETIME_SECONDS)) as aws:
+        yield aws
 
 
 @pytest.fixture(scope="session")
 def registries(world: World, aws: AwsStandIn) -> Iterator[RegistryStandIn]:
     """Run ECR's registries, each with an image `app:1` that prints the name of its host."""
-    authority = trustme.CA()
     for host, port in UPSTREAMS.items():
-        trust(world, host, authority)
         start_registry(world, host, f"{{addr: '127.0.0.1:{port}'}}")
         seed(world, host, f"127.0.0.1:{port}/app:1")
-    certificate = authority.issue_cert(*UPSTREAMS)
-    with ExitStack() as stack:
-        listen = partial(RegistryStandIn, ADDRESS, UPSTREAMS, certificate, aws)
-        yield world.inside(lambda: stack.enter_context(listen().running()))
+    certificate = trust(world, *UPSTREAMS).issue_cert(*UPSTREAMS)
+    listen = partial(RegistryStandIn, ADDRESS, UPSTREAMS, certificate, aws)
+    with world.running_inside(lambda: listen().running()) as registries:
+        yield registries
 
 
 @pytest.fixture(scope="session")
 def proxy(world: World, aws: AwsStandIn, registries: RegistryStandIn) -> Iterator[RegistryStandIn]:
     """Run a proxy in front of an ECR registry, with its own name and port."""
-    authority = trustme.CA()
-    trust(world, PROXY, authority)
     upstreams = {PROXY: registries.upstreams[next(iter(REGISTRIES))]}
-    certificate = authority.issue_cert(PROXY_HOST)
-    with ExitStack() as stack:
-        listen = partial(RegistryStandIn, ADDRESS, upstreams, certificate, aws, PROXY_PORT)
-        yield world.inside(lambda: stack.enter_context(listen().running()))
+    certificate = trust(world, PROXY).issue_cert(PROXY_HOST)
+    listen = partial(RegistryStandIn, ADDRESS, upstreams, certificate, aws, PROXY_PORT)
+    with world.running_inside(lambda: listen().running()) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
 def gitlab(world: World) -> str:
     """Run GitLab's registry, which accepts only its own login, with an image; return its `HOST:PORT`."""
     name = f"{GITLAB_HOST}:{GITLAB_PORT}"
-    authority = trustme.CA()
-    trust(world, name, authority)
     certificate, passwords = world.folder / "gitlab.pem", world.folder / "gitlab.htpasswd"
-    authority.issue_cert(GITLAB_HOST).private_key_and_cert_chain_pem.write_to_path(certificate)
+    trust(world, name).issue_cert(GITLAB_HOST).private_key_and_cert_chain_pem.write_to_path(certificate)
     passwords.write_text(f"airflow:{DEPLOY_TOKEN_HASH}\n")
     tls = f"{{certificate: {certificate}, key: {certificate}}}"
     login = f"auth: {{htpasswd: {{realm: gitlab, path: {passwords}}}}}\n"
@@ -113,23 +107,24 @@ def gitlab(world: World) -> str:
     return name
 
 
-def write_engine_certificates(world: World) -> Path:
-    """Write a CA's certificate, and a certificate with its key for the engine and its clients."""
-    folder = world.folder / "engine"
+def write_certificates(folder: Path) -> None:
+    """Write a CA's certificate, and a certificate with its key for the engine and its clients, into a new folder."""
     folder.mkdir()
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1", common_name="engine")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     certificate.private_key_pem.write_to_path(folder / "key.pem")
-    return folder
 
 
-def trust(world: World, name: str, authority: trustme.CA) -> None:
-    """Make the Docker engine trust a CA for a registry."""
-    trusted = world.root / "etc/docker/certs.d" / name
-    trusted.mkdir(parents=True)
-    authority.cert_pem.write_to_path(trusted / "ca.crt")
+def trust(world: World, *names: str) -> trustme.CA:
+    """Make the Docker engine trust a new CA for registries, and return it."""
+    authority = trustme.CA()
+    for name in names:
+        trusted = world.root / "etc/docker/certs.d" / name
+        trusted.mkdir(parents=True)
+        authority.cert_pem.write_to_path(trusted / "ca.crt")
+    return authority
 
 
 def start_registry(world: World, name: str, http: str, login: str = "") -> None:
@@ -139,24 +134,27 @@ def start_registry(world: World, name: str, http: str, login: str = "") -> None:
     :param http: its section http
     :param login: its section auth; without it, every client is accepted
     """
-    configuration = world.folder / f"{name}.yml"
+    configuration, log = world.folder / f"{name}.yml", world.folder / f"registry-{name}.log"
     storage = f"storage: {{filesystem: {{rootdirectory: {world.folder / name}}}}}\n"
     configuration.write_text(f"version: 0.1\n{storage}http: {http}\n{login}")
     world.start(f"registry-{name}", "docker-registry", "serve", configuration)
-    log = world.folder / f"registry-{name}.log"
     world.wait(f"the registry {name}", lambda: "listening on" in log.read_text())
 
 
 def seed(world: World, host: str, name: str, docker: tuple[str | Path, ...] = ("docker",)) -> None:
-    """
-    Push an image of two megabytes, which no other registry has, directly to the registry behind the token check.
-
-    :param host: the name that the image prints
-    :param name: of the image
-    :param docker: the command, with a login if the registry requires one
-    """
+    """Push an image of two megabytes, which prints the name of its host, and which no other registry has."""
     archive = world.folder / f"{host}.tar"
     write_image(archive, f"hello from {host}")
+    push(world, archive, name, docker)
+
+
+def push(world: World, archive: Path, name: str, docker: tuple[str | Path, ...] = ("docker",)) -> None:
+    """
+    Push an image, which prints its greeting, directly to the registry behind the token check.
+
+    :param archive: its root
+    :param docker: the command, with a login if the registry requires one
+    """
     world.run("docker", "import", '--change=CMD ["cat", "/greeting"]', archive, name)
     world.run(*docker, "push", name)
     world.run("docker", "image", "rm", name)

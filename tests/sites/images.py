@@ -19,33 +19,41 @@ from tests.sites.world import PATH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Folders of the standard library that the small program does not need.
+#: Parts of the standard library that the small program does not need, and that are large or need large libraries.
 LEFT_OUT = re.compile(
-    r".*/(__pycache__|config-.*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tkinter|turtledemo|unittest)$"
+    r".*/(__pycache__|config-.*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tkinter|turtledemo|unittest"
+    r"|(_codecs_|_curses|_decimal|_sqlite3|_ssl|_test|_tkinter|readline|unicodedata).*\.so)$"
 )
 
 
-def write_image(archive: Path, greeting: str) -> None:
-    """Write the root of an image with only busybox's `cat` and the greeting."""
-    with tarfile.open(archive, "w") as image:
-        add_busybox(image)
-        add_greeting(image, greeting)
+def write_image(archive: Path, greeting: str, files: Mapping[str, Path] | None = None) -> None:
+    """
+    Write the root of an image that has a greeting to print, and a folder for temporary files.
+
+    :param files: by their paths in the image; None: only busybox's `cat`
+    """
+    files = files or {"/bin/cat": Path(str(which("busybox", path=PATH)))}
+    with tarfile.open(archive, "w", dereference=True) as image:
+        for path, file in files.items():
+            image.add(file, path, filter=lambda entry: None if LEFT_OUT.match(entry.name) else entry)
+        add(image, "greeting", greeting.encode())
+        temporary = tarfile.TarInfo("tmp")
+        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
+        image.addfile(temporary)
 
 
 def write_python_image(archive: Path, greeting: str) -> None:
     """Write the root of an image with bash, the Python that runs the tests, and the greeting."""
     interpreter, bash = Path(sys.executable).resolve(), Path(str(which("bash", path=PATH))).resolve()
     library = Path(sysconfig.get_path("stdlib"))
+    extensions = [path for path in library.glob("lib-dynload/*.so") if not LEFT_OUT.match(str(path))]
     files = {
         "/bin/bash": bash,
         "/usr/local/bin/python3": interpreter,  # here it finds its library, whatever its prefix is
         f"/usr/local/lib/{library.name}": library,
-        **{path: Path(path) for path in shared_libraries(interpreter, bash, *library.glob("lib-dynload/*.so"))},
+        **{path: Path(path) for path in shared_libraries(interpreter, bash, *extensions)},
     }
-    with tarfile.open(archive, "w", dereference=True) as image:
-        for path, file in files.items():
-            image.add(file, path, filter=lambda entry: None if LEFT_OUT.match(entry.name) else entry)
-        add_greeting(image, greeting)
+    write_image(archive, greeting, files)
 
 
 def shared_libraries(*programs: Path) -> set[str]:
@@ -54,41 +62,28 @@ def shared_libraries(*programs: Path) -> set[str]:
     return set(re.findall(r"(/\S+) \(0x", listed))
 
 
-def write_dated_image(archive: Path, name: str, created: str, labels: Mapping[str, str]) -> None:
+def write_dated_images(archive: Path, images: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
     """
-    Write an image for ``docker load``, which keeps the build date.
+    Write images for ``docker load``, which keeps their build dates.
 
-    :param name: the name of the image, which is also the content of its layer
-    :param created: the time, ISO 8601
+    :param images: the date, ISO 8601, and the labels of each, by name
     """
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as root:
-        add_busybox(root)
-        add(root, "name", name.encode())
-    configuration = {
+    layer = archive.with_suffix(".layer")
+    write_image(layer, "")
+    content = {
         "architecture": "amd64",
         "os": "linux",
-        "created": created,
-        "config": {"Cmd": ["cat"], "Labels": labels},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.read_bytes()).hexdigest()}"]},
     }
-    manifest = [{"Config": "image.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    with tarfile.open(archive, "w") as image:
-        add(image, "layer.tar", layer.getvalue())
-        add(image, "image.json", json.dumps(configuration).encode())
-        add(image, "manifest.json", json.dumps(manifest).encode())
-
-
-def add_busybox(archive: tarfile.TarFile) -> None:
-    archive.add(str(which("busybox", path=PATH)), "bin/cat")
-
-
-def add_greeting(archive: tarfile.TarFile, greeting: str) -> None:
-    """Add the file that the image prints, and a folder for temporary files."""
-    add(archive, "greeting", greeting.encode())
-    temporary = tarfile.TarInfo("tmp")
-    temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
-    archive.addfile(temporary)
+    manifest = []
+    with tarfile.open(archive, "w") as together:
+        together.add(layer, "layer.tar")
+        for name, (created, labels) in images.items():
+            # With its own author, no image has the content, and so the ID, of another.
+            own = {"created": created, "author": name, "config": {"Cmd": ["cat"], "Labels": labels}}
+            manifest.append({"Config": f"{name}.json", "RepoTags": [name], "Layers": ["layer.tar"]})
+            add(together, f"{name}.json", json.dumps({**content, **own}).encode())
+        add(together, "manifest.json", json.dumps(manifest).encode())
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ from examples.demo.airflow_site import AirflowSite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 Result = TypeVar("Result")
 
@@ -44,16 +45,12 @@ cat # Until the test closes this input or ends. Then this shell, process 1, ends
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 TIMEOUT_SECONDS = 60
-POLL_SECONDS = 0.2
-TAIL_LINES = 40
+POLL_SECONDS = 0.1
+TAIL_BYTES = 4_000
 
 
 def missing() -> str | None:
     """Return why this machine cannot run a world; None if it can."""
-    if not sys.platform.startswith("linux"):
-        return "namespaces need Linux"
-    if os.geteuid() != 0:
-        return "namespaces, mounts and a Docker engine need root"
     if absent := [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]:
         return f"not installed: {', '.join(absent)}"
     if not Path("/etc/docker").is_dir():
@@ -74,12 +71,7 @@ class World:
         self.folder = folder
         self.root = Path(f"/proc/{anchor}/root")
         self.control_group = f"ecr-world-{anchor}"
-        self.environment = {
-            "HOME": str(folder),
-            "LANG": "C.UTF-8",
-            "PATH": PATH,
-            "TMPDIR": str(folder),
-        }
+        self.environment = {"HOME": str(folder), "LANG": "C.UTF-8", "PATH": PATH, "TMPDIR": str(folder)}
         self._network = Path(f"/proc/{anchor}/ns/net")
         namespaces = {"mount": "mnt", "net": "net", "pid": "pid_for_children"}
         options = [f"--{option}=/proc/{anchor}/ns/{name}" for option, name in namespaces.items()]
@@ -130,7 +122,6 @@ class World:
 
         :param environment: variables besides the world's own
         :param timeout: seconds
-        :param exit_code: the expected exit code
         :raises AssertionError: it ends with another exit code; the message has its output
         """
         done = subprocess.run(
@@ -145,12 +136,10 @@ class World:
         assert done.returncode == exit_code, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
-    def start(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> None:
-        """
-        Start a command that runs until the world ends, and writes to ``<name>.log`` in the world's folder.
-
-        :param environment: variables besides the world's own
-        """
+    def start(
+        self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a command that runs until the world ends, and writes to ``<name>.log`` in the world's folder."""
         with (self.folder / f"{name}.log").open("wb") as log:
             self._services[name] = subprocess.Popen(
                 [*self._prefix, *command],
@@ -160,6 +149,18 @@ class World:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self._services[name]
+
+    @contextmanager
+    def serving(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+        """Start a command as :meth:`start` does, and end it with the block."""
+        service = self.start(name, *command, environment=environment)
+        try:
+            yield
+        finally:
+            del self._services[name]
+            os.killpg(service.pid, signal.SIGTERM)
+            service.wait(10)
 
     def airflow(self, name: str, dags: Path, settings: Mapping[str, str]) -> AirflowSite:
         """
@@ -170,21 +171,6 @@ class World:
         settings = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True", **settings}
         prefix = (*self._prefix, *OWN_PROCESSES)
         return AirflowSite(self.folder / name, dags, settings, prefix=prefix, inside=self.inside)
-
-    @contextmanager
-    def serving(
-        self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a command as :meth:`start` does. When the block ends, send SIGTERM and require that it ends."""
-        self.start(name, *command, environment=environment)
-        service = self._services.pop(name)
-        try:
-            yield service
-        finally:
-            # To the command itself: `nsenter` waits for it and does not forward the signal.
-            for child in Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGTERM)
-            service.wait(10)
 
     def inside(self, function: Callable[[], Result]) -> Result:
         """Call a function in the world's network. Sockets and processes that it creates stay there."""
@@ -198,29 +184,25 @@ class World:
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(enter_and_call).result()
 
+    @contextmanager
+    def running_inside(self, running: Callable[[], AbstractContextManager[Result]]) -> Iterator[Result]:
+        """Enter a context in the world's network."""
+        with ExitStack() as stack:
+            yield self.inside(lambda: stack.enter_context(running()))
+
     def wait(self, what: str, check: Callable[[], object]) -> None:
         """
         Call a check until it returns something true.
 
-        :param what: a description, for the message
-        :raises AssertionError: the timeout has passed, or a service of the world has ended
+        :raises AssertionError: the timeout has passed, or a service of the world has ended; with the end of each log
         """
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        problem = "not yet"
-        while time.monotonic() < deadline:
-            if check():
-                return
-            if ended := [name for name, service in self._services.items() if service.poll() is not None]:
-                problem = f"ended: {', '.join(ended)}"
-                break
+        while not check():
+            ended = [name for name, service in self._services.items() if service.poll() is not None]
+            logs = {name: (self.folder / f"{name}.log").read_bytes()[-TAIL_BYTES:] for name in self._services}
+            assert not ended, f"{what}: ended: {ended}: {logs}"
+            assert time.monotonic() < deadline, f"{what}: not yet: {logs}"
             time.sleep(POLL_SECONDS)
-        raise AssertionError(f"{what}: {problem}\n{self._tails()}")
-
-    def _tails(self) -> str:
-        files = [self.folder / f"{name}.log" for name in self._services]
-        return "\n".join(
-            f"--- {file}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-TAIL_LINES:]) for file in files
-        )
 
     def _remove_control_groups(self) -> None:
         """Remove the groups that the Docker engine leaves in each hierarchy: one in version 2, many in version 1."""
