@@ -47,44 +47,19 @@ else:
 __all__ = ["DAG", "BaseHook", "BaseOperator", "DagBag", "ServerConnection", "TaskConnection", "task"]
 
 AIRFLOW = Version(version("apache-airflow"))
-
-#: Whether the classes for DAGs are in a package of their own.
-HAS_TASK_SDK = Version("3") <= AIRFLOW
-
-#: The distribution with Airflow's requirements in its metadata.
-DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"
-
-#: Whether `[workers]` may configure a backend for workers; before, a task is a part of the server.
-HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW
-
-#: Whether triggers may look up several of Airflow's connections at once;
-#: in 3.0.0 to 3.0.2 these lookups block each other.
-ANSWERS_TRIGGERS = not Version("3") <= AIRFLOW < Version("3.0.3")
-
-#: Whether each kwarg of the backend may have an environment variable of its own.
-HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW
-
-#: Whether a provider may add commands of its own to ``airflow``.
-HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW
-
-#: Whether a plugin may add a page to its UI.
-HAS_PAGES = Version("3.1") <= AIRFLOW
-
-#: Whether its lists of connections leave out those that a user may not see.
-HIDES_CONNECTIONS = Version("3.2") <= AIRFLOW
-
+HAS_TASK_SDK = Version("3") <= AIRFLOW  # the classes for DAGs are in a package of their own
+DISTRIBUTION = "apache-airflow-core" if HAS_TASK_SDK else "apache-airflow"  # with Airflow's requirements
+HAS_WORKERS_BACKEND = Version("3") <= AIRFLOW  # in `[workers]`; before, a task is a part of the server
+ANSWERS_TRIGGERS = not Version("3") <= AIRFLOW < Version("3.0.3")  # several lookups of triggers block each other there
+HAS_KWARG_VARIABLES = Version("3.2") <= AIRFLOW  # each kwarg of the backend may have an environment variable
+HAS_PROVIDER_COMMANDS = Version("3.2") <= AIRFLOW  # a provider may add commands to ``airflow``
+HAS_PAGES = Version("3.1") <= AIRFLOW  # a plugin may add a page to the UI
+HIDES_CONNECTIONS = Version("3.2") <= AIRFLOW  # lists leave out the connections that a user may not see
+SENDS_METRICS_EVERYWHERE = not Version("3.2") <= AIRFLOW < Version("3.3")  # not from tasks only
+TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")  # Airflow sets a backend's class of connections
+HAS_TEAMS = "team_name" in inspect.signature(ServerConnection.get_connection_from_secrets).parameters
 #: The modules that load plugins: in servers, and in tasks if these have one of their own.
 PLUGIN_LOADERS = ["airflow.plugins_manager", *(["airflow.sdk.plugins_manager"] if Version("3.2") <= AIRFLOW else [])]
-
-#: Whether processes other than tasks also send the metrics of code that tasks run.
-SENDS_METRICS_EVERYWHERE = not Version("3.2") <= AIRFLOW < Version("3.3")
-
-#: Whether it sets the class of connections of a backend.
-TELLS_CLASS = hasattr(BaseSecretsBackend, "_set_connection_class")
-
-#: Whether the server's lookups may name a team.
-HAS_TEAMS = "team_name" in inspect.signature(ServerConnection.get_connection_from_secrets).parameters
-
 #: The processes of a small Airflow beside its scheduler, without the UI.
 SERVERS = {"api-server": ["--apps=execution"], "dag-processor": []} if HAS_WORKERS_BACKEND else {}
 

@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -76,82 +75,59 @@ DAY_OF_LIBRARIES = timedelta(days=7)
 EARLIEST_LIBRARIES = date(2025, 5, 7)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The tests of one Airflow: its Python, its requirements, and the tests to run."""
-
-    name: str
-    python: str
-    requirements: list[str]
-    made_from: list[Path]
-    tests: list[str]
-
-    @classmethod
-    def named(cls, name: str) -> Trial:
-        airflow, _, python = name.partition("-")
-        made_from = [PROJECT / "pyproject.toml"]
-        if python:
-            constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
-            requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
-            tests = PAIR_TESTS.get(airflow, AIRFLOW_TESTS)
-            return cls(name, python, requirements, [*made_from, constraints], tests)
+def prepare(name: str) -> bool:
+    """Create the environment of a name if it is missing or outdated; return whether its Python is installed."""
+    airflow, _, python = name.partition("-")
+    constraints = PROJECT / f"constraints/airflow-{airflow}.txt"
+    made_from = [PROJECT / "pyproject.toml"]
+    if python:
+        requirements = [f"--constraint={constraints}", f"--build-constraint={constraints}"]
+        made_from.append(constraints)
+    else:
+        python = ">=3.10,<3.13"
         day = max(RELEASES[airflow] + DAY_OF_LIBRARIES, EARLIEST_LIBRARIES)
         requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}"]
-        return cls(name, ">=3.10,<3.13", requirements, made_from, RELEASE_TESTS)
-
-    @property
-    def environment(self) -> Path:
-        return ENVIRONMENTS / self.name
-
-    @property
-    def result(self) -> Path:
-        return ENVIRONMENTS / f"{self.name}.txt"
-
-    def prepare(self) -> bool:
-        """Create the environment if it is missing or outdated; return whether its Python is installed."""
-        ready = self.environment / "ready"
-        if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in self.made_from):
-            return True
-        found = uv("python", "find", "--system", "--no-project", self.python, capture_output=True)
-        if found.returncode != 0:
-            return False
-        uv("venv", "--quiet", "--clear", "--python", found.stdout.strip(), str(self.environment), check=True)
-        install = ["pip", "install", "--quiet", "--python", str(self.environment)]
-        uv(*install, "--editable", ".", "--group", "test", *self.requirements, check=True)
-        ready.touch()
+    environment = ENVIRONMENTS / name
+    ready = environment / "ready"
+    if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in made_from):
         return True
-
-    def run(self) -> int:
-        """Run the tests, show their output, write the last line to a file, and return pytest's exit code."""
-        airflow, _, _ = self.name.partition("-")
-        self.result.unlink(missing_ok=True)
-        try:
-            if not self.prepare():
-                self.result.write_text(f"Airflow {airflow}: not run: no Python {self.python} here\n")
-                return 0
-        except subprocess.CalledProcessError as error:
-            self.result.write_text(f"Airflow {airflow}: not installed: uv ended with {error.returncode}\n")
-            return 1
-        version = subprocess.check_output([self.environment / "bin/python", "--version"], text=True).strip()
-        command: list[str | Path] = [self.environment / "bin/pytest", "-p", "no:cacheprovider", *self.tests]
-        with subprocess.Popen(
-            command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as tests:
-            last = ""
-            for last in tests.stdout or ():
-                sys.stdout.write(last)
-        self.result.write_text(f"Airflow {airflow} on {version}: {last.strip().strip('= ')}\n")
-        return tests.returncode
+    found = uv("python", "find", "--system", "--no-project", python)
+    if found.returncode != 0:
+        return False
+    uv("venv", "--quiet", "--clear", "--python", found.stdout.strip(), str(environment)).check_returncode()
+    install = ["pip", "install", "--quiet", "--python", str(environment)]
+    uv(*install, "--editable", ".", "--group", "test", *requirements).check_returncode()
+    ready.touch()
+    return True
 
 
-def uv(*arguments: str, capture_output: bool = False, check: bool = False) -> subprocess.CompletedProcess[str]:
+def uv(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run uv with every installed Python: those on PATH, and all those of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     path = os.pathsep.join([os.environ["PATH"], *map(str, pyenv.glob("versions/3.*/bin"))])
     environment = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
     return subprocess.run(
-        [UV, *arguments], cwd=PROJECT, env=environment, text=True, capture_output=capture_output, check=check
+        [UV, *arguments], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
+
+
+def run(name: str) -> tuple[int, str]:
+    """Run the tests of a name, show their output, and return pytest's exit code and a line with the result."""
+    airflow, _, python = name.partition("-")
+    try:
+        if not prepare(name):
+            return 0, f"Airflow {airflow}: not run: no Python {python} here\n"
+    except subprocess.CalledProcessError as error:
+        return 1, f"Airflow {airflow}: not installed: uv ended with {error.returncode}\n"
+    programs = ENVIRONMENTS / name / "bin"
+    version = subprocess.check_output([programs / "python", "--version"], text=True).strip()
+    selected = PAIR_TESTS.get(airflow, AIRFLOW_TESTS) if python else RELEASE_TESTS
+    command: list[str | Path] = [programs / "pytest", "-p", "no:cacheprovider", *selected]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tests:
+        last = ""
+        for last in tests.stdout or ():
+            sys.stdout.write(last)
+    return tests.returncode, f"Airflow {airflow} on {version}: {last.strip().strip('= ')}\n"
 
 
 def main() -> int:
@@ -159,15 +135,20 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="pairs or releases (all releases)")
     parser.add_argument("--prepare", action="store_true", help="create the environments, and run no test")
     options = parser.parse_args()
-    trials = [Trial.named(name) for name in options.names or RELEASES]
     ENVIRONMENTS.mkdir(exist_ok=True)
-    if options.prepare:
-        for trial in trials:
-            trial.prepare()
-        return 0
-    codes = [trial.run() for trial in trials]
-    sys.stdout.write("".join(trial.result.read_text() for trial in trials))
-    return max(codes)
+    codes, results = [], []
+    for name in options.names or RELEASES:
+        if options.prepare:
+            prepare(name)
+            continue
+        file = ENVIRONMENTS / f"{name}.txt"
+        file.unlink(missing_ok=True)
+        code, result = run(name)
+        codes.append(code)
+        results.append(result)
+        file.write_text(result)
+    sys.stdout.write("".join(results))
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":
