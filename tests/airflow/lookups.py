@@ -24,10 +24,6 @@ AIRFLOWS_OWN = "airflows_own"  # a connection that an environment variable holds
 
 @task
 def look_up(conn_id: str, times: int = 1) -> None:
-    look_up_here(conn_id, times)
-
-
-def look_up_here(conn_id: str, times: int = 1) -> None:
     """Look up in this process and record the warnings, without those that Airflow's own lookups raise too."""
     _, of_airflow = look_up_and_warn(AIRFLOWS_OWN)
     rounds = [look_up_and_warn(conn_id) for _ in range(times)]

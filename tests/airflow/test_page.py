@@ -9,18 +9,18 @@ import pytest
 
 from tests.airflow.deployment import AIRFLOWS_KEY
 from tests.airflow_version import HIDES_CONNECTIONS
-from tests.sites.page_site import JSON, PAGE, PageSite, serve_page
+from tests.sites.page_site import DATABASE_PASSWORD, JSON, PAGE, PageSite, serve_page
 from tests.stand_ins.aws import AwsStandIn, Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(180)
 
 ACCOUNT = "123456789012.dkr.ecr"
 DENIAL = Error("AccessDeniedException", "User: arn:aws:iam::123456789012:user/u is not authorized", region="eu-west-1")
 BULK = 10_000
-MAX_SECONDS = 1.0
 CONNECTIONS: dict[str, object] = {
     "docker_default": f"{ACCOUNT}.us-east-1.amazonaws.com",
     "docker_denied": f"{ACCOUNT}.eu-west-1.amazonaws.com",
@@ -32,6 +32,11 @@ CONNECTIONS: dict[str, object] = {
 
 
 @pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
 def aws() -> Iterator[AwsStandIn]:
     with AwsStandIn.running() as aws:
         aws.script(DENIAL)
@@ -39,9 +44,8 @@ def aws() -> Iterator[AwsStandIn]:
 
 
 @pytest.fixture(scope="module")
-def site(aws: AwsStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageSite]:
+def site(aws: AwsStandIn, folder: Path) -> Iterator[PageSite]:
     """A server with thousands of connections more for workers. Two IDs are also defined elsewhere."""
-    folder = tmp_path_factory.mktemp("page")
     bulk = {f"bulk_{number:05}": f"{number:012}.dkr.ecr.us-east-2.amazonaws.com" for number in range(BULK)}
     cache = {"cache_dir": str(folder / "cache")}
     sections = {
@@ -58,9 +62,7 @@ def test_airflow_authorizes_users(site: PageSite) -> None:
     """An anonymous user and a viewer are refused. A token and the cookie of Airflow's UI are accepted."""
     for user, expected in ((None, 401), ("viewer", 403), ("op", 200), ("admin", 200)):
         with site.client(user) as client:
-            answers = [client.get(PAGE), client.get(JSON)]
-            assert [answer.status_code for answer in answers] == [expected] * 2
-            assert {answer.headers["Cache-Control"] for answer in answers} == {"no-store"}
+            assert [client.get(PAGE).status_code, client.get(JSON).status_code] == [expected] * 2
             if expected != 200:
                 assert client.post(f"{JSON}/docker_default/check", json={}).status_code == expected
     with site.client(None) as client:
@@ -96,16 +98,17 @@ def test_the_menu_has_the_page(site: PageSite) -> None:
     assert f"/{view['href']}" == PAGE
 
 
-def test_the_page_and_the_json_show_the_host_s_cache(site: PageSite, aws: AwsStandIn) -> None:
-    """Tokens, failures and other definitions of an ID. Neither calls AWS nor writes a file."""
-    for conn_id in ("docker_default", "docker_denied", "docker_by_airflow"):
-        site.check(conn_id)
-    before = len(aws.calls()), sorted(site.cache.rglob("*"))
+def test_the_page_and_the_json_show_the_host_s_cache_and_no_secret(
+    site: PageSite, aws: AwsStandIn, folder: Path
+) -> None:
+    """Tokens, failures and other definitions of an ID. Neither calls AWS nor writes a file. The log is at DEBUG."""
+    checked = [site.check(conn_id).text for conn_id in ("docker_default", "docker_denied", "docker_by_airflow")]
+    before = len(aws.calls()), sorted((folder / "cache").rglob("*"))
     rows = site.rows("docker")
     with site.client() as client:
         page = client.get(PAGE, params={"q": "docker"}).text
 
-    assert (len(aws.calls()), sorted(site.cache.rglob("*"))) == before
+    assert (len(aws.calls()), sorted((folder / "cache").rglob("*"))) == before
     assert {conn_id: (row["state"], *row["also_defined_in"]) for conn_id, row in rows.items()} == {
         "docker_default": ("valid", "database"),
         "docker_denied": ("failed", "environment"),
@@ -116,27 +119,13 @@ def test_the_page_and_the_json_show_the_host_s_cache(site: PageSite, aws: AwsSta
     }
     assert conn_ids_in(page) == rows.keys()
     assert rows["docker_denied"]["failure"]["code"] == "AccessDeniedException"
-    for text in (
-        "Valid",
-        "Failed",
-        "No token",
-        "AccessDeniedException",
-        "Allow ecr:GetAuthorizationToken",
-        "[secrets]",
-    ):
+    for text in ("Valid", "Failed", "No token", "AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
         assert text in page
     assert [call.access_key_id for call in aws.calls(region="us-west-2") if call.service == "ecr"] == [AIRFLOWS_KEY]
-
-
-def test_no_secret_is_shown_or_logged(site: PageSite, aws: AwsStandIn) -> None:
-    """At DEBUG: no token, key or password in the page, its JSON, the result of a check, or the log."""
-    checked = site.check("docker_default").text
-    with site.client() as client:
-        texts = [checked, client.get(PAGE).text, client.get(JSON, params={"q": "docker"}).text, site.log()]
-    secrets = {*aws.secrets(), "a-password-in-the-database", *site.passwords.values()}
-
-    assert "Received an ECR token" in texts[-1]
-    assert [secret for secret in secrets for text in texts if secret in text] == []
+    log = site.airflow.printed("api-server")
+    assert "Received an ECR token" in log
+    secrets = {*aws.secrets(), DATABASE_PASSWORD, *site.passwords.values()}
+    assert [secret for secret in secrets if secret in f"{checked}{rows}{page}{log}"] == []
 
 
 def test_the_page_can_start_a_check(site: PageSite) -> None:
@@ -151,13 +140,13 @@ def test_the_page_can_start_a_check(site: PageSite) -> None:
 
 def test_ten_thousand_connections_take_less_than_a_second(site: PageSite) -> None:
     total = BULK + len(CONNECTIONS)
-    with site.client() as client:
-        for path, query, expected in (
-            (PAGE, {}, f"{total} connections"),
-            (PAGE, {"page": "9999"}, f"Page {total // 100 + 1} of"),
-            (PAGE, {"q": "BULK_09999"}, "bulk_09999"),
-            (JSON, {}, "bulk_09999"),
-        ):
+    for path, query, expected in (
+        (PAGE, {}, f"{total} connections"),
+        (PAGE, {"page": "9999"}, f"Page {total // 100 + 1} of"),
+        (PAGE, {"q": "BULK_09999"}, "bulk_09999"),
+        (JSON, {}, "bulk_09999"),
+    ):
+        with site.client() as client:
             answers = [client.get(path, params=query).raise_for_status() for _ in range(3)]
-            assert expected in answers[0].text
-            assert min(answer.elapsed.total_seconds() for answer in answers) < MAX_SECONDS, (path, query)
+        assert expected in answers[0].text
+        assert min(answer.elapsed.total_seconds() for answer in answers) < 1, (path, query)

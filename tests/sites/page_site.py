@@ -25,6 +25,7 @@ USERS = {"admin": "admin", "op": "op", "viewer": "viewer", "reader": "viewer"}
 AUTH_MANAGER = "tests.stand_ins.auth_manager.ReaderAuthManager"
 PROJECT = Path(__file__).parents[2]
 BACKEND = "ecr_secrets_backend.EcrSecretsBackend"
+DATABASE_PASSWORD = "a-password-in-the-database"
 REQUEST_TIMEOUT_SECONDS = 60
 
 
@@ -33,12 +34,10 @@ class PageSite:
     """A running server.
 
     :param passwords: by user
-    :param cache: the folder of ``cache_dir``
     """
 
     airflow: AirflowSite
     passwords: Mapping[str, str]
-    cache: Path
 
     @property
     def url(self) -> str:
@@ -66,10 +65,6 @@ class PageSite:
         with self.client() as client:
             return client.post(f"{JSON}/{conn_id}/check", params={"section": section}, headers=headers, json={})
 
-    def log(self) -> str:
-        """Return the server's log."""
-        return self.airflow.printed("api-server")
-
 
 @contextmanager
 def serve_page(
@@ -87,8 +82,8 @@ def serve_page(
     :param rows: the type and login of connections in the metadata database, by ID
     """
     names = {"secrets": "backend", "workers": "secrets_backend"}
-    configuration = "\n".join(
-        f"[{section}]\n{names[section]} = {BACKEND}\n{names[section]}_kwargs = {json.dumps(kwargs).replace('%', '%%')}"
+    configuration = "".join(
+        f"[{section}]\n{names[section]} = {BACKEND}\n{names[section]}_kwargs = {json.dumps(kwargs)}\n"
         for section, kwargs in sections.items()
     )
     passwords = {user: secrets.token_urlsafe() for user in USERS}
@@ -102,12 +97,10 @@ def serve_page(
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         **options,
     }
-    with AirflowSite(folder / "home", folder / "dags", environment, f"{configuration}\n") as airflow:
+    with AirflowSite(folder / "home", folder / "dags", environment, configuration) as airflow:
         airflow.run("db migrate")
         for conn_id, (conn_type, login) in rows.items():
-            airflow.add_connection(
-                conn_id=conn_id, conn_type=conn_type, login=login, password="a-password-in-the-database"
-            )
+            airflow.add_connection(conn_id=conn_id, conn_type=conn_type, login=login, password=DATABASE_PASSWORD)
         airflow.start("api-server")
         airflow.wait(airflow.is_listening)
-        yield PageSite(airflow, passwords, folder / "cache")
+        yield PageSite(airflow, passwords)
