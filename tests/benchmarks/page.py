@@ -30,23 +30,21 @@ mpl.rcParams |= {
 
 def render(page: str, run: dict[str, Any]) -> str:
     """Return the page with the tables of a run between its markers."""
+    charted = [row for row in run["rows"] if row["seconds"]]
+    others = [row for row in run["rows"] if row["goals"] or not row["seconds"]]
     environment = ", ".join(f"{name} {value}" for name, value in run["environment"].items())
-    tables = {"summary": summary(run["rows"]), "details": f"{details(run['rows'])}\nThe run: {environment}.\n"}
+    tables = {"summary": summary(charted), "details": f"{details(others)}\nThe run: {environment}.\n"}
     return BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n", page)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Return the table of the times that the chart shows, too."""
     head = ("what", "this backend", "the alternative", "times faster")
-    charted = [row for row in rows if row["seconds"]]
-    return table(head, ((*cells(row), significant(row["seconds"][1] / row["seconds"][0], 2)) for row in charted))
+    return table(head, ((*cells(row), significant(row["seconds"][1] / row["seconds"][0], 2)) for row in rows))
 
 
 def details(rows: list[dict[str, Any]]) -> str:
-    """Return the table of all goals, and of the values that the first table does not show."""
     head = ("what", "this backend", "compared with", "goals")
-    shown = [row for row in rows if row["goals"] or not row["seconds"]]
-    return table(head, ((*cells(row), "<br>".join(map(describe, row["goals"]))) for row in shown))
+    return table(head, ((*cells(row), "<br>".join(map(describe, row["goals"]))) for row in rows))
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
