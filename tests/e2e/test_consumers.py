@@ -10,6 +10,7 @@ import time
 from configparser import RawConfigParser
 from datetime import datetime, timezone
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,8 +43,7 @@ pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("registries")]
 @pytest.fixture(scope="module")
 def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
     """Run an Airflow with the backend, and with an older connection of the same name in its database."""
-    world.inside(aws.reset)
-    world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
+    world.inside(aws.reset)  # another module may have set a longer lifetime
     connections = {**configured("several_registries"), **configured("cross_account_role")}
     del connections["docker_tools"]  # its registry does not exist here
     kwargs = {"connections": connections, "cache_dir": str(world.folder / "cache")}
@@ -75,6 +75,17 @@ def python_image(world: World, registries: RegistryStandIn) -> None:
     push(world, archive, pushed)
 
 
+@pytest.fixture
+def _short_lifetime(world: World, aws: AwsStandIn) -> Iterator[None]:
+    """Let tokens expire soon, and no token of another lifetime be in the cache."""
+    rmtree(world.folder / "cache", ignore_errors=True)
+    world.inside(lambda: aws.set(token_lifetime=TOKEN_LIFETIME_SECONDS))
+    yield
+    world.inside(aws.reset)
+    rmtree(world.folder / "cache")
+
+
+@pytest.mark.usefixtures("_short_lifetime")
 def test_an_unchanged_docker_operator_pulls_through_several_token_lifetimes(
     world: World, aws: AwsStandIn, registries: RegistryStandIn, airflow: AirflowSite
 ) -> None:

@@ -38,7 +38,7 @@ def test_a_plain_pull_needs_docker_config(site: Site) -> None:
 @pytest.mark.timeout(120)
 def test_pulls_succeed_while_docker_config_watches(site: Site, aws: AwsStandIn) -> None:
     """For two lifetimes of a token."""
-    site.world.inside(lambda: aws.set(token_lifetime=12))
+    site.world.inside(lambda: aws.set(token_lifetime=20))
     watch = site.command("docker-config", "docker_eu", "--watch")
     with site.world.serving("watch", *watch, environment=site.environment):
         site.world.wait("the login", (site.docker / "config.json").exists)
