@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("registries")]
 @pytest.fixture(scope="module")
 def airflow(world: World, aws: AwsStandIn) -> Iterator[AirflowSite]:
     """Run an Airflow with the backend, and with an older connection of the same name in its database."""
-    world.inside(aws.reset)  # another module may have set a longer lifetime
+    world.inside(aws.reset)  # another module may have set a lifetime
     connections = {**configured("several_registries"), **configured("cross_account_role")}
     del connections["docker_tools"]  # its registry does not exist here
     kwargs = {"connections": connections, "cache_dir": str(world.folder / "cache")}

@@ -30,7 +30,6 @@ GITLAB_HOST, GITLAB_PORT = "gitlab.example.com", 5050  # the default port of Git
 DEPLOY_TOKEN = "a-deploy-token-of-gitlab"
 # The output of htpasswd -B, the only form that the registry reads.
 DEPLOY_TOKEN_HASH = "$2b$05$eaah4KqYIO6OFhFjX48yJ.E8ILxEa2afxQDMaY//OqY7tc12oRzR."
-TOKEN_LIFETIME_SECONDS = 30.0
 ENGINE_URL = "tcp://127.0.0.1:2376"  # the engine also listens here, for clients with a certificate
 
 
@@ -64,8 +63,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def aws(world: World) -> Iterator[AwsStandIn]:
-    """Run AWS in the world's network, with short-lived tokens."""
-    with world.running_inside(lambda: AwsStandIn.running(token_lifetime=TOKEN_LIFETIME_SECONDS)) as aws:
+    """Run AWS in the world's network."""
+    with world.running_inside(AwsStandIn.running) as aws:
         yield aws
 
 
