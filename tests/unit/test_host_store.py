@@ -17,17 +17,7 @@ from ecr_secrets_backend import host_lock, host_store, private_files
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, UnsafeFileError
 from tests.requirements import need_root
-from tests.unit.folders import (
-    KEY,
-    LOCK,
-    NAME,
-    folder_in,
-    hold,
-    ignore_permissions,
-    mode_of,
-    names_in,
-    write,
-)
+from tests.unit.folders import KEY, LOCK, NAME, folder_in, hold, ignore_permissions, mode_of, names_in, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
