@@ -9,6 +9,7 @@ import pytest
 from freezegun import freeze_time
 
 from ecr_secrets_backend.entry import LONGEST_BACK_OFF_SECONDS, Entry
+from ecr_secrets_backend.identity import AwsIdentity
 from tests.unit.builders import HOUR, NOW, build_entry, build_failure, build_token
 
 if TYPE_CHECKING:
@@ -96,3 +97,11 @@ def damaged(change: Callable[[Any], object]) -> bytes:
 def test_other_bytes_are_not_an_entry(text: bytes) -> None:
     """A file that is truncated, damaged or of another format is a miss."""
     assert Entry.from_json(text) is None
+
+
+@pytest.mark.parametrize("value", [build_entry(), build_token(), build_failure(), AwsIdentity("ecr", None)])
+def test_values_are_immutable(value: object) -> None:
+    """Threads share them, so they are only replaced."""
+    for name in type(value).__annotations__:
+        with pytest.raises(AttributeError):
+            setattr(value, name, None)
