@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import nullcontext
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from freezegun import freeze_time
 
 from ecr_secrets_backend import EcrSecretsBackend
 from ecr_secrets_backend.cache import Memory
@@ -37,6 +39,17 @@ def test_a_connection_without_a_registry_is_not_served_with_any_host(aws: AwsSta
         backend.get_connection("docker_own")
 
     assert "Set the connection's registry and region_name in backend_kwargs" in str(caught.value)
+
+
+def test_a_token_is_renewed_by_refresh_before_and_cache_process_writes_no_file(aws: AwsStandIn, tmp_path: Path) -> None:
+    """The default place of the host's cache is in the test's folder."""
+    backend = EcrSecretsBackend(connections={"docker_default": HOST}, refresh_before=3 * HOUR, cache="process")
+    backend.get_connection("docker_default")
+    with freeze_time(datetime.now(timezone.utc) + timedelta(hours=10)):
+        while len(aws.calls()) < 2:  # a renewal that is slower than a second is not waited for
+            backend.get_connection("docker_default")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
