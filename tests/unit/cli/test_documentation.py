@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 PAGES = {page.stem: page.read_text() for page in (Path(__file__).parents[3] / "docs/commands").glob("*.md")}
 
 
-def codes(path: Path) -> set[str]:
+def codes_in(path: Path) -> set[str]:
     """Return the strings of a module that have the form of a finding's code."""
     texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
     return {text for text in texts if isinstance(text, str) and re.fullmatch(r"[a-z]+(-[a-z]+)+", text)}
 
 
 def test_the_page_lists_the_codes_of_findings() -> None:
-    """All of them and no other."""
     _, _, table = PAGES["check"].partition("| code |")
     documented = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", table))))
 
-    assert documented == set().union(*map(codes, Path(check.__file__).parent.glob("*.py")))
+    assert documented == set().union(*map(codes_in, Path(check.__file__).parent.glob("*.py")))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -49,7 +48,6 @@ def test_the_page_lists_the_states_of_a_token() -> None:
 
 
 def read_example(command: str) -> Any:
-    """Return the JSON document on a command's page."""
     (document,) = re.findall(r"```json\n(.*?)```", PAGES[command], re.DOTALL)
     return json.loads(document)
 
@@ -67,7 +65,6 @@ def test_check_prints_the_document_of_its_page(run: Run, tmp_path: Path, monkeyp
 
 
 def test_status_prints_the_fields_of_its_page(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """Each field has the documented type."""
     run("token", "docker_default", *file)
     aws.script(DENIED)
     with freeze_time(datetime.now(timezone.utc) + timedelta(hours=11.5)):
@@ -79,7 +76,6 @@ def test_status_prints_the_fields_of_its_page(run: Run, aws: AwsStandIn, file: t
 
 
 def types(value: Any) -> Any:
-    """Return a document with types in place of values."""
     if isinstance(value, dict):
         return {key: types(each) for key, each in value.items()}
     return [types(each) for each in value] if isinstance(value, list) else type(value)

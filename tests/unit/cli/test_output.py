@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from ecr_secrets_backend.cli.output import (
-    Output,
-    OutputError,
-    duration,
-    guard_standard_streams,
-    iso_time,
-    print_error,
-)
+from ecr_secrets_backend.cli import output
+from ecr_secrets_backend.cli.output import Output, OutputError, guard_standard_streams
 
 FULL = Path("/dev/full")
 
@@ -29,11 +23,11 @@ FULL = Path("/dev/full")
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     """Seconds are rounded first, so that there are never sixty of them."""
-    assert duration(seconds) == text
+    assert output.duration(seconds) == text
 
 
 def test_a_time_is_in_utc_and_whole_seconds() -> None:
-    assert iso_time(1_800_000_000.9) == "2027-01-15T08:00:00+00:00"
+    assert output.iso_time(1_800_000_000.9) == "2027-01-15T08:00:00+00:00"
 
 
 def test_a_name_is_not_wrapped_without_a_terminal() -> None:
@@ -80,7 +74,7 @@ def test_a_full_stream_ends_the_process(
     assert capsys.readouterr().err == line
     with FULL.open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
-        print_error("lost")
+        output.print_error("lost")
 
 
 @pytest.mark.parametrize("text", ["", "result"])

@@ -134,8 +134,7 @@ def test_a_browser_neither_stores_nor_frames_an_answer(client: TestClient, path:
     headers = client.get(path).headers
 
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
-    for directive in ("default-src 'none'", "frame-ancestors 'self'"):
-        assert directive in headers["Content-Security-Policy"]
+    assert {"default-src 'none'", "frame-ancestors 'self'"} <= {*headers["Content-Security-Policy"].split("; ")}
 
 
 @pytest.mark.parametrize(
@@ -165,12 +164,9 @@ def test_no_other_site_can_start_a_check(
     assert client.post(CHECK, headers=headers).status_code == (expected if is_known else 403)
 
 
-@pytest.mark.parametrize("value", ["Disabled", "Hidden"])
-def test_airflow_has_to_allow_tests_of_connections(
-    client: TestClient, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_airflow_has_to_allow_tests_of_connections(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ``[core] test_connection`` there is no button, and a request is refused with the fix."""
-    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", value)
+    monkeypatch.setenv("AIRFLOW__CORE__TEST_CONNECTION", "Hidden")
     refused = client.post(CHECK)
 
     assert refused.status_code == 403

@@ -8,7 +8,7 @@ import re
 import time
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from freezegun import freeze_time
@@ -23,13 +23,12 @@ from tests.unit.builders import HOUR, build_failure, build_token
 from tests.unit.folders import folder_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    Read = Callable[..., Overview]
+
 FALLBACK = {"backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend"}
-
-
-class Read(Protocol):
-    def __call__(self, kwargs: dict[str, Any] | None, workers: dict[str, Any] | None = None) -> Overview: ...
 
 
 @pytest.fixture
@@ -93,14 +92,6 @@ def test_a_failure_has_its_fix_and_its_back_off(read: Read, kwargs: dict[str, An
     assert re.findall(r"(?m)^\| `(\w+)` \|", page) == [*overview.STATES]
     assert [*documented] == [*failed]
     assert [*documented["failure"]] == [*failed["failure"]]
-
-
-@pytest.mark.parametrize("cache", ["host", "process"])
-def test_without_a_token_no_folder_is_made(read: Read, kwargs: dict[str, Any], tmp_path: Path, cache: str) -> None:
-    (row,) = read({**kwargs, "cache": cache}).rows()
-
-    assert row["state"] == "none"
-    assert not folder_in(tmp_path).exists()
 
 
 @pytest.mark.parametrize(
@@ -172,12 +163,14 @@ def test_an_aws_connection_is_read_from_airflow(
     assert "a-secret-key" not in json.dumps(found)
 
 
+@pytest.mark.parametrize("cache", ["host", "process"])
 def test_other_definitions_of_a_connection_are_shown(
-    read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any]
+    read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path, cache: str
 ) -> None:
-    """Processes without the backend use them."""
+    """Processes without the backend use them. Without a token, no folder is made."""
     monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", "docker://elsewhere")
-    connections = {"docker_default": US_HOST, "docker_eu": EU_HOST}
-    rows = read({**kwargs, "connections": connections}).rows()
+    rows = read({**kwargs, "cache": cache, "connections": {"docker_default": US_HOST, "docker_eu": EU_HOST}}).rows()
 
     assert [row["also_defined_in"] for row in rows] == [["environment", "database"], []]
+    assert {row["state"] for row in rows} == {"none"}
+    assert not folder_in(tmp_path).exists()

@@ -14,13 +14,14 @@ import pytest
 import trustme
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
-from tests.command_settings import US_HOST as HOST
+from tests.command_settings import US_HOST
 from tests.stand_ins.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+HOST = US_HOST
 S3 = "prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com"
 CDN = "production.cloudflare.example"
 LOGIN = ("AWS", "a-token")
@@ -29,28 +30,22 @@ STEPS = [
     *("image: registry", "image: permission", "image: tag", "image: platform"),
     *("engine", "engine: login", "engine: login used", "Docker's own logins"),
 ]
+Answer = tuple[int, dict[str, str], bytes]
 DIGEST = f"sha256:{'0' * 64}"
 CONTENT = {"config": {"digest": DIGEST}, "os": "linux", "architecture": "amd64"}
 
 
 @dataclass
 class Site:
-    """A registry and two hosts of layers, behind a proxy.
-
-    :param reachable: the hosts that the proxy connects to
-    :param refusal: its answer for others
-    :param seen: the requests to the proxy and to the hosts, with their logins
-    :param answers: a status, headers and body for a path, in place of the usual ones
-    :param accepted: the only login that the registry accepts; None: any
-    """
+    """A registry and two hosts of layers, behind a proxy."""
 
     proxy: str
     reachable: set[str] = field(default_factory=lambda: {HOST, S3, CDN})
-    refusal: str = "502 Bad Gateway"
-    seen: list[str] = field(default_factory=list)
-    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    refusal: str = "502 Bad Gateway"  # of the proxy, for other hosts
+    seen: list[str] = field(default_factory=list)  # the requests, with their logins
+    answers: dict[str, Answer] = field(default_factory=dict)  # in place of the usual ones, by path
     storage: str = S3
-    accepted: str | None = None
+    accepted: str | None = None  # the only login; None: any
 
     def answer(self, path: str, status: int = 200, message: str = "", code: str = "DENIED") -> None:
         """Let the registry answer a path with an error of its API."""
@@ -65,8 +60,8 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        for header in headers.items():
+            self.send_header(*header)
         self.end_headers()
         with suppress(OSError):  # of a client that has read enough
             self.wfile.write(body)
@@ -97,7 +92,7 @@ class SiteHandler(Handler):
     def do_GET(self) -> None:
         site, login, host = self.server.site, self.login("Authorization"), self.headers["Host"]
         site.seen.append(f"{host}{self.path} {login}".rstrip())
-        answer: tuple[int, dict[str, str], bytes] = 200, {}, json.dumps(CONTENT).encode()
+        answer: Answer = 200, {}, json.dumps(CONTENT).encode()
         if self.path.startswith("/v2/app/blobs/"):
             answer = 307, {"Location": f"https://{site.storage}/layer?signature=x"}, b""
         if site.accepted not in (None, login):
@@ -131,7 +126,7 @@ def site(_server: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch) -> Site:
 
 @pytest.fixture
 def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Docker's configuration, in a folder of the test's own; it does not exist yet."""
+    """Return Docker's configuration, a file that does not exist yet."""
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

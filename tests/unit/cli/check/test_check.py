@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tests.unit.cli.check.conftest import Site
 
 IMAGE = ("--image", f"{HOST}/app:1")
-NO_TOKEN = Error(DENIED.code, operation="GetAuthorizationToken")
 Arguments = tuple[str, ...]
 
 
@@ -51,17 +50,13 @@ def warned(run: Run, *arguments: str) -> dict[str, str]:
 
 
 def test_every_step_runs_in_order(run: Run, good: Arguments) -> None:
+    """The table has a mark for each, the failure's fix below its message, and a summary."""
     found = findings(run, *good, *IMAGE)
-
-    assert [each["step"] for each in found] == STEPS
-    assert {each["state"] for each in found} == {"good"}
-
-
-def test_people_read_the_steps_in_a_table(run: Run, good: Arguments) -> None:
-    """It has marks and times, the failure's fix below its message, and a summary."""
     passed = run("check", *good, *IMAGE).stdout
     wrong = run("check", *good, "--image", f"{EU_HOST}/app:1", exit_code=1).stdout
 
+    assert [each["step"] for each in found] == STEPS
+    assert {each["state"] for each in found} == {"good"}
     assert all(f"✓ {step}" in passed for step in STEPS)
     assert passed.rstrip().endswith("All checks passed.")
     assert "✗ image: registry" in wrong
@@ -126,13 +121,9 @@ def test_missing_credentials_end_the_check(run: Run, good: Arguments, monkeypatc
 
 def test_a_token_that_aws_denies_ends_the_check_if_none_is_valid(run: Run, good: Arguments, aws: AwsStandIn) -> None:
     """If one is valid but not renewed, that is a warning."""
-    aws.script(NO_TOKEN)
-    assert failed(run, *good) == ("token", "no-token")
-
-    aws.settle()
-    run("clear", *good[3:])
     run("token", "docker_default", *good[3:])
-    aws.script(NO_TOKEN)
+    aws.script(Error(DENIED.code, operation="GetAuthorizationToken"))
+    assert failed(run, "docker_eu", *good[1:]) == ("token", "no-token")
     with freeze_time(datetime.now(timezone.utc) + timedelta(hours=11.5)):
         assert warned(run, *good).keys() == {"token-not-renewed"}
         assert run("check", *good).stdout.rstrip().endswith("All checks passed. 1 warning, see above.")

@@ -141,12 +141,15 @@ def test_a_login_without_an_engine_is_reported() -> None:
     assert fail(lambda: log_in("unix:///nowhere.sock")).code == "engine-login-failed"
 
 
+NO_VERSIONS: list[Any] = [["a page"], None, 1, "a", {}]
+NO_ERRORS: list[Any] = [[], {}, None, {"message": []}, b"<html>", b"[" * 100_000]
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "code", "message"),
     [
-        *((200, answer, "engine-unreachable", "not from a Docker engine") for answer in (["a page"], None, 1, "a", {})),
-        *((502, answer, "engine-unreachable", "answers at unix:") for answer in ([], {}, None, {"message": []})),
-        *((502, answer, "engine-unreachable", "answers at unix:") for answer in (b"<html>", b"[" * 100_000)),
+        *((200, answer, "engine-unreachable", "not from a Docker engine") for answer in NO_VERSIONS),
+        *((502, answer, "engine-unreachable", "no Docker engine answers") for answer in NO_ERRORS),
         (400, {"message": "Client sent an HTTP request to an HTTPS server."}, "engine-wants-tls", "only TLS"),
     ],
 )

@@ -16,26 +16,24 @@ PROXY = "ecr.example.com:8443"
 
 
 @pytest.mark.parametrize(
-    ("text", "image"),
+    ("text", "image", "written"),
     [
-        ("app", (None, "app", "latest")),
-        ("team/app:1", (None, "team/app", "1")),
-        ("localhost/app", ("localhost", "app", "latest")),
-        ("localhost:5000/a/b:V_1.2-3", ("localhost:5000", "a/b", "V_1.2-3")),
-        (f"host.example/a__b/c--d.e@{DIGEST}", ("host.example", "a__b/c--d.e", DIGEST)),
-        (f"host.example/app:1@{DIGEST}", ("host.example", "app", DIGEST)),
-        (f"{HOST}:8443/app", (f"{HOST}:8443", "app", "latest")),
-        ("ecr.example.com:443/app:1", ("ecr.example.com:443", "app", "1")),
+        ("team/app", (None, "team/app", "latest"), "team/app:latest"),
+        ("localhost/app:1", ("localhost", "app", "1"), "localhost/app:1"),
+        ("localhost:5000/a/b:V_1.2-3", ("localhost:5000", "a/b", "V_1.2-3"), "localhost:5000/a/b:V_1.2-3"),
+        (
+            f"host.example/a__b/c--d:1@{DIGEST}",
+            ("host.example", "a__b/c--d", DIGEST),
+            f"host.example/a__b/c--d@{DIGEST}",
+        ),
+        (f"{HOST}:8443/app", (f"{HOST}:8443", "app", "latest"), f"{HOST}:8443/app:latest"),
+        ("ecr.example.com:443/app:1", ("ecr.example.com:443", "app", "1"), "ecr.example.com:443/app:1"),
     ],
 )
-def test_a_name_is_read_as_docker_reads_it(text: str, image: tuple[str | None, str, str]) -> None:
+def test_a_name_is_read_and_written_as_by_docker(text: str, image: tuple[str | None, str, str], written: str) -> None:
     """Registry, repository, and the digest, else the tag, else the latest."""
     assert read_image(text) == Image(*image)
-
-
-@pytest.mark.parametrize("text", ["app:1", f"host.example/app@{DIGEST}"])
-def test_a_name_is_written_as_docker_writes_it(text: str) -> None:
-    assert str(read_image(text)) == text
+    assert str(read_image(text)) == written
 
 
 @pytest.mark.parametrize(
@@ -141,11 +139,9 @@ def test_an_image_for_other_platforms_is_reported(site: Site, path: str, body: b
     assert "docker buildx build --platform linux/amd64" in str(result.fix)
 
 
-@pytest.mark.parametrize(("storage", "fix"), [(S3, "gateway endpoint for S3"), (CDN, f"TCP from this host to {CDN}")])
+@pytest.mark.parametrize("storage", [S3, CDN])
 @pytest.mark.parametrize(("is_reachable", "problem"), [(False, "refuses to connect"), (True, "answers 403")])
-def test_a_storage_that_denies_layers_is_reported(
-    site: Site, storage: str, fix: str, is_reachable: bool, problem: str
-) -> None:
+def test_a_storage_that_denies_layers_is_reported(site: Site, storage: str, is_reachable: bool, problem: str) -> None:
     """A pull begins and then hangs: layers come from S3, or from the host that a pull-through cache redirects to."""
     site.storage = storage
     site.answers["/layer"] = 403, {}, b"<Error><Code>AccessDenied</Code></Error>"
@@ -155,53 +151,46 @@ def test_a_storage_that_denies_layers_is_reported(
 
     assert result.code == "storage-unreachable"
     assert f"redirects to {storage}, which {problem}" in result.message
-    assert fix in str(result.fix)
+    assert f"TCP from this host to {storage}; in a VPC, add a route or a gateway endpoint" in str(result.fix)
 
 
 @pytest.mark.parametrize(
-    ("reference", "status", "error", "code", "fix"),
+    ("path", "status", "error", "code", "fix"),
     [
-        ("1", 403, ("DENIED", "not authorized to perform: x"), "permission-missing", "Allow ecr:BatchGetImage"),
-        ("1", 403, ("DENIED", ""), "permission-missing", "ecr:GetDownloadUrlForLayer on the repository"),
-        ("1", 403, ("DENIED", "The authentication to the upstream registry failed."), "upstream-login-failed", "…"),
-        ("1", 404, ("NAME_UNKNOWN", ""), "repository-missing", "Correct the name"),
-        ("1", 404, ("MANIFEST_UNKNOWN", ""), "tag-missing", "Correct the tag"),
-        (DIGEST, 404, ("NAME_UNKNOWN", ""), "digest-missing", "by its tag first"),
-        ("1", 503, ("", ""), "registry-error", "try again"),
-        ("1", 200, ("", ""), "platform-unknown", ""),
+        (
+            "manifests/1",
+            403,
+            ("DENIED", "not authorized to perform: x"),
+            "permission-missing",
+            "Allow ecr:BatchGetImage",
+        ),
+        ("manifests/1", 403, ("DENIED", ""), "permission-missing", "ecr:GetDownloadUrlForLayer on the repository"),
+        ("manifests/1", 403, ("", "The authentication to the upstream registry failed."), "upstream-login-failed", "…"),
+        ("manifests/1", 404, ("NAME_UNKNOWN", ""), "repository-missing", "Correct the name"),
+        ("manifests/1", 404, ("MANIFEST_UNKNOWN", ""), "tag-missing", "Correct the tag"),
+        (f"manifests/{DIGEST}", 404, ("NAME_UNKNOWN", ""), "digest-missing", "by its tag first"),
+        ("manifests/1", 503, ("", ""), "registry-error", "try again"),
+        ("manifests/1", 429, ("TOOMANYREQUESTS", "Rate exceeded"), "rate-limited", "Start fewer tasks"),
+        (f"blobs/{DIGEST}", 429, ("TOOMANYREQUESTS", "Rate exceeded"), "rate-limited", "Start fewer tasks"),
     ],
 )
 def test_an_image_that_cannot_be_pulled_is_reported(
-    site: Site, reference: str, status: int, error: tuple[str, str], code: str, fix: str
+    site: Site, path: str, status: int, error: tuple[str, str], code: str, fix: str
 ) -> None:
     """The registry's own error shows which of the permission, the secret, the repository or the reference is wrong."""
-    site.answer(f"/v2/app/manifests/{reference}", status, error[1], error[0])
-    if code == "platform-unknown":
-        assert run_pull() == code
-        return
-    result = fail(lambda: run_pull(reference))
+    site.answer(f"/v2/app/{path}", status, error[1], error[0])
+    result = fail(lambda: run_pull(path.removeprefix("manifests/") if "manifests" in path else "1"))
 
     assert result.code == code
     assert error[1] in result.message
     assert fix in str(result.fix)
 
 
-@pytest.mark.parametrize("status", [200, 403])
-def test_the_tags_that_are_nearest_to_a_missing_one_are_shown(site: Site, status: int) -> None:
-    """If this identity may list them."""
+def test_the_tags_that_are_nearest_to_a_missing_one_are_shown(site: Site) -> None:
     site.answer("/v2/app/manifests/v10", 404, "", "MANIFEST_UNKNOWN")
-    site.answers["/v2/app/tags/list"] = status, {}, b'{"tags": ["latest", "v1", 5]}' if status == 200 else b"{}"
-    near = "; the nearest are v1, latest" if status == 200 else ""
+    site.answers["/v2/app/tags/list"] = 200, {}, b'{"tags": ["latest", "v1", 5]}'
 
-    assert fail(lambda: run_pull("v10")).message.endswith(f"has no tag 'v10'{near}")
-
-
-@pytest.mark.parametrize("path", ["/v2/", "/v2/app/manifests/1", f"/v2/app/blobs/{DIGEST}"])
-def test_a_limit_on_requests_is_reported_by_each_step(site: Site, path: str) -> None:
-    site.answer(path, 429, "Rate exceeded", "TOOMANYREQUESTS")
-    result = fail(lambda: (RegistryClient(HOST, LOGIN).check_login(), run_pull()))
-
-    assert (result.code, result.message) == ("rate-limited", f"{HOST} answers 429 Rate exceeded")
+    assert fail(lambda: run_pull("v10")).message.endswith("has no tag 'v10'; the nearest are v1, latest")
 
 
 @pytest.mark.parametrize(
@@ -234,9 +223,8 @@ def test_an_answer_of_any_shape_is_no_traceback(site: Site, key: str, value: Any
             run_pull(tag)
 
 
-@pytest.mark.parametrize("content", [b"<html>", b"", b"[]"])
+@pytest.mark.parametrize("content", [b"<html>", b"[]"])
 def test_a_page_in_place_of_a_manifest_is_reported(site: Site, content: bytes) -> None:
-    """A proxy or a login page may have answered."""
     site.answers["/v2/app/manifests/1"] = 200, {}, content
 
     assert fail(run_pull).code == "registry-error"

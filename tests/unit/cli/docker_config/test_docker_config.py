@@ -201,27 +201,31 @@ def test_options_for_a_file_are_refused_beside_stdout(run: Run, arguments: Argum
     assert "--stdout writes no file" in run(command, *rest, "--stdout", option, exit_code=2).stderr
 
 
+Work = tuple[float, list["Callable[[], object]"]]
+
+
 class Watch(Protocol):
-    def __call__(self, *work: tuple[float, Callable[[], object]], exit_code: int = 130) -> tuple[str, list[float]]: ...
+    def __call__(self, *work: Work, exit_code: int = 130) -> tuple[str, list[float]]: ...
 
 
 @pytest.fixture
 def watch(run: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Run the command for one connection with work during each sleep, after which so many hours have passed.
+    """Run the command for one connection, with work during each sleep, which lasts until so many hours after the start.
 
     It is interrupted during the next sleep. Return its log, and the seconds of each sleep.
     """
     monkeypatch.setattr(docker_config, "_end_on_signals", lambda: None)
 
-    def watch(*work: tuple[float, Callable[[], object]], exit_code: int = 130) -> tuple[str, list[float]]:
+    def watch(*work: Work, exit_code: int = 130) -> tuple[str, list[float]]:
         start, left, sleeps = datetime.now(timezone.utc), iter(work), list[float]()
 
         def sleep(seconds: float) -> None:
             sleeps.append(seconds)
-            hours, do = next(left, (0.0, None))
-            if do is None:
+            if (work := next(left, None)) is None:
                 raise KeyboardInterrupt
-            do()
+            hours, parts = work
+            for part in parts:
+                part()
             clock.move_to(start + timedelta(hours=hours))
 
         with freeze_time(start) as clock:
@@ -256,15 +260,11 @@ def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch
     def look() -> None:
         seen.append(passwords(config))
 
-    def end_outage() -> None:
-        aws.settle()
-        aws.set(token_lifetime=24 * 3600)
-
     log, sleeps = watch(
-        (11.5, lambda: (look(), aws.script(OUTAGE))),
-        *((11.8, look), (11.85, look)),
-        (11.9, lambda: (look(), end_outage())),
-        (11.9, look),
+        (11.5, [look, partial(aws.script, OUTAGE)]),
+        *((11.8, [look]), (11.85, [look])),
+        (11.9, [look, aws.settle, partial(aws.set, token_lifetime=24 * 3600)]),
+        (11.9, [look]),
     )
 
     assert seen[0].keys() == {EU_HOST}
@@ -283,7 +283,7 @@ def test_systemd_is_notified_when_the_first_outage_ends(
     """A host may be up before its network: the command continues, and is ready when it has all logins."""
     aws.script(OUTAGE)
     seen: list[list[str]] = []
-    log, _ = watch((0.1, lambda: (seen.append(notified()), aws.settle())), (0.2, lambda: None))
+    log, _ = watch((0.1, [lambda: seen.append(notified()), aws.settle]), (0.2, []))
 
     assert "Cannot get an ECR token" in log
     assert seen == [[]]
@@ -306,7 +306,7 @@ def test_a_login_that_another_program_removes_comes_back(watch: Watch, config: P
         seen.append(config.read_text())
         config.write_text('{"auths": {"ghcr.io": {}}}')
 
-    log, _ = watch((0, lambda: config.write_text("{")), (0, correct))
+    log, _ = watch((0, [lambda: config.write_text("{")]), (0, [correct]))
 
     assert seen == ["{"]
     assert "is not valid JSON" in log
@@ -328,7 +328,12 @@ def test_a_signal_ends_the_process(
     """With exit code 0, and systemd is notified; not by another signal, and not before the end of a write."""
     codes: list[int] = []
     is_ended = threading.Event()
-    monkeypatch.setattr("os._exit", lambda code: (codes.append(code), is_ended.set()))
+
+    def end(code: int) -> None:
+        codes.append(code)
+        is_ended.set()
+
+    monkeypatch.setattr("os._exit", end)
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         request.addfinalizer(partial(signal.signal, each, signal.getsignal(each)))
     request.addfinalizer(partial(signal.set_wakeup_fd, -1))
