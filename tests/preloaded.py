@@ -6,6 +6,7 @@ from functools import cache
 
 import botocore.loaders
 import botocore.session
+import pytest  # noqa: F401 - each process imports the main module, a script of pytest
 
 from ecr_secrets_backend import aws
 from ecr_secrets_backend.identity import AwsIdentity

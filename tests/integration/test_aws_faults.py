@@ -188,12 +188,15 @@ class TestWarm:
         host.aws.set(token_lifetime=LIFETIME)
         if age is not None:
             keep_token(host.identity, host.cache_dir, age=age)
+        before = host.token_requests
         host.aws.script(Error("ServerException", status=500))
 
         replaced = {"ecr_secrets_backend.entry.BACK_OFF_SECONDS": 1.6, "ecr_secrets_backend.aws.ATTEMPTS": 1}
         arguments = (1, LIFETIME * 0.3, replaced)
         with host.start(*arguments) as one, host.start(*arguments) as other:
-            time.sleep(0.7)
+            while host.token_requests == before:
+                time.sleep(0.01)
+            time.sleep(0.7)  # the other process fails, too
             host.aws.settle()
             recovered_at = time.time()
             processes = one.result(), other.result()
