@@ -34,7 +34,6 @@ __all__ = ["arguments", "config"]
 OTHER_USER = 54322
 LOGIN = {US_HOST: "YTpi"}
 SECRET = "what-is-root-s-alone"
-WAIT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -43,10 +42,8 @@ def _root() -> None:
 
 
 def wait(check: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until a check passes; fail if it takes too long, or if the process has ended before."""
-    give_up_at = time.monotonic() + WAIT_SECONDS
+    """Wait until a check passes; fail if the process has ended before."""
     while not check():
-        assert time.monotonic() < give_up_at, "not yet"
         assert process is None or process.poll() is None, "the command has ended"
         time.sleep(0.02)
 
@@ -260,7 +257,6 @@ def test_a_signal_ends_the_command_while_it_sleeps(
     """The logins stay. The command notifies systemd that they are there, and that it ends."""
     with TemporaryDirectory() as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(address.format(f"{name}/notify"))
-        systemd.settimeout(WAIT_SECONDS)
         monkeypatch.setenv("NOTIFY_SOCKET", address.format(f"{name}/notify").replace("\0", "@"))
         with watching(*arguments) as process:
             assert systemd.recv(512) == b"READY=1"

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 HTTPS_PORT = 443
 EXPIRED_MESSAGE = "Your authorization token has expired. Reauthenticate and try again."
 OWN_HEADERS = {"Host", "Authorization", "Connection", "Transfer-Encoding"}  # of one connection alone
-ACTIONS = {"manifests": "ecr:BatchGetImage", "blobs": "ecr:GetDownloadUrlForLayer"}  # for the parts of a pull
 
 
 Verdict: TypeAlias = Literal["challenged", "unknown", "expired", "denied", "served"]
@@ -67,7 +66,7 @@ class RegistryStandIn:
     :param certificate: a certificate for these hosts
     :param aws: knows which tokens are valid
     :param port: where they listen
-    :param denied: the missing IAM action of each repository that may not be pulled
+    :param denied: the missing IAM action of each repository without access to its manifests
     """
 
     address: str
@@ -109,23 +108,15 @@ class RegistryStandIn:
             return "unknown", challenge(request.host)
         if verdict.reason == "expired":
             return "expired", refuse(HTTPStatus.FORBIDDEN, "DENIED", EXPIRED_MESSAGE)
-        _, _, repository, kind, *_ = (*request.path.split("/"), "", "")
-        missing = self.denied.get(repository)
-        if missing and missing == ACTIONS.get(kind):
+        repository, _, manifest = request.path.removeprefix("/v2/").partition("/manifests/")
+        if manifest and (missing := self.denied.get(repository)):
             message = (
                 f"User: arn:aws:iam::123456789012:user/tester is not authorized to perform: {missing} on resource:"
                 f" arn:aws:ecr:{region}:123456789012:repository/{repository} because no identity-based policy allows"
                 f" the {missing} action"
             )
             return "denied", refuse(HTTPStatus.FORBIDDEN, "DENIED", message)
-        upstream = f"http://127.0.0.1:{self.upstreams[request.host]}"
-        if (
-            kind == "manifests"
-            and urllib3.request("GET", f"{upstream}/v2/{repository}/tags/list").status != HTTPStatus.OK
-        ):
-            message = f"The repository with name '{repository}' does not exist in the registry with id '123456789012'"
-            return "served", refuse(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN", message)
-        url = f"{upstream}{request.environ['RAW_URI']}"
+        url = f"http://127.0.0.1:{self.upstreams[request.host]}{request.environ['RAW_URI']}"
         sent = urllib3.request(
             request.method, url, headers=headers_of(request.headers), redirect=False, preload_content=False
         )
