@@ -237,8 +237,8 @@ def race_by_swapping_folders(host: Host) -> None:
 
 
 def race_in_folder(host: Host) -> None:
-    whats = ("a forgery", "a link to the forgery", "links to the private file")
-    for_ever(*(partial(plant, host, what) for what in whats), partial(forge, host.lock, host, 0o666))
+    plants = ("a forgery", "a link to the forgery", "links to the private file")
+    for_ever(*(partial(plant, host, what) for what in plants), partial(forge, host.lock, host, 0o666))
 
 
 def open_for_ever(folder: Path) -> None:
