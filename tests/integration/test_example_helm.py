@@ -85,7 +85,7 @@ def test_the_pods_of_a_node_share_the_cache() -> None:
     """In a folder of the node that ``docs/deployments.md`` names."""
     (mount,), (volume,) = PODS["extraVolumeMounts"], PODS["extraVolumes"]
 
-    assert mount["mountPath"] in VALUES["config"]["secrets"]["backend_kwargs"]
+    assert f'"{mount["mountPath"]}"' in VALUES["config"]["secrets"]["backend_kwargs"]
     assert mount["name"] == volume["name"]
     assert volume["hostPath"]["type"] == "Directory"
     assert volume["hostPath"]["path"] in (PROJECT / "docs/deployments.md").read_text()
