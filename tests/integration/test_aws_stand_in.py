@@ -60,7 +60,7 @@ def request_token(region_name: str | None = None) -> str:
 def test_a_token_has_the_form_of_ecr_and_opens_the_registry_of_its_region_until_it_expires(
     aws: AwsStandIn, region: str, suffix: str, lifetime: float | None, offset: float
 ) -> None:
-    """By the clock of the host; AWS's clock says when. The lifetime is twelve hours at first."""
+    """By the clock of the host. expiresAt is by AWS's clock. The lifetime is twelve hours at first."""
     aws.set(token_lifetime=lifetime, clock_offset=offset)
     answer = build_ecr(region).get_authorization_token()
     date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])

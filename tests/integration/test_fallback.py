@@ -73,7 +73,7 @@ def build(kwargs: dict[str, Any]) -> EcrSecretsBackend:
 
 
 def build_recording(tmp_path: Path, asked: list[Any], **kwargs: str) -> EcrSecretsBackend:
-    """Return a backend whose one fallback backend records its lookups."""
+    """Return a backend with one fallback backend, which records its lookups."""
     recording = {"backend": "tests.stand_ins.secrets_backends.Recording", "backend_kwargs": {"asked": asked}}
     connections = {"docker_default": REGISTRY}
     return build({"connections": connections, "cache_dir": str(tmp_path), "fallback_backends": [recording], **kwargs})
