@@ -66,10 +66,10 @@ def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def no_place(
-    request: pytest.FixtureRequest, kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    no_default_place: None, kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, str]:
     """As ``file``, on a host where no folder can be used for the cache."""
-    request.getfixturevalue("no_default_place")
+    del no_default_place
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(variable, os.devnull)
     Path(kwargs["cache_dir"]).touch()
@@ -82,5 +82,4 @@ def airflow(kwargs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, mo
 
 
 def status(run: Run, *arguments: str) -> Any:
-    """Return the JSON document of ``status``."""
     return json.loads(run("status", "--output", "json", *arguments).stdout)

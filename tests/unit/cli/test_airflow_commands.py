@@ -9,7 +9,6 @@ from ecr_secrets_backend.cli.airflow_commands import get_cli_commands
 
 
 def test_airflow_has_each_command() -> None:
-    """The examples in its help start with ``airflow ecr``."""
     (group,) = get_cli_commands()
 
     assert [each.name for each in group.subcommands] == [command.name for command in COMMANDS]

@@ -28,7 +28,6 @@ def test_files_are_listed_with_their_problems(store: HostStore, folder: Path) ->
 
 
 def test_an_inspection_changes_nothing(store: HostStore, tmp_path: Path) -> None:
-    """It does not make the folder, and does not change its mode."""
     assert CacheFolder.inspect(store) == CacheFolder(str(folder_in(tmp_path)))
     assert list(tmp_path.iterdir()) == []
     store.read(NAME)
@@ -40,7 +39,6 @@ def test_an_inspection_changes_nothing(store: HostStore, tmp_path: Path) -> None
 
 
 def test_a_folder_that_may_be_of_another_user_is_refused(store: HostStore, folder: Path, tmp_path: Path) -> None:
-    """It belongs to another user, or is a link."""
     need_root()
     os.chown(folder, 4321, 4321)
     assert CacheFolder.inspect(store).refused == (f"{folder}: the folder belongs to user 4321",)
@@ -63,7 +61,6 @@ def places(no_default_place: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_default_place_replaces_a_cache_dir_that_cannot_be_used(places: tuple[Path, Path]) -> None:
-    """Before and after the first lookup."""
     file, temp = places[0] / "file", str(folder_in(places[1]))
     file.touch()
     store = HostStore(str(file))

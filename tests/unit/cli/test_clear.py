@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def test_the_next_lookup_requests_a_token(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """Tokens and failures are deleted."""
     first = run("token", "docker_default", *file).stdout
     aws.script(DENIED)
     run("token", "docker_eu", *file, exit_code=1)
@@ -34,7 +33,6 @@ def test_no_folder_can_be_used(run: Run, no_place: tuple[str, str]) -> None:
 def test_tokens_of_other_environments_are_kept_without_all(
     run: Run, file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process with other AWS variables has another identity."""
     run("token", "docker_default", *file)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
 

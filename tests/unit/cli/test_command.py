@@ -44,8 +44,6 @@ def do(run: Callable[[argparse.Namespace, Output], int]) -> int:
 def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
     error: BaseException, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A closed pipe and an interrupt need no line."""
-
     def run(*_: object) -> int:
         raise error
 
@@ -56,8 +54,6 @@ def test_a_failure_is_an_exit_code_and_one_line_on_standard_error(
 
 
 def test_the_line_of_a_deep_traceback_is_short(capsys: pytest.CaptureFixture[str]) -> None:
-    """An endless recursion has a thousand frames."""
-
     def run(options: argparse.Namespace, output: Output) -> int:
         return run(options, output)
 

@@ -112,7 +112,6 @@ def test_a_wrong_source_is_explained(run: Run) -> None:
 def test_an_airflow_without_the_backend(
     run: Run, configure: Callable[..., None], backend: str | None, message: str
 ) -> None:
-    """The message names the value, the file and the fix."""
     configure(backend)
     line = last_line(run)
 
@@ -121,7 +120,6 @@ def test_an_airflow_without_the_backend(
 
 
 def test_workers_are_read_before_secrets(run: Run, configure: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    """As in a task. An option selects the other section."""
     assert "[workers] secrets_backend is not set" in last_line(run, "--section", "workers")
     if not HAS_WORKERS_BACKEND:
         return
@@ -163,7 +161,6 @@ def test_kwargs_may_be_in_other_options_of_airflow(
 
 
 def test_the_shell_completes_connection_ids(file: tuple[str, str]) -> None:
-    """With a wrong configuration it completes nothing."""
     for name, expected in ((file[1], ["docker_default"]), ("/nowhere", [])):
         options = argparse.Namespace(section=None, backend_kwargs=name)
         assert configuration.complete_conn_id("docker_d", options) == expected

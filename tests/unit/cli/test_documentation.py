@@ -53,7 +53,6 @@ def read_example(command: str) -> Any:
 
 
 def test_check_prints_the_document_of_its_page(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Word for word, except for the seconds."""
     (tmp_path / "kwargs.json").write_text(json.dumps({"connections": {"docker_default": US_HOST}}))
     monkeypatch.chdir(tmp_path)
     command = ("check", "--image", "app:1", "--backend-kwargs", "kwargs.json", "--output", "json")

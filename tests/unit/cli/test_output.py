@@ -31,7 +31,6 @@ def test_a_time_is_in_utc_and_whole_seconds() -> None:
 
 
 def test_a_name_is_not_wrapped_without_a_terminal() -> None:
-    """A search in a log finds it."""
     stream = io.StringIO()
     table = Table("name")
     table.add_row("long " * 60)
@@ -53,7 +52,6 @@ def test_progress_is_shown_on_a_terminal_alone(is_terminal: bool, monkeypatch: p
 
 
 def test_a_full_standard_output_is_an_error() -> None:
-    """Closing the stream afterwards raises nothing."""
     with FULL.open("w") as full, pytest.raises(OutputError, match="No space left on device"):
         Output(full).text("result")
 
@@ -68,7 +66,6 @@ def test_a_full_standard_output_is_an_error() -> None:
 def test_a_full_stream_ends_the_process(
     error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A closed pipe needs no line on standard error."""
     with pytest.raises(SystemExit), guard_standard_streams():
         raise error
     assert capsys.readouterr().err == line

@@ -37,7 +37,6 @@ def test_the_version_is_that_of_the_package(run: Run) -> None:
     ],
 )
 def test_the_shell_completes(line: str, completions: list[str], file: tuple[str, str], tmp_path: Path) -> None:
-    """Commands and mapped connections, by argcomplete's protocol."""
     line = f"ecr-secrets-backend {line.format(file=file[1])}"
     script = Path(sys.executable).with_name("ecr-secrets-backend")
     protocol = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}

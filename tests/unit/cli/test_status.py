@@ -84,7 +84,6 @@ def test_a_token_is_shown_without_secrets(
 
 
 def test_a_cache_that_is_not_private_is_a_problem(run: Run, file: tuple[str, str]) -> None:
-    """Other users can read the folder, or a link replaces a file."""
     run("token", "docker_default", *file)
     folder = Path(status(run, *file)["cache"]["folder"])
     folder.chmod(0o755)

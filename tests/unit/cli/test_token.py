@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def test_the_password_is_printed_alone(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """The registry accepts it, and a second command prints it from the cache."""
     first, second = (run("token", "docker_default", *file) for _ in range(2))
 
     (password,) = first.stdout.splitlines()

@@ -43,7 +43,6 @@ ACCEPTED, DENIED = StepResult("accepted"), StepResult("denied", "failed", "denie
 
 @pytest.fixture
 def auth_manager(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """An auth manager that allows a user everything."""
     manager = SimpleNamespace(is_authorized_connection=lambda **_: True)
     monkeypatch.setattr(app, "get_auth_manager", lambda: manager)
     return manager
@@ -98,7 +97,6 @@ def test_a_page_has_a_hundred_connections(client: TestClient) -> None:
     ],
 )
 def test_a_filter_finds_connections(client: TestClient, query: dict[str, str], expected: list[str]) -> None:
-    """The page and the JSON have the same ones."""
     content = client.get("/", params=query).text
     rows = client.get("/api/connections", params=query).json()["connections"]
 
@@ -130,7 +128,6 @@ def test_values_are_escaped(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/api/connections", "/nothing"])
 def test_a_browser_neither_stores_nor_frames_an_answer(client: TestClient, path: str) -> None:
-    """Airflow's own UI may frame it."""
     headers = client.get(path).headers
 
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
@@ -189,7 +186,6 @@ def test_a_check_ends_with_a_failure_or_the_registry_s_login(
 
 
 def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another request is refused at once."""
     has_started, may_end = threading.Event(), threading.Event()
 
     def wait() -> StepResult:
@@ -210,7 +206,6 @@ def test_one_check_runs_at_a_time(client: TestClient, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("label", ["Source", "Documentation"])
 def test_the_page_links_to_the_documentation(client: TestClient, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the package's metadata has its URL."""
     metadata = Message()
     metadata["Project-URL"] = f"{label}, https://example.com/"
     monkeypatch.setattr(app, "metadata", lambda _: metadata)

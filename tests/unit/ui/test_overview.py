@@ -48,7 +48,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
 
 
 def record(shown: Overview, entry: Entry) -> None:
-    """Write an entry for the first connection to the host's cache."""
     config = shown.configurations["secrets"]
     mapped = next(iter(config.settings.connections.values()))
     key = mapped.identity.in_environment(os.environ).key
@@ -63,7 +62,6 @@ def record(shown: Overview, entry: Entry) -> None:
     [(0, "valid"), (10 * HOUR, "valid"), (11.2 * HOUR, "renewal_due"), (11.9 * HOUR, "none"), (13 * HOUR, "none")],
 )
 def test_a_token_has_a_state_at_each_age(read: Read, kwargs: dict[str, Any], age: float, state: str) -> None:
-    """The row does not have the token."""
     shown = read(kwargs)
     with freeze_time() as clock:
         record(shown, Entry("", token=build_token(received_at=time.time(), password="ey.secret")))
@@ -125,7 +123,6 @@ def test_a_wrong_configuration_of_workers_is_a_problem(read: Read, kwargs: dict[
 def test_secrets_without_this_backend_are_a_problem(
     read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], backend: str | None
 ) -> None:
-    """The connections of workers are shown."""
     if backend:
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", backend)
     shown = read(None, kwargs)

@@ -37,8 +37,6 @@ CONTENT = {"config": {"digest": DIGEST}, "os": "linux", "architecture": "amd64"}
 
 @dataclass
 class Site:
-    """A registry and two hosts of layers, behind a proxy."""
-
     proxy: str
     reachable: set[str] = field(default_factory=lambda: {HOST, S3, CDN})
     refusal: str = "502 Bad Gateway"  # of the proxy, for other hosts
@@ -102,7 +100,6 @@ class SiteHandler(Handler):
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
-    """Yield the proxy and the certificate of its CA."""
     authority, path = trustme.CA(), tmp_path_factory.mktemp("site") / "ca.pem"
     authority.cert_pem.write_to_path(path)
     server = Server(("127.0.0.1", 0), SiteHandler)
@@ -164,7 +161,6 @@ def engine(_engine: str, docker_config: Path) -> str:
 
 
 def fail(step: Callable[[], object]) -> StepResult:
-    """Return the result of a step that fails."""
     with pytest.raises(CheckFailed) as caught:
         step()
     return caught.value.result

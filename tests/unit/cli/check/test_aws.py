@@ -30,7 +30,6 @@ def test_the_identity_is_shown_by_its_source_and_the_arn_of_its_role(aws: AwsSta
 
 @pytest.mark.parametrize("fault", [Error("AccessDenied", status=403), Close()], ids=["denied", "closed"])
 def test_an_identity_passes_without_an_arn(aws: AwsStandIn, fault: Fault) -> None:
-    """A pull needs neither the permission for STS nor the route to it."""
     aws.script(fault)
 
     assert "ARN not returned by STS" in call_aws(identify, IDENTITY).message

@@ -39,7 +39,6 @@ def findings(run: Run, *arguments: str, exit_code: int = 0, given: str = "") -> 
 
 
 def failed(run: Run, *arguments: str, exit_code: int = 1, given: str = "") -> tuple[str, str]:
-    """Return the step that ends a check, and its code."""
     last = findings(run, *arguments, exit_code=exit_code, given=given)[-1]
     assert (last["state"], bool(last["remedy"])) == ("failed", True)
     return last["step"], last["code"]
@@ -120,7 +119,6 @@ def test_missing_credentials_end_the_check(run: Run, good: Arguments, monkeypatc
 
 
 def test_a_token_that_aws_denies_ends_the_check_if_none_is_valid(run: Run, good: Arguments, aws: AwsStandIn) -> None:
-    """If one is valid but not renewed, that is a warning."""
     run("token", "docker_default", *good[3:])
     aws.script(Error(DENIED.code, operation="GetAuthorizationToken"))
     assert failed(run, "docker_eu", *good[1:]) == ("token", "no-token")
@@ -151,7 +149,6 @@ def test_the_first_step_that_fails_ends_the_check(
 
 
 def test_a_stale_login_of_docker_is_a_warning(run: Run, good: Arguments, site: Site, docker_config: Path) -> None:
-    """Pulls without the connection use it."""
     site.accepted = f"AWS:{run('token', 'docker_default', *good[3:]).stdout.strip()}"
     auth = base64.b64encode(b"AWS:an-old-token").decode()
     docker_config.write_text(json.dumps({"auths": {f"https://{HOST}": {"auth": auth}}}))
@@ -163,7 +160,6 @@ def test_a_stale_login_of_docker_is_a_warning(run: Run, good: Arguments, site: S
 def test_what_earlier_solutions_left_is_a_warning(
     run: Run, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable defines the connection, and a DAG renews it."""
     (tmp_path / "refresh.py").write_text('boto3.client("ecr").get_authorization_token()\n')
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/airflow.db")
@@ -189,7 +185,6 @@ def test_a_step_that_raises_anything_is_a_finding() -> None:
 def test_a_peer_that_echoes_the_login_reveals_nothing(
     run: Run, good: Arguments, site: Site, monkeypatch: pytest.MonkeyPatch, peer: str
 ) -> None:
-    """Neither the token, nor the header that it was sent in, nor a part of either."""
     token = run("token", "docker_default", *good[3:]).stdout.strip()
     header = base64.b64encode(f"AWS:{token}".encode()).decode()
     message = f"Basic {header} is not AWS:{token} but {header[:40]}"
@@ -204,7 +199,6 @@ def test_a_peer_that_echoes_the_login_reveals_nothing(
 def test_a_wrong_proxy_ends_in_no_traceback(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """The first request to AWS fails."""
     kwargs = json.dumps({"connections": {"docker_default": HOST}, "cache_dir": str(tmp_path / "cache")})
     monkeypatch.setenv("HTTPS_PROXY", url)
 

@@ -37,7 +37,6 @@ def _close_sockets() -> Iterator[None]:
 
 
 def fail_version(*options: str) -> StepResult:
-    """Return how the check of an engine's version fails."""
     return fail(lambda: list(Engine(*options).check_version()))
 
 
@@ -53,7 +52,6 @@ def test_the_engine_is_that_of_the_option_of_docker_host_or_the_default(monkeypa
 
 
 def test_options_for_tls_belong_together() -> None:
-    """DockerOperator ignores them unless all three are set."""
     with pytest.raises(CommandError, match="belong together"):
         Engine("tcp://docker:2376", "ca.pem", None, None)
 
@@ -79,7 +77,6 @@ def test_an_engine_that_does_not_answer_fails_the_step(url: str, monkeypatch: py
 
 
 def test_an_engine_by_ssh_needs_paramiko(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DockerOperator does not use the program ssh, as docker does."""
     monkeypatch.delattr(docker.api.client, "SSHHTTPAdapter", raising=False)  # as without that package
 
     assert fail_version("ssh://airflow@127.0.0.1").code == "engine-ssh"
@@ -96,7 +93,6 @@ def test_a_missing_certificate_is_reported(options: tuple[str, ...], monkeypatch
 
 
 def test_without_docker_s_client_the_engine_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every host runs DockerOperator."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "docker"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "docker", None)
@@ -134,10 +130,6 @@ def test_a_failed_login_is_reported_with_the_engine_s_reason(
     result = fail(lambda: log_in(engine))
 
     assert (result.code, reason in result.message) == (code, True)
-
-
-def test_a_login_without_an_engine_is_reported() -> None:
-    """DockerHook's own exception differs by version."""
     assert fail(lambda: log_in("unix:///nowhere.sock")).code == "engine-login-failed"
 
 
@@ -227,7 +219,6 @@ def test_the_socket_of_rootless_docker_is_found(monkeypatch: pytest.MonkeyPatch,
 def test_a_config_json_that_docker_s_client_cannot_read_is_reported(
     engine: str, docker_config: Path, content: str
 ) -> None:
-    """The engine is not the cause."""
     docker_config.write_text(content)
 
     with pytest.raises(CommandError, match=r"config\.json"):

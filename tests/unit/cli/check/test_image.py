@@ -58,7 +58,6 @@ def test_a_name_is_read_and_written_as_by_docker(text: str, image: tuple[str | N
     ],
 )
 def test_the_character_that_is_wrong_in_a_name_is_reported(text: str, problem: str, right: str) -> None:
-    """Docker refuses such a name, or finds no login for its registry."""
     result = fail(lambda: read_image(text, [PROXY]))
 
     assert result.code == "image-name-invalid"
@@ -81,7 +80,6 @@ def test_the_character_that_is_wrong_in_a_name_is_reported(text: str, problem: s
     ],
 )
 def test_an_image_of_another_registry_is_reported(text: str, host: str | None, code: str, fix: str) -> None:
-    """The fix is another name for the image, or another connection."""
     conn_ids = {EU_HOST: "docker_eu", "public.ecr.aws": "docker_public"}
     result = fail(lambda: match_registry(read_image(text), host, conn_ids))
 
@@ -91,7 +89,6 @@ def test_an_image_of_another_registry_is_reported(text: str, host: str | None, c
 
 @pytest.mark.parametrize(("host", "code"), [(HOST, "image-public"), ("public.ecr.aws", "ok")])
 def test_an_image_of_ecr_public_needs_no_connection(host: str, code: str) -> None:
-    """It may have one."""
     assert match_registry(read_image("public.ecr.aws/docker/library/busybox:1"), host, {}).code == code
 
 
@@ -201,7 +198,6 @@ def test_the_tags_that_are_nearest_to_a_missing_one_are_shown(site: Site) -> Non
     ],
 )
 def test_a_redirect_to_an_odd_url_is_no_traceback(site: Site, location: str) -> None:
-    """Nor is a circle of redirects."""
     site.answers[f"/v2/app/blobs/{DIGEST}"] = 307, {"Location": location}, b""
 
     with suppress(CheckFailed):
@@ -214,7 +210,6 @@ ODD_VALUES: list[Any] = [None, 1, "a", [], {}, [1], [None], ["a"], {"a": []}, [[
 @pytest.mark.parametrize("value", ODD_VALUES)
 @pytest.mark.parametrize("key", ["manifests", "config", "tags", "errors", "os"])
 def test_an_answer_of_any_shape_is_no_traceback(site: Site, key: str, value: Any) -> None:
-    """A registry may put anything into a manifest, a list of tags or an error."""
     body = json.dumps({**CONTENT, key: value}).encode()
     site.answers["/v2/app/manifests/1"] = site.answers["/layer"] = 200, {}, body
     site.answers["/v2/app/manifests/2"] = site.answers["/v2/app/tags/list"] = 404, {}, body

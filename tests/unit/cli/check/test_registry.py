@@ -28,7 +28,6 @@ client = RegistryClient(HOST, LOGIN)
     ids=lambda content: content[:15],
 )
 def test_an_answer_of_another_shape_has_no_error(content: bytes) -> None:
-    """A proxy's page, for example."""
     assert Response(500, content).error == ("", "")
 
 
@@ -76,7 +75,6 @@ def test_a_proxy_that_refuses_is_reported_without_its_login(
 def test_an_unexpected_answer_is_reported(
     site: Site, status: int, headers: dict[str, str], code: str, message: str
 ) -> None:
-    """A proxy or a login page may answer in the place of the registry."""
     site.answers["/v2/"] = status, headers, b"<html>"
     result = fail(client.check_login)
 
@@ -157,7 +155,6 @@ def test_a_registry_is_trusted_by_its_certificates_in_docker_s_folder(
 
 
 def test_an_answer_is_read_up_to_a_limit_and_not_decompressed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small one could become a large one."""
     monkeypatch.setattr(registry, "LARGEST_RESPONSE_BYTES", 1000)
     small = gzip.compress(b" " * 10_000)
     site.answers["/large"] = 200, {}, b" " * 10_000

@@ -32,7 +32,6 @@ def test_a_result_shows_no_part_of_the_token_that_was_sent(echo: str, around: st
 
 
 def test_a_result_keeps_the_words_that_are_no_secret() -> None:
-    """Hosts, digests and ARNs stay readable."""
     words = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/app@sha256:{'0' * 64} of arn:aws:iam::123456789012:role/pull"
 
     assert StepResult(words).without([TOKEN, HEADER]).message == words

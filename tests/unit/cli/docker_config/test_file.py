@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 import resource
-import subprocess
-import sys
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,7 @@ import pytest
 
 from ecr_secrets_backend.cli.command import CommandError
 from ecr_secrets_backend.cli.docker_config import file
-from ecr_secrets_backend.cli.docker_config.file import (
-    DockerConfig,
-    change_logins,
-    default_folder,
-    encode_login,
-    is_shared,
-)
+from ecr_secrets_backend.cli.docker_config.file import DockerConfig, change_logins, encode_login, is_shared
 from tests.command_settings import US_HOST as HOST
 
 if TYPE_CHECKING:
@@ -51,7 +43,7 @@ def test_a_missing_home_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 54321)
     with pytest.raises(CommandError, match="no home folder"):
-        default_folder()
+        file.default_folder()
 
 
 @pytest.mark.parametrize(
@@ -84,12 +76,11 @@ def test_the_entry_that_docker_uses_is_found(path: Path, names: list[str], winne
     assert (found and found["password"]) == winner
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "null", '{"auths": null, "credHelpers": null, "credsStore": null}', f'{{"auths": {{"{HOST}": null}}}}'],
-)
+NULLS = '{"auths": null, "credHelpers": null, "credsStore": null}'
+
+
+@pytest.mark.parametrize("content", ["", "null", NULLS, f'{{"auths": {{"{HOST}": null}}}}'])
 def test_null_and_an_empty_file_have_no_logins(path: Path, content: str) -> None:
-    """As for Docker."""
     path.write_text(content)
     config = DockerConfig.load(path.parent)
 
@@ -99,7 +90,6 @@ def test_null_and_an_empty_file_have_no_logins(path: Path, content: str) -> None
 
 
 def test_other_names_of_a_host_are_replaced(path: Path) -> None:
-    """Older clients and tools have written them. Other hosts keep theirs."""
     others: dict[str, Any] = {"https://index.docker.io/v1/": {}, f"x{HOST}": {}, f"https://{HOST}.example": {}}
     names = [f"https://{HOST}", f"http://{HOST}/v2/", f"{HOST}/", f"{HOST}/v2/", f"HTTPS://{HOST}"]
     build(path, auths={**others, **{name: {"auth": "b2xkOm9sZA=="} for name in names}})
@@ -161,7 +151,6 @@ def at_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[int], object])
 def test_a_login_of_another_program_at_the_same_moment_is_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
 ) -> None:
-    """As docker login writes it."""
     build(path, auths={})
     other = json.dumps({"auths": {"ghcr.io": {"auth": "dTpw"}}, "new": 1})
     at_each_read(monkeypatch, lambda time: time or path.write_text(other))
@@ -173,7 +162,6 @@ def test_a_login_of_another_program_at_the_same_moment_is_kept(
 
 
 def test_a_file_that_always_changes_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user may change it for ever."""
     at_each_read(monkeypatch, lambda time: path.write_text(f'{{"auths": {{"{time}": {{}}}}}}'))
     with pytest.raises(CommandError, match="Another program keeps changing"):
         change_logins(path.parent, LOGIN, {})
@@ -205,7 +193,6 @@ def test_copies_that_write_at_the_same_moment_lose_nothing(tmp_path: Path) -> No
 
 
 def test_a_lock_is_not_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that was stopped does not stop all others."""
     before = build(path, auths={})
     monkeypatch.setattr(file, "LOCK_TIMEOUT_SECONDS", 0.1)
     held = os.open(path.parent, os.O_RDONLY)
@@ -226,33 +213,28 @@ def fail_with(number: int) -> Callable[..., None]:
     return fail
 
 
-#: A copy of the command that is killed before it replaces the file.
-KILLED = """
-import os, pathlib, sys
-from ecr_secrets_backend.cli.docker_config.file import change_logins
-os.fsync = lambda _: os.kill(os.getpid(), 9)
-change_logins(pathlib.Path(sys.argv[1]), {"ghcr.io": "dTpw"}, {})
-"""
-
-
 @pytest.mark.parametrize("locks", [True, False])
 def test_the_file_of_a_copy_that_was_killed_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
 ) -> None:
     """It has all logins. Without a lock, as on NFS, it may be the file of a copy that is still running."""
-    subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
-    (killed_file,) = tmp_path.iterdir()
+    killed_files: list[Path] = []
+    with monkeypatch.context() as context:
+        context.setattr("os.fsync", lambda _: killed_files.extend(path.parent.iterdir()))
+        change_logins(path.parent, LOGIN, {})
+    (killed_file,) = killed_files
+    killed_file.touch()
     if not locks:
         monkeypatch.setattr("fcntl.flock", fail_with(9))
-    change_logins(tmp_path, LOGIN, {})
+    change_logins(path.parent, LOGIN, {})
 
     assert killed_file.exists() is not locks
-    assert is_logged_in(tmp_path)
+    assert is_logged_in(path.parent)
 
 
 def test_in_place_the_file_stays_the_same_one(path: Path) -> None:
-    """With all its links and mounts, and without the rest of a longer content."""
-    build(path, auths={HOST: {"auth": "YTpi", "email": "x" * 500}})
+    """With all its links and mounts, and without the rest of a longer content. A missing one is made."""
+    assert change_logins(path.parent, {HOST: "YTpi" * 100}, {}, in_place=True) == {HOST}
     assert not is_shared(path.parent)
     link = path.with_name("link")
     link.hardlink_to(path)
@@ -260,6 +242,7 @@ def test_in_place_the_file_stays_the_same_one(path: Path) -> None:
     assert change_logins(path.parent, LOGIN, {}, in_place=True) == {HOST}
 
     assert json.loads(link.read_text()) == {"auths": {HOST: {"auth": LOGIN[HOST]}}}
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_in_place_the_file_can_be_read_after_each_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,13 +256,6 @@ def test_in_place_the_file_can_be_read_after_each_write(path: Path, monkeypatch:
     assert seen == [["ghcr.io"], ["ghcr.io", HOST]]
 
 
-def test_a_new_file_is_for_its_user_alone_also_in_place(tmp_path: Path) -> None:
-    change_logins(tmp_path / "new", LOGIN, {}, in_place=True)
-
-    assert is_logged_in(tmp_path / "new")
-    assert (tmp_path / "new/config.json").stat().st_mode & 0o777 == 0o600
-
-
 def test_folders_that_exist_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system, such as NFS or autofs, may refuse that with another error than that they exist."""
     monkeypatch.setattr("os.mkdir", fail_with(13))
@@ -289,7 +265,6 @@ def test_folders_that_exist_are_not_made(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_full_disk_changes_nothing(path: Path, in_place: bool) -> None:
-    """The other logins stay, and no other file."""
     before = build(path, auths={"ghcr.io": {"auth": "dTpw"}})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60, limits[1]))
@@ -340,7 +315,6 @@ def test_a_file_of_another_kind_is_neither_awaited_nor_read(tmp_path: Path) -> N
 def test_links_in_a_circle_are_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(tmp_path / "other")
     (tmp_path / "other").symlink_to(name)
-
     folder = tmp_path / "docker" if name == "docker" else tmp_path
 
     assert not is_shared(folder)
