@@ -250,7 +250,8 @@ def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch
 
     log, sleeps = watch(
         (11.5, [look, partial(aws.script, OUTAGE)]),
-        *((11.8, [look]), (11.85, [look])),
+        (11.8, [look]),
+        (11.85, [look]),
         (11.9, [look, aws.settle, partial(aws.set, token_lifetime=24 * 3600)]),
         (11.9, [look]),
     )
