@@ -96,7 +96,8 @@ class Processes:
             try:
                 yield Process(process.pid, answers)
             finally:
-                process.kill()
+                if process.is_alive():  # otherwise its number may be another process's
+                    process.kill()
                 process.join()
 
     def run(self, function: Callable[..., Result], *arguments: object, **options: Any) -> Result:
