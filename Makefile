@@ -16,7 +16,7 @@ OTHERS := e2e integration unit deployments airflow release documentation
 
 # The tests with time limits, which other work on the machine may disturb.
 BOUND := $(patsubst %,tests/integration/test_%.py,\
-	aws_faults docker_config event_loop forks hangs many_processes registry_client soak)
+	aws_faults docker_config event_loop hangs many_processes registry_client soak)
 
 # Each supported Airflow with one or more Pythons. The README has the same table; tests/airflow/test_versions.py compares.
 MATRIX := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13 3.3.2-3.14

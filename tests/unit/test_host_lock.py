@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -69,7 +71,13 @@ def child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> Iter
 
 def c_fork() -> int:
     """Fork as the C code of some servers does: Python runs none of its handlers in the child."""
-    pid: int = ctypes.PyDLL(None).fork()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(3600)  # a child would wait for a thread that requested the GIL before the fork
+    time.sleep(2 * interval)  # until the earlier requests are served
+    try:
+        pid: int = ctypes.PyDLL(None).fork()
+    finally:
+        sys.setswitchinterval(interval)
     return pid
 
 
