@@ -6,16 +6,16 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import ThreadingUnixStreamServer
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from werkzeug.wrappers import Request, Response
 
 from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from tests.command_settings import US_HOST
-from tests.stand_ins.serving import serving
+from tests.stand_ins.serving import http_server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,19 +56,6 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for header in headers.items():
-            self.send_header(*header)
-        self.end_headers()
-        with suppress(OSError):  # of a client that has read enough
-            self.wfile.write(body)
-
-    def log_request(self, *_: object) -> None:
-        pass
-
-
-class SiteHandler(Handler):
     """The proxy, which also answers for the hosts behind it."""
 
     server: Server
@@ -95,14 +82,23 @@ class SiteHandler(Handler):
             answer = 307, {"Location": f"https://{site.storage}/layer?signature=x"}, b""
         if site.accepted not in (None, login):
             answer = 401, {}, b""
-        self.respond(*site.answers.get(self.path.partition("?")[0], answer))
+        status, headers, body = site.answers.get(self.path.partition("?")[0], answer)
+        self.send_response(status)
+        for header in headers.items():
+            self.send_header(*header)
+        self.end_headers()
+        with suppress(OSError):  # of a client that has read enough
+            self.wfile.write(body)
+
+    def log_request(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     authority, path = trustme.CA(), tmp_path_factory.mktemp("site") / "ca.pem"
     authority.cert_pem.write_to_path(path)
-    server = Server(("127.0.0.1", 0), SiteHandler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST, S3, CDN).configure_cert(server.tls)
     with serving(server):
@@ -140,16 +136,12 @@ ENGINE: dict[str, tuple[int, Any]] = {
 
 @pytest.fixture(scope="session")
 def _engine() -> Iterator[str]:
-    class Engine(Handler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, document = ENGINE[self.path.rpartition("/")[2]]
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            self.respond(status, {"Content-Type": "application/json", "Content-Length": str(len(body))}, body)
+    def answer(request: Request) -> Response:
+        status, document = ENGINE[request.path.rpartition("/")[2]]
+        body = document if isinstance(document, bytes) else json.dumps(document)
+        return Response(body, status, mimetype="application/json")
 
-        do_POST = do_GET  # noqa: N815 - the base class's manner
-
-    with TemporaryDirectory() as folder, serving(ThreadingUnixStreamServer(f"{folder}/docker.sock", Engine)):
+    with TemporaryDirectory() as folder, serving(http_server(answer, f"unix://{folder}/docker.sock")):
         yield f"unix://{folder}/docker.sock"  # sockets have short paths
 
 
