@@ -10,7 +10,7 @@ import pytest
 
 from ecr_secrets_backend.cli import configuration
 from ecr_secrets_backend.cli.configuration import BACKEND
-from tests.airflow_version import HAS_KWARG_VARIABLES, HAS_WORKERS_BACKEND
+from tests.airflow_version import HAS_WORKERS_BACKEND
 from tests.command_settings import US_HOST
 from tests.unit.cli.conftest import Run, status
 
@@ -144,20 +144,6 @@ def test_only_workers_may_have_the_backend(run: Run, configure: Callable[..., No
     assert f"but [workers] secrets_backend is {BACKEND}. Use" in last_line(run, "--section", "secrets")
     assert run("token", "docker_default").stdout
     assert status(run)["tokens"][0]["connections"] == ["docker_default"]
-
-
-@pytest.mark.usefixtures("airflow")
-def test_kwargs_may_be_in_other_options_of_airflow(
-    run: Run, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path
-) -> None:
-    """A program prints them, and each may have an environment variable."""
-    (tmp_path / "printed.json").write_text(json.dumps({"connections": kwargs["connections"]}))
-    monkeypatch.delenv("AIRFLOW__SECRETS__BACKEND_KWARGS")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS_CMD", f"cat {tmp_path}/printed.json")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARG__CACHE_DIR", str(tmp_path / "elsewhere"))
-
-    assert run("token", "docker_default").stdout
-    assert (tmp_path / "elsewhere").exists() is HAS_KWARG_VARIABLES
 
 
 def test_the_shell_completes_connection_ids(file: tuple[str, str]) -> None:

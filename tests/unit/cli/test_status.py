@@ -10,7 +10,7 @@ import pytest
 from ecr_secrets_backend.cli.status import state_of
 from tests.command_settings import US_HOST
 from tests.unit.builders import NOW, TWELVE_HOURS, build_token
-from tests.unit.cli.conftest import Run, status
+from tests.unit.cli.conftest import DENIED, Run, status
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
@@ -81,6 +81,28 @@ def test_a_token_is_shown_without_secrets(
         other.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "Z" * 16)
         (token,) = status(run, *file)["tokens"]
     assert (token["connections"], token["registries"]) == ([], [US_HOST])
+
+
+def test_a_failure_is_shown_with_its_fix_and_back_off(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
+    """By ``token`` in one line, by ``status`` in JSON and below the table, without colours if there is no terminal."""
+    run("token", "docker_default", *file)
+    aws.script(DENIED)
+    denied = run("token", "docker_eu", *file, exit_code=1)
+    text, tokens = run("status", *file).stdout, status(run, *file)["tokens"]
+    (failed,) = [token for token in tokens if token["failure"]]
+
+    assert denied.stdout == ""
+    assert denied.stderr.startswith("ecr-secrets-backend token: Cannot get an ECR token for connection 'docker_eu'")
+    assert denied.stderr.count("\n") == 1
+    assert (failed["state"], failed["seconds_left"], failed["region"]) == ("none", 0, "eu-central-1")
+    assert failed["failure"]["code"] == "AccessDeniedException"
+    assert 1 <= failed["back_off_seconds"] <= 5
+    for part in ("AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
+        assert part in denied.stderr
+        assert part in text
+    for part in ("fresh", "none", "private to this user", "at the earliest"):
+        assert part in text
+    assert "\x1b" not in text
 
 
 def test_a_cache_that_is_not_private_is_a_problem(run: Run, file: tuple[str, str]) -> None:

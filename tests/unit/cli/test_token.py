@@ -3,12 +3,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.unit.cli.conftest import DENIED, Run, status
-
 if TYPE_CHECKING:
     import pytest
 
     from tests.stand_ins.aws import AwsStandIn
+    from tests.unit.cli.conftest import Run
 
 
 def test_the_password_is_printed_alone(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
@@ -36,25 +35,3 @@ def test_an_airflow_connection_may_have_the_credentials(
     done = run("token", "docker_default", *from_stdin, exit_code=1, given=by_missing)
     assert "Add an Airflow connection 'aws_missing'" in done.stderr.splitlines()[-1]
     assert "Deleted 0 tokens. Kept 1" in run("clear", *from_stdin, given=by_missing).stdout
-
-
-def test_a_denial_is_one_line_with_its_fix(run: Run, aws: AwsStandIn, file: tuple[str, str]) -> None:
-    """``status`` shows it with its back-off, in JSON, and below the table, which has no colours without a terminal."""
-    run("token", "docker_default", *file)
-    aws.script(DENIED)
-    denied = run("token", "docker_eu", *file, exit_code=1)
-    text, tokens = run("status", *file).stdout, status(run, *file)["tokens"]
-    (failed,) = [token for token in tokens if token["failure"]]
-
-    assert denied.stdout == ""
-    assert denied.stderr.startswith("ecr-secrets-backend token: Cannot get an ECR token for connection 'docker_eu'")
-    assert denied.stderr.count("\n") == 1
-    assert (failed["state"], failed["seconds_left"], failed["region"]) == ("none", 0, "eu-central-1")
-    assert failed["failure"]["code"] == "AccessDeniedException"
-    assert 1 <= failed["back_off_seconds"] <= 5
-    for part in ("AccessDeniedException", "Allow ecr:GetAuthorizationToken"):
-        assert part in denied.stderr
-        assert part in text
-    for part in ("fresh", "none", "private to this user", "at the earliest"):
-        assert part in text
-    assert "\x1b" not in text
