@@ -11,8 +11,9 @@ UV          := $(BIN)/uv
 # The marker names the installed Airflow, so that another AIRFLOW updates the environment.
 READY       := .venv/airflow-$(AIRFLOW).ready
 
-# The tests that may run beside others, the longest first.
-OTHERS := e2e integration unit deployments airflow release documentation
+# The tests that may run beside others. The matrix runs between the long and the short ones.
+LONG  := e2e deployments airflow integration unit
+SHORT := release documentation
 
 # The tests with time limits, which other work on the machine may disturb.
 BOUND := $(patsubst %,tests/integration/test_%.py,\
@@ -69,7 +70,7 @@ coverage: ## report the branch coverage of the last tests; fail below LEAST perc
 	@$(BIN)/coverage report $(LEAST:%=--fail-under=%)
 
 test-others: ## run the tests without time limits
-	@status=0; $(SIDE_BY_SIDE) $(OTHERS:%=test-%) $(PAIRS:%=on-%) || status=$$?; \
+	@status=0; $(SIDE_BY_SIDE) $(LONG:%=test-%) $(PAIRS:%=on-%) $(SHORT:%=test-%) || status=$$?; \
 	cat /dev/null $(PAIRS:%=.matrix/%.txt); exit $$status
 
 environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of all tests
