@@ -537,6 +537,16 @@ class TestHangs:
 
         assert host.look_up(cache) == "token 1"
 
+    @pytest.mark.timeout(20)
+    def test_a_lookup_ends_although_another_process_keeps_the_lock(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cache_module, "LOOKUP_TIMEOUT_SECONDS", 0.2)
+        with hold(host.store, IDENTITY.key), pytest.raises(TokenError, match="no answer within 0 s"):
+            host.look_up(host.new_cache())
+
+        assert host.aws.calls == 0
+
     def test_a_token_that_arrives_after_its_request_was_abandoned_is_recorded(self, host: Host, slow_aws: Aws) -> None:
         """It ends the back-off of all processes of the host."""
         with pytest.raises(TokenError):
