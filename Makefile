@@ -12,12 +12,14 @@ UV          := $(BIN)/uv
 READY       := .venv/airflow-$(AIRFLOW).ready
 
 # The tests that may run beside others. The matrix runs between the long and the short ones.
-LONG  := e2e deployments airflow integration unit
+LONG  := deployments e2e airflow integration unit
 SHORT := release documentation
 
-# The tests with time limits, which other work on the machine may disturb.
-BOUND := $(patsubst %,tests/integration/test_%.py,\
-	aws_faults docker_config event_loop hangs many_processes registry_client soak)
+# The tests with time limits, which other work on the machine may disturb. Those of WAITING need little of a processor.
+CROWDS  := tests/integration/test_many_processes.py
+SOAK    := tests/integration/test_soak.py
+WAITING := $(patsubst %,tests/integration/test_%.py,aws_faults docker_config_watch event_loop hangs registry_client)
+BOUND   := $(CROWDS) $(SOAK) $(WAITING)
 
 # Each supported Airflow with one or more Pythons. The README has the same table; tests/airflow/test_versions.py compares.
 MATRIX := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13 3.3.2-3.14
@@ -25,13 +27,14 @@ MATRIX := 2.11.2-3.10 3.0.6-3.12 3.1.8-3.11 3.2.2-3.10 3.3.2-3.13 3.3.2-3.14
 # With EVERY_AIRFLOW, `make test` runs the matrix, too.
 PAIRS := $(if $(EVERY_AIRFLOW),$(MATRIX))
 
-# Run three targets at a time, print the output of each in one piece, and continue after a failure.
-SIDE_BY_SIDE := $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target
+# Run some targets at a time, print the output of each in one piece, and continue after a failure. Most tests wait often.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target
 
 # With this variable set, every process would compile all of Airflow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo unit unit-half unit-other-half test test-matrix test-released test-bound test-others test-unit test-integration
+.PHONY: help demo unit unit-half unit-other-half test test-matrix test-released test-crowds test-bound test-soak
+.PHONY: test-waiting test-others test-unit test-integration
 .PHONY: coverage environments format lint types docs fuzz bench dist constraints pythons clean
 
 help: ## list these targets
@@ -43,7 +46,7 @@ demo: $(READY) ## run a real Airflow DAG against an AWS stand-in and show the AW
 test: $(READY) ## run all checks: lint, types, docs, tests, coverage; EVERY_AIRFLOW=yes adds the matrix
 	@rm -rf .coverage
 	@$(SIDE_BY_SIDE) lint types docs
-	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-bound test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-crowds test-bound test-others
 	@$(MAKE) --no-print-directory coverage
 
 test-matrix: ## run the tests that depend on Airflow's version, on each Airflow; MATRIX="x.y.z-3.n ..." for others
@@ -75,8 +78,17 @@ test-others: ## run the tests without time limits
 
 environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of all tests
 
-test-bound: $(READY) ## run the tests with time limits, one after another
-	$(BIN)/pytest $(BOUND)
+test-bound: $(READY) ## run the tests with time limits, except those of crowds, in two halves at the same time
+	@$(SIDE_BY_SIDE) test-soak test-waiting
+
+test-crowds: $(READY) ## run the tests of hundreds of processes, which need the whole machine
+	$(BIN)/pytest $(CROWDS)
+
+test-soak: $(READY) ## run processes that start, end and are killed while tokens expire
+	$(BIN)/pytest $(SOAK)
+
+test-waiting: $(READY) ## run the other tests with time limits
+	$(BIN)/pytest $(WAITING)
 
 test-unit: $(READY) ## run the unit tests, with coverage
 	$(BIN)/coverage run -m pytest tests/unit

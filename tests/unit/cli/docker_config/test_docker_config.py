@@ -262,6 +262,7 @@ def test_an_outage_removes_a_login_when_it_expires(aws: AwsStandIn, watch: Watch
     assert seen[4] != seen[0]
     assert f"Removed the login for {EU_HOST}" in log
     assert log.count("Cannot get an ECR token") == 1
+    assert log.count(f"Logged in to {EU_HOST} until") == 2
     assert [secret for secret in aws.secrets() if secret in log] == []
     assert sleeps == [60, 60, 5, 5, 60, 60]
 
@@ -320,8 +321,9 @@ def test_a_signal_ends_the_process(
     request.addfinalizer(partial(signal.set_wakeup_fd, -1))
     docker_config._end_on_signals()
     signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.raise_signal(signal.SIGUSR1)
+    assert not is_ended.wait(0.1)
     with docker_config.file.WRITING:
-        signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(number)
         assert not is_ended.wait(0.1)
     assert is_ended.wait(10)
