@@ -12,7 +12,7 @@ UV          := $(BIN)/uv
 READY       := .venv/airflow-$(AIRFLOW).ready
 
 # The tests that may run beside others. The matrix runs between the long and the short ones.
-LONG  := deployments e2e airflow integration unit
+LONG  := deployments e2e integration unit airflow
 SHORT := release documentation
 
 # The tests with time limits, which other work on the machine may disturb. Those of WAITING need little of a processor.
@@ -45,8 +45,7 @@ demo: $(READY) ## run a real Airflow DAG against an AWS stand-in and show the AW
 
 test: $(READY) ## run all checks: lint, types, docs, tests, coverage; EVERY_AIRFLOW=yes adds the matrix
 	@rm -rf .coverage
-	@$(SIDE_BY_SIDE) lint types docs
-	@$(MAKE) --no-print-directory --keep-going --jobs=1 test-crowds test-bound test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 lint test-crowds test-bound test-others
 	@$(MAKE) --no-print-directory coverage
 
 test-matrix: ## run the tests that depend on Airflow's version, on each Airflow; MATRIX="x.y.z-3.n ..." for others
@@ -72,8 +71,8 @@ coverage: ## report the branch coverage of the last tests; fail below LEAST perc
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report $(LEAST:%=--fail-under=%)
 
-test-others: ## run the tests without time limits
-	@status=0; $(SIDE_BY_SIDE) $(LONG:%=test-%) $(PAIRS:%=on-%) $(SHORT:%=test-%) || status=$$?; \
+test-others: ## run the checks and tests without time limits
+	@status=0; $(SIDE_BY_SIDE) types docs $(LONG:%=test-%) $(PAIRS:%=on-%) $(SHORT:%=test-%) || status=$$?; \
 	cat /dev/null $(PAIRS:%=.matrix/%.txt); exit $$status
 
 environments: $(READY) $(MATRIX:%=environment-%) ## create the environments of all tests

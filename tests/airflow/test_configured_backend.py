@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow.conftest import HOST, execute
-from tests.airflow_version import DENIAL, HAS_KWARG_VARIABLES, HAS_TEAMS
+from tests.airflow_version import DENIAL, HAS_TEAMS
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
@@ -55,16 +54,6 @@ def test_wrong_kwargs_stop_airflow_with_the_reason(environment: dict[str, str], 
     environment["AIRFLOW__SECRETS__BACKEND_KWARGS"] = kwargs
 
     assert reason in execute(environment, "-m", "airflow", "version", exit_code=1).stderr
-
-
-def test_a_kwarg_can_have_its_own_variable(environment: dict[str, str], aws: AwsStandIn) -> None:
-    """Airflow passes ``AIRFLOW__SECRETS__BACKEND_KWARG__<NAME>`` as a raw string, from 3.2 on."""
-    connections = {"docker_default": {"region_name": "eu-west-1"}}
-    environment["AIRFLOW__SECRETS__BACKEND_KWARG__CONNECTIONS"] = json.dumps(connections)
-    environment["AIRFLOW__SECRETS__BACKEND_KWARG__REFRESH_BEFORE"] = "600"
-    execute(environment, "-m", "airflow", "connections", "get", "docker_default", "-o", "json")
-
-    assert [call.region for call in aws.calls()] == ["eu-west-1" if HAS_KWARG_VARIABLES else "us-east-1"]
 
 
 def test_a_lookup_with_a_team_name_is_served(environment: dict[str, str], aws: AwsStandIn) -> None:

@@ -37,7 +37,7 @@ CROWD_ROUNDS = 3
 
 
 def measure() -> Results:
-    with AwsStandIn.running(token_lifetime=LIFETIME_SECONDS) as aws, patch.dict(os.environ, aws.environment()):
+    with AwsStandIn.running() as aws, patch.dict(os.environ, aws.environment()):
         rows = _tasks(aws)
     with AwsStandIn.running() as aws, patch.dict(os.environ, aws.environment()):
         aws.script(Delay(REQUEST_SECONDS))
@@ -49,6 +49,7 @@ def _tasks(aws: AwsStandIn) -> list[Row]:
     def run(**options: Any) -> tuple[int, int, str]:
         """Return the number of AWS calls and of failed lookups, and a description."""
         aws.reset()
+        aws.set(token_lifetime=LIFETIME_SECONDS)
         with tempfile.TemporaryDirectory() as cache_dir:
             failed, expired_seconds = programs.call(run_tasks, url=aws.url, cache_dir=cache_dir, **options)
         calls, hours = len(aws.calls()), expired_seconds / LIFETIME_SECONDS * HOURS

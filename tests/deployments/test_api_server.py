@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from shutil import copy
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from ecr_secrets_backend.entry import BACK_OFF_JITTER_PART, BACK_OFF_SECONDS
 from tests.airflow.deployment import AIRFLOWS_KEY
+from tests.airflow.lookups import RESULTS
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings, valid_tokens
 from tests.stand_ins.aws import Error
 
@@ -34,6 +36,7 @@ def airflow(world: World, cloud: AwsStandIn, registries: RegistryStandIn, databa
     settings = {
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "airflow.secrets.environment_variables.EnvironmentVariablesBackend",
         **backend_settings(world, "api", by_airflow="docker_default"),
+        RESULTS: str(world.folder / "api"),
     }
     identity = cloud.environment()
     with world.airflow("api", DAGS / "tasks", settings) as site:
@@ -59,11 +62,11 @@ def test_a_task_without_an_aws_identity_pulls(world: World, cloud: AwsStandIn, a
 def test_a_trigger_uses_the_identity_of_the_triggerer(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
     """Its task looks up through the API server. Each requests one token, with its own identity."""
     states = airflow.run_dag("trigger")
-    assert states == {"trigger": "success"}, airflow.tails()
+    assert states == {"trigger": "success", "task": "success"}, airflow.tails()
 
-    (lookup,) = airflow.events("trigger", "Looked up")
-    (by_triggerer,) = set(lookup["digests"].values())
-    assert {lookup["digest"], by_triggerer} <= valid_tokens(world, cloud, REGIONS["docker_trigger"])
+    (result,), (lookup,) = airflow.home.glob("docker_trigger-*.json"), airflow.events("task", "Looked up")
+    (by_triggerer,) = {connection["password"][:16] for connection in json.loads(result.read_text())["connections"]}
+    assert {lookup["beginning"], by_triggerer} <= valid_tokens(world, cloud, REGIONS["docker_trigger"])
     calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))
     assert [call.access_key_id for call in calls] == [TRIGGERER_S_KEY, cloud.access_key_id]
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.deployment import AIRFLOWS_KEY, AWS_CONN_ID
 from tests.deployments.conftest import DAGS, REGIONS, backend_settings, call_postgresql, valid_tokens
 from tests.stand_ins.aws import Delay
 
@@ -24,7 +23,7 @@ SLOWNESS_SECONDS = 3.0  # so that the second task begins before the first has it
 
 @pytest.fixture(scope="module")
 def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[AirflowSite]:
-    """Run an Airflow in which only the worker and the triggerer have an AWS identity."""
+    """Run an Airflow in which only the worker has an AWS identity."""
     del postgresql  # it has the database
     world.start("redis", "redis-server", "--bind", "127.0.0.1", "--save", "", "--daemonize", "no")
     world.wait("Redis", lambda: "Ready to accept connections" in (world.folder / "redis.log").read_text())
@@ -35,17 +34,13 @@ def airflow(world: World, cloud: AwsStandIn, postgresql: None) -> Iterator[Airfl
         "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{DATABASE}",
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{DATABASE}",
-        **backend_settings(world, "celery", by_airflow="docker_trigger"),
+        **backend_settings(world, "celery"),
     }
-    identity = cloud.environment()
-    login = ("--conn-login", AIRFLOWS_KEY, "--conn-password", "a-secret-key-of-airflows")
     with world.airflow("celery", DAGS / "tasks", settings) as site:
         site.run("db migrate")
         for component in ("api-server", "scheduler", "dag-processor"):
             site.start(component)
-        for component in ("celery worker", "triggerer"):
-            site.start(component, "--skip-serve-logs", environment=identity)
-        site.run("connections add", AWS_CONN_ID, "--conn-type", "aws", *login)
+        site.start("celery worker", "--skip-serve-logs", environment=cloud.environment())
         yield site
 
 
@@ -59,27 +54,11 @@ def test_all_processes_of_a_worker_share_one_token(world: World, cloud: AwsStand
     lookups = [lookup for task in states for lookup in airflow.events(task, "Looked up")]
     assert len({lookup["pid"] for lookup in lookups}) == 8
     assert len({lookup["parent"] for lookup in lookups}) > 1
-    (digest,) = {lookup["digest"] for lookup in lookups}
-    assert digest in valid_tokens(world, cloud, REGIONS["docker_crowd"])
+    (beginning,) = {lookup["beginning"] for lookup in lookups}
+    assert beginning in valid_tokens(world, cloud, REGIONS["docker_crowd"])
     (call,) = world.inside(lambda: cloud.calls(region=REGIONS["docker_crowd"]))
     early = [lookup for lookup in lookups if lookup["began_at"] < call.time + SLOWNESS_SECONDS]
     assert len(early) > 1  # the lookups overlapped
     database = call_postgresql(world, "pg_dump", "postgres")
     assert "crowd_0" in database
     assert [secret for secret in world.inside(cloud.secrets) if secret in database] == []
-
-
-def test_a_trigger_and_its_task_share_one_token(world: World, cloud: AwsStandIn, airflow: AirflowSite) -> None:
-    """A trigger that looks up asynchronously and in a thread, and its task, cost one AWS call.
-
-    Each reads the AWS connection from Airflow's database with its own method.
-    """
-    states = airflow.run_dag("trigger")
-    assert states == {"trigger": "success"}, airflow.tails()
-
-    (lookup,) = airflow.events("trigger", "Looked up")
-    assert set(lookup["digests"]) == {"aget_connection", "async_get", "thread"}
-    (digest,) = {lookup["digest"], *lookup["digests"].values()}
-    assert digest in valid_tokens(world, cloud, REGIONS["docker_trigger"])
-    calls = world.inside(lambda: cloud.calls(region=REGIONS["docker_trigger"]))
-    assert [call.access_key_id for call in calls] == [AIRFLOWS_KEY]

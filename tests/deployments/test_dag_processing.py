@@ -68,7 +68,7 @@ def test_airflow_s_own_cache_returns_no_expired_token(world: World, cloud: AwsSt
 def has_rotated(site: AirflowSite) -> bool:
     """Return whether the file was read often, and with more than two tokens."""
     read = readings(site)
-    return len(read) > 10 and len({reading["digest"] for reading in read}) > 2
+    return len(read) > 10 and len({reading["token"] for reading in read}) > 2
 
 
 def readings(site: AirflowSite) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 MARKDOWN = MarkdownIt().enable("table")
 SEPARATORS = "\n&;<>|"
+#: The types of the metrics on ``docs/metrics.md``, by name: ``counter``, ``timer`` or ``gauge``.
+METRICS = dict(re.findall(r"(?m)^\| `(ecr_\S+)` \| (\w+) \| .+ \|$", (PROJECT / "docs/metrics.md").read_text()))
 
 
 class Block(NamedTuple):

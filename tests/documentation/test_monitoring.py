@@ -19,9 +19,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ecr_secrets_backend.cache import Source
-from tests.documentation.pages import PROJECT
-from tests.metrics_page import METRICS, PAGE
-from tests.requirements import need_programs, skip_or_fail
+from tests.documentation.pages import METRICS, PROJECT
+from tests.requirements import need_programs
 
 FOLDER = PROJECT / "examples/monitoring"
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "statsd_mapping.yaml").read_text())["mappings"]
@@ -47,8 +46,8 @@ def test_each_metric_is_mapped_by_its_type(name: str) -> None:
     """Prometheus has one name for it: a counter ends in ``_total``, a timer becomes a histogram of seconds."""
     (mapping,) = mappings_of(name)
 
-    assert mapping["name"].endswith(ENDINGS[METRICS[name].type])
-    assert mapping.get("observer_type") == ("histogram" if METRICS[name].type == "timer" else None)
+    assert mapping["name"].endswith(ENDINGS[METRICS[name]])
+    assert mapping.get("observer_type") == ("histogram" if METRICS[name] == "timer" else None)
     assert mapping.get("labels") == ({"result": "$1"} if ".lookups." in name else None)
 
 
@@ -91,7 +90,7 @@ def test_the_dashboard_works_with_any_prometheus_and_without_tags() -> None:
 def test_each_alert_has_a_severity_and_a_fix(rule: dict[str, Any]) -> None:
     """The alert shows how urgent it is and what to do. The page lists it."""
     assert rule["annotations"].keys() == {"summary", "fix"}
-    assert f"| `{rule['alert']}` | {rule['labels']['severity']} |" in PAGE
+    assert f"| `{rule['alert']}` | {rule['labels']['severity']} |" in (PROJECT / "docs/metrics.md").read_text()
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -129,7 +128,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 def test_grafana_knows_each_field_of_the_dashboard() -> None:
     """Grafana's models drop unknown fields when they read and write the file."""
     if find_spec("grafana_foundation_sdk") is None:
-        skip_or_fail("Grafana's models need Python 3.11")
+        pytest.skip("Grafana's models need Python 3.11")
     import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
     encoder = import_module("grafana_foundation_sdk.cog.encoder").JSONEncoder()
     models = import_module("grafana_foundation_sdk.models.dashboard")

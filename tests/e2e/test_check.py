@@ -1,4 +1,4 @@
-"""``check`` with real Docker engines: the default one, one behind TLS or ssh, Docker's contexts, Podman's socket."""
+"""``check`` with real Docker engines: the default one, one behind TLS or ssh, Docker's contexts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tests.stand_ins.aws import AwsStandIn
 
-#: Runs a command where no engine listens at the default place.
-NO_ENGINE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
 #: Runs a command as root without root's rights to files.
 NO_SUPERUSER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
@@ -132,18 +130,6 @@ def test_the_context_of_docker_is_named_where_it_is_another_engine(site: Site) -
     assert "docker uses context rl (unix:///run/rl.sock), DockerOperator does not" in text
 
 
-def test_the_socket_of_podman_is_found_where_docker_s_is_missing(site: Site) -> None:
-    path = site.folder / "podman/podman.sock"
-    path.parent.mkdir()
-    path.touch()
-    site.environment["XDG_RUNTIME_DIR"] = str(site.folder)
-
-    _, code, text = site.check_for("failed", prefix=NO_ENGINE)
-
-    assert code == "engine-unreachable"
-    assert f"docker_url to unix://{path}" in text
-
-
 @pytest.mark.timeout(120)
 def test_an_engine_is_used_through_ssh(site: Site) -> None:
     """DockerOperator uses paramiko for it."""
@@ -157,8 +143,9 @@ def test_an_engine_is_used_through_ssh(site: Site) -> None:
     options = [f"-o{setting}" for setting in (*settings, "PidFile=none", "UsePAM=no")]
     (site.world.root / "run/sshd").mkdir(exist_ok=True)
     site.environment["HOME"] = str(site.folder)
-    with site.world.serving("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *options):
-        site.world.wait("sshd", lambda: "listening" in (site.world.folder / "sshd.log").read_text())
-        findings = site.check("--docker-url", "ssh://root@127.0.0.1:2222")
+    site.world.start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *options)
+    site.world.wait("sshd", lambda: "listening" in (site.world.folder / "sshd.log").read_text())
+
+    findings = site.check("--docker-url", "ssh://root@127.0.0.1:2222")
 
     assert "ssh://***@127.0.0.1:2222 answers" in str(findings)

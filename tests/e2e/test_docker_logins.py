@@ -1,9 +1,8 @@
-"""Docker's clients pull with the logins that the commands provide, without Airflow."""
+"""Docker's clients pull with the logins that the commands provide, from registries as strict as ECR."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.e2e.conftest import EU_HOST, US_HOST, Site
 from tests.requirements import need_programs
 from tests.sites.fixtures import PROXY, REGISTRIES
+from tests.stand_ins.registry import EXPIRED_MESSAGE
 
 if TYPE_CHECKING:
     from tests.stand_ins.aws import AwsStandIn
@@ -35,22 +35,30 @@ def test_a_plain_pull_needs_docker_config(site: Site) -> None:
         site.pull(host)
 
 
-@pytest.mark.timeout(120)
-def test_pulls_succeed_while_docker_config_watches(site: Site, aws: AwsStandIn) -> None:
-    """For two lifetimes of a token."""
-    site.world.inside(lambda: aws.set(token_lifetime=20))
-    watch = site.command("docker-config", "docker_eu", "--watch")
-    with site.world.serving("watch", *watch, environment=site.environment):
-        site.world.wait("the login", (site.docker / "config.json").exists)
-        for _ in range(2):
-            before = len(site.world.inside(aws.calls))
-            site.pull(EU_HOST)
-            site.world.wait("a renewal", partial(has_been_called, site, aws, before))
-        site.pull(EU_HOST)
+#: A program that requests a token of the first region.
+REQUEST = """
+import boto3
+print(boto3.client("ecr", "us-east-1").get_authorization_token()["authorizationData"][0]["authorizationToken"])
+"""
 
 
-def has_been_called(site: Site, aws: AwsStandIn, times: int) -> bool:
-    return len(site.world.inside(aws.calls)) > times
+@pytest.mark.parametrize(
+    ("host", "lifetime", "message", "verdict"),
+    [(EU_HOST, 3600, "unauthorized: Not Authorized", "unknown"), (US_HOST, -1, EXPIRED_MESSAGE, "expired")],
+    ids=["another region", "expired"],
+)
+def test_a_registry_refuses_all_but_the_valid_tokens_of_its_region(
+    site: Site, aws: AwsStandIn, registries: RegistryStandIn, host: str, lifetime: float, message: str, verdict: str
+) -> None:
+    """The message for an expired token is ECR's."""
+    site.world.inside(lambda: aws.set(token_lifetime=lifetime))
+    auth = site.run("python", "-c", REQUEST).stdout.strip()
+    (site.docker / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+
+    with pytest.raises(AssertionError, match=message):
+        site.pull(host)
+
+    assert registries.requests()[-1].verdict == verdict
 
 
 #: A program that pulls with docker-py, as DockerOperator does.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command_settings import build_kwargs, write_kwargs
 from tests.process_helpers import Host, Processes
 
 if TYPE_CHECKING:
@@ -49,3 +50,10 @@ def shared_folder() -> Iterator[Path]:
 def host(aws: AwsStandIn, processes: Processes, tmp_path: Path) -> Host:
     """The processes of this user, with an empty cache."""
     return Host(aws, processes, tmp_path / "cache")
+
+
+@pytest.fixture
+def file(aws: AwsStandIn, tmp_path: Path) -> tuple[str, str]:
+    """Return the options of a command with kwargs for two connections."""
+    del aws
+    return write_kwargs(tmp_path, build_kwargs(tmp_path))

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command_settings import build_kwargs, configure_airflow, write_kwargs
+from tests.command_settings import build_kwargs, configure_airflow
 from tests.integration.commands import run, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.stand_ins.aws import AwsStandIn
-
-
-@pytest.fixture
-def file(aws: AwsStandIn, tmp_path: Path) -> tuple[str, str]:
-    del aws
-    return write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 @pytest.fixture

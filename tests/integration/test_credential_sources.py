@@ -76,40 +76,15 @@ def test_a_file_that_this_user_may_not_read_is_the_cause(
     assert fix.format(file) in failure
 
 
-@pytest.mark.parametrize(
-    ("command", "has_terminal"), [("token", True), ("check", True), ("docker-config", True), ("check", False)]
-)
-def test_no_command_asks_for_an_mfa_code(configure: Any, tmp_path: Path, command: str, *, has_terminal: bool) -> None:
-    """Neither at a terminal nor without one."""
+def test_no_command_asks_for_an_mfa_code(configure: Any) -> None:
+    """Not even at a terminal."""
     mfa = {"role_arn": ROLE, "source_profile": "base", "mfa_serial": "arn:aws:iam::123456789012:mfa/a"}
     dev = {"role_arn": ROLE, "source_profile": "mfa"}
     file = configure(**{"profile mfa": mfa, "profile base": KEYS, "profile dev": dev})
-    options = {"token": ["docker_default"], "docker-config": ["--config", str(tmp_path)]}.get(command, [])
-    if has_terminal:
-        shown = run_on_terminal(command, *options, *file, exit_code=1)
-    else:
-        done = run(command, *options, *file, exit_code=1)
-        shown = done.stdout + done.stderr
+    shown = run_on_terminal("check", *file, exit_code=1)
 
     assert "Enter MFA code" not in shown
     assert "profile mfa requires an MFA code, which no task can enter" in " ".join(shown.split())
-
-
-def test_no_command_shows_the_output_of_a_credential_program(configure: Any, tmp_path: Path) -> None:
-    """And the host's cache does not keep it."""
-    keys = json.dumps({"Version": 1, "AccessKeyId": KEYS["aws_access_key_id"], "SessionToken": SECRET})
-    program = tmp_path / "keys"
-    program.write_text(f"#!/bin/sh\necho '{keys}' >&2; exit 3\n")
-    program.chmod(0o755)
-    file = configure(**{"profile dev": {"credential_process": str(program)}})
-
-    shown = [run("token", "docker_default", *file, exit_code=1)]
-    shown += [run("status", *file), run("check", "--output", "json", *file, exit_code=1)]
-    kept = [path.read_text() for path in (tmp_path / "cache").rglob("*.json")]
-
-    assert "ended with exit code 3" in kept[0]
-    assert all("ended with exit code 3" in done.stdout + done.stderr for done in shown)
-    assert SECRET not in f"{shown} {kept}"
 
 
 @pytest.mark.parametrize(

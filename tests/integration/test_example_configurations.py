@@ -138,4 +138,6 @@ def test_other_connections_and_variables_are_in_secrets_manager(aws: AwsStandIn,
     backend = build("beside_secrets_manager")
 
     assert (backend.get_connection("warehouse").host, backend.get_variable("bucket")) == ("warehouse", "b")
-    assert "docker_default" not in str([call.parameters for call in aws.calls()])
+    parameters = str([call.parameters for call in aws.calls()])
+    assert "airflow/connections/warehouse" in parameters
+    assert "docker_default" not in parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import airflow.sdk
 import boto3
 import pytest
-from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
 from ecr_secrets_backend import EcrSecretsBackend
 from tests.process_helpers import REGISTRY
@@ -70,49 +68,6 @@ def build(kwargs: dict[str, Any]) -> EcrSecretsBackend:
     backend = EcrSecretsBackend(**kwargs)
     backend._set_connection_class(airflow.sdk.Connection)
     return backend
-
-
-def build_recording(tmp_path: Path, asked: list[Any], **kwargs: str) -> EcrSecretsBackend:
-    """Return a backend with one fallback backend, which records its lookups."""
-    recording = {"backend": "tests.stand_ins.secrets_backends.Recording", "backend_kwargs": {"asked": asked}}
-    connections = {"docker_default": REGISTRY}
-    return build({"connections": connections, "cache_dir": str(tmp_path), "fallback_backends": [recording], **kwargs})
-
-
-@pytest.mark.parametrize("on_error", ["raise", "next"])
-def test_no_other_backend_is_asked_for_a_mapped_connection(aws: AwsStandIn, tmp_path: Path, on_error: str) -> None:
-    """Not even if its lookup fails."""
-    aws.script(Error("AccessDeniedException", operation="GetAuthorizationToken"))
-    asked: list[Any] = []
-    backend = build_recording(tmp_path, asked, on_error=on_error)
-
-    if on_error == "raise":
-        with pytest.raises(AirflowSecretsBackendAccessDenied):
-            backend.get_connection("docker_default")
-    else:
-        assert backend.get_connection("docker_default") is None
-    assert asked == []
-
-
-def test_a_team_is_passed_on(tmp_path: Path) -> None:
-    """From Airflow 3.2 on, Airflow passes it."""
-    asked: list[Any] = []
-    backend = build_recording(tmp_path, asked)
-    backend.get_connection(conn_id="a", team_name="blue")
-    backend.get_conn_value(conn_id="a", team_name="blue")
-    backend.get_variable(key="a", team_name="blue")
-
-    methods = ("get_connection", "get_conn_value", "get_variable")
-    assert [question[:-1] for question in asked] == [(method, "a", "blue") for method in methods]
-
-
-def test_an_event_loop_does_not_wait_for_another_backend(tmp_path: Path) -> None:
-    asked: list[Any] = []
-    asyncio.run(build_recording(tmp_path, asked).aget_connection("warehouse"))
-
-    ((method, conn_id, *_, thread),) = asked
-    assert (method, conn_id) == ("get_connection", "warehouse")
-    assert thread != "MainThread"
 
 
 def test_a_backend_that_fails_is_logged_without_a_secret_and_the_next_is_asked(

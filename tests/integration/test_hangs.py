@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import pytest
-
-from ecr_secrets_backend import cache
-from ecr_secrets_backend.errors import TokenError
-from ecr_secrets_backend.identity import AwsIdentity
-from tests.integration import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,13 +76,3 @@ def test_a_slow_program_is_started_once_by_a_host(host: Host, credential_program
     assert all(process.lookups[0].valid for process in processes)
     assert len(starts.read_text().splitlines()) == 1
     assert host.token_requests == 1
-
-
-def hang() -> None:
-    request: Any = partial(time.sleep, 600)
-    with mock.patch.object(cache, "REQUEST_TIMEOUT_SECONDS", 0.05), pytest.raises(TokenError, match="TimedOut"):
-        cache.TokenCache(None, 0).get(AwsIdentity("ecr", "us-east-1"), request)
-
-
-def test_a_process_ends_while_a_request_hangs() -> None:
-    programs.call(hang)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from tests.metrics_page import METRICS
+from tests.documentation.pages import METRICS
 from tests.stand_ins.aws import PROJECT, Error
 from tests.stand_ins.serving import http_server, serving
 from tests.stand_ins.statsd import StatsD

@@ -15,13 +15,11 @@ import trustme
 from ecr_secrets_backend.cli import check
 from ecr_secrets_backend.cli.check import registry
 from ecr_secrets_backend.cli.check.registry import RegistryClient
-from ecr_secrets_backend.cli.check.result import CheckFailed, StepResult
 from tests.stand_ins.serving import serving
+from tests.unit.cli.check.conftest import LOGIN, fail
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LOGIN = ("AWS", "a-token")
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +27,6 @@ def _short_timeouts_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(registry, "READ_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(registry, "CONNECT_TIMEOUT_SECONDS", 0.5)
-
-
-def failure_at(host: str) -> StepResult:
-    with pytest.raises(CheckFailed) as caught:
-        RegistryClient(host, LOGIN).check_login()
-    return caught.value.result
 
 
 @pytest.mark.parametrize(
@@ -57,7 +49,7 @@ def test_a_failure_before_the_request_is_named(greeting: bytes | None, code: str
             self.wfile.write(greeting or b"")
 
     with serving(Greeting) as port:
-        result = failure_at(f"localhost:{port}")
+        result = fail(RegistryClient(f"localhost:{port}", LOGIN).check_login)
         over.set()
 
     assert result.code == code
@@ -74,7 +66,7 @@ def test_a_port_that_accepts_no_connection_is_silent() -> None:
             client = stack.enter_context(closing(socket()))
             client.settimeout(0)
             client.connect_ex(server.getsockname())
-        result = failure_at(f"127.0.0.1:{server.getsockname()[1]}")
+        result = fail(RegistryClient(f"127.0.0.1:{server.getsockname()[1]}", LOGIN).check_login)
 
     assert result.code == "port-silent"
     assert "HTTPS_PROXY" in str(result.fix)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command_settings import US_HOST, build_kwargs, write_kwargs
+from tests.command_settings import US_HOST
 from tests.docker_logins import passwords
 from tests.integration.commands import COMMAND, run, run_on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.stand_ins.aws import AwsStandIn
 
 #: A redirection, the exit code of a command that works, and its line on standard error.
 STREAMS = [
@@ -31,12 +30,6 @@ STREAMS = [
     (">/dev/full 2>/dev/full", 1, ""),
 ]
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-@pytest.fixture
-def file(aws: AwsStandIn, tmp_path: Path) -> tuple[str, str]:
-    del aws
-    return write_kwargs(tmp_path, build_kwargs(tmp_path))
 
 
 def run_with(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:

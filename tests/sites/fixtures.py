@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.requirements import skip_or_fail
 from tests.sites.images import write_image
 from tests.sites.world import ADDRESS, World, missing
 from tests.stand_ins.aws import AwsStandIn
@@ -37,7 +36,7 @@ ENGINE_URL = "tcp://127.0.0.1:2376"  # the engine also listens here, for clients
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Run a world with a Docker engine that trusts the registries' certificates."""
     if reason := missing():
-        skip_or_fail(reason)
+        pytest.skip(reason)
     with World.running(tmp_path_factory.mktemp("world"), [*UPSTREAMS, PROXY_HOST, GITLAB_HOST]) as world:
         certificates = world.folder / "engine"
         write_certificates(certificates)

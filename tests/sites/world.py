@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -150,17 +149,6 @@ class World:
                 start_new_session=True,
             )
         return self._services[name]
-
-    @contextmanager
-    def serving(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
-        """Start a command as :meth:`start` does, and end it with the block."""
-        service = self.start(name, *command, environment=environment)
-        try:
-            yield
-        finally:
-            del self._services[name]
-            os.killpg(service.pid, signal.SIGTERM)
-            service.wait(10)
 
     def airflow(self, name: str, dags: Path, settings: Mapping[str, str]) -> AirflowSite:
         """

@@ -3,8 +3,9 @@ AWS on loopback: moto over HTTP, with ECR tokens that expire, faults on demand a
 
 Real boto3 clients reach it through ``AWS_ENDPOINT_URL``::
 
-    with AwsStandIn.running(token_lifetime=30) as aws:
+    with AwsStandIn.running() as aws:
         os.environ.update(aws.environment())
+        aws.set(token_lifetime=30)
         aws.script(Error("ThrottlingException", times=2), Delay(0.2))
         ...
         assert len(aws.calls(operation="GetAuthorizationToken")) == 3
@@ -98,14 +99,10 @@ class AwsStandIn:
 
     @classmethod
     @contextmanager
-    def running(cls, *, token_lifetime: float = TOKEN_LIFETIME_SECONDS) -> Iterator[AwsStandIn]:
-        """
-        Start a server process that ends with the block, and if this process is killed.
-
-        :param token_lifetime: seconds; tokens with a negative lifetime are expired from the start
-        """
+    def running(cls) -> Iterator[AwsStandIn]:
+        """Start a server process that ends with the block, and if this process is killed."""
         with subprocess.Popen(
-            [sys.executable, "-m", "tests.stand_ins.aws_server", str(token_lifetime)],
+            [sys.executable, "-m", "tests.stand_ins.aws_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=PROJECT,
@@ -132,11 +129,9 @@ class AwsStandIn:
             "NO_PROXY": "127.0.0.1",
         }
 
-    def calls(
-        self, *, operation: str | None = None, service: str | None = None, region: str | None = None
-    ) -> list[Call]:
-        """List the calls received, oldest first: all, or those of one operation, service or region."""
-        wanted = {"operation": operation, "service": service, "region": region}
+    def calls(self, *, operation: str | None = None, region: str | None = None) -> list[Call]:
+        """List the calls received, oldest first: all, or those of one operation or region."""
+        wanted = {"operation": operation, "region": region}
         calls: list[Call] = self._ask("list_calls")
         return [call for call in calls if all(value in (None, getattr(call, key)) for key, value in wanted.items())]
 
@@ -153,7 +148,11 @@ class AwsStandIn:
         self._ask("drop_faults")
 
     def set(self, *, token_lifetime: float | None = None, clock_offset: float | None = None) -> None:
-        """Change, for later calls, the lifetime of tokens and the lead of AWS's clock, in seconds."""
+        """
+        Change, for later calls, the lifetime of tokens and the lead of AWS's clock, in seconds.
+
+        Tokens with a negative lifetime are expired from the start.
+        """
         self._ask("change", token_lifetime, clock_offset)
 
     def authorise(

@@ -24,7 +24,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
-from tests.stand_ins.aws import ADMIN_PATH, JSON, Call, Delay, Fault, Verdict
+from tests.stand_ins.aws import ADMIN_PATH, JSON, TOKEN_LIFETIME_SECONDS, Call, Delay, Fault, Verdict
 from tests.stand_ins.serving import http_server, serving
 
 if TYPE_CHECKING:
@@ -40,16 +40,11 @@ class Token(NamedTuple):
 
 
 class Aws:
-    """
-    The application: records each call, plays the script, makes tokens, and leaves the rest to moto.
+    """The application: records each call, plays the script, makes tokens, and leaves the rest to moto."""
 
-    :param token_lifetime: seconds, at first and after a reset
-    """
-
-    def __init__(self, token_lifetime: float) -> None:
+    def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
-        self._first_token_lifetime = token_lifetime
         self._tokens: dict[str, Token] = {}
         self._secrets: set[str] = set()
         self._faults: list[Fault] = []
@@ -57,7 +52,7 @@ class Aws:
 
     def reset(self) -> None:
         self._calls: list[Call] = []
-        self._token_lifetime, self._clock_offset = self._first_token_lifetime, 0.0
+        self._token_lifetime, self._clock_offset = TOKEN_LIFETIME_SECONDS, 0.0
         self.drop_faults()
 
     def answer(self, request: Request) -> Response:
@@ -160,7 +155,7 @@ def _parse(request: Request) -> Call:
 
 def main() -> None:
     """Print the port on 127.0.0.1, and serve until standard input ends, with its owner, even a killed one."""
-    with serving(http_server(Aws(token_lifetime=float(sys.argv[1])).answer)) as port:
+    with serving(http_server(Aws().answer)) as port:
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import secrets
-import socketserver
 import threading
 from configparser import RawConfigParser
 from contextlib import contextmanager
@@ -97,42 +96,13 @@ class CredentialEndpoint:
         return self._keys() if self.has_role else json.dumps({"Message": "there is no role"})
 
     def _keys(self) -> str:
-        key_id, secret, token = (
-            f"ASIA{secrets.token_hex(8).upper()}",
-            secrets.token_urlsafe(30),
-            secrets.token_urlsafe(300),
-        )
+        key_id, secret = f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
+        token = secrets.token_urlsafe(300)
         self.given.append(key_id)
         self.secrets += [secret, token]
         end = (datetime.now(timezone.utc) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
         keys = {"AccessKeyId": key_id, "SecretAccessKey": secret, "Token": token}
         return json.dumps({"Code": "Success", **keys, "Expiration": end})
-
-
-@dataclass
-class Proxy:
-    """
-    A proxy that reaches nothing, and records its requests.
-
-    :param asked: the targets of the requests, such as ``http://169.254.169.254/latest/api/token``
-    """
-
-    url: str
-    asked: list[str]
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[Proxy]:
-        """Answer until the block ends."""
-        asked: list[str] = []
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                asked.extend(self.rfile.readline().decode().split()[1:2])
-                self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-        with serving(Handler) as port:
-            yield cls(f"http://127.0.0.1:{port}", asked)
 
 
 def pod_token(service_account: str) -> str:
@@ -150,9 +120,7 @@ def write(path: str, **sections: dict[str, str]) -> None:
         parser.write(file)
 
 
-def write_keys(key_id: str, session_token: str | None = None, profile: str = "default") -> None:
+def write_keys(key_id: str, profile: str = "default") -> None:
     """Write the credentials file with the keys of one profile."""
     keys = {"aws_access_key_id": key_id, "aws_secret_access_key": "a-secret"}
-    if session_token:
-        keys["aws_session_token"] = session_token
     write(os.environ["AWS_SHARED_CREDENTIALS_FILE"], **{profile: keys})

@@ -45,14 +45,12 @@ class Request(NamedTuple):
     One request that reached a registry, without its login.
 
     :param host: the registry
-    :param status: the HTTP status of the answer
     :param verdict: ``challenged`` without a login, ``unknown`` or ``expired`` with a bad one, ``denied`` without a
         permission, else ``served``
     """
 
     host: str
     path: str
-    status: int
     verdict: Verdict
 
 
@@ -95,7 +93,7 @@ class RegistryStandIn:
     def answer(self, request: HttpRequest) -> Response:
         """Serve a request with a valid login, and refuse others."""
         verdict, response = self._judge(request)
-        self._requests.append(Request(request.host, request.path, response.status_code, verdict))
+        self._requests.append(Request(request.host, request.path, verdict))
         return response
 
     def _judge(self, request: HttpRequest) -> tuple[Verdict, Response]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from airflow.secrets import BaseSecretsBackend
@@ -13,7 +12,7 @@ class Recording(BaseSecretsBackend):
     One with the methods of Airflow 3.2, which records its lookups.
 
     :param answers: by connection ID, variable or option; an exception is raised
-    :param asked: a list for the record: the method's name, the key, any team, and the thread
+    :param asked: a list for the record: the method's name, the key, and any team
     """
 
     def __init__(self, answers: dict[str, Any] | None = None, asked: list[tuple[Any, ...]] | None = None) -> None:
@@ -37,7 +36,7 @@ class Recording(BaseSecretsBackend):
         self._connection_class = conn_class
 
     def answer(self, method: str, key: str, *team: str | None) -> Any:
-        self._asked.append((method, key, *team, threading.current_thread().name))
+        self._asked.append((method, key, *team))
         answer = self._answers.get(key)
         if isinstance(answer, Exception):
             raise answer

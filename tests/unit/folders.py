@@ -49,6 +49,16 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
+def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return a function that replaces a file by what `make` makes at its path."""
+
+    def replace(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return replace
+
+
 def cache_descriptors() -> list[str]:
     """Return the number and path of each open folder, file and lock of a cache, deleted ones included."""
     prefix, found = FOLDER_NAME.format(uid=""), []

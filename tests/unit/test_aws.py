@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.connection import Connection
+from werkzeug.wrappers import Request, Response
 
 from ecr_secrets_backend import aws as aws_module
 from ecr_secrets_backend.aws import call_aws, request_token
 from ecr_secrets_backend.errors import TokenError, TokenFailure
 from ecr_secrets_backend.identity import AwsIdentity
-from tests.stand_ins.aws import Delay, Error
-from tests.stand_ins.credentials import Proxy
+from tests.stand_ins.aws import Error
 from tests.stand_ins.faults import FAULTS, private_answer
+from tests.stand_ins.serving import http_server, serving
 
 if TYPE_CHECKING:
     from ecr_secrets_backend.aws import AwsSession
@@ -125,12 +124,18 @@ def test_the_registry_and_the_environment_choose_the_endpoint(
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv(variable, "true")
-    with Proxy.running() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    asked: list[str] = []
+
+    def answer(request: Request) -> Response:
+        asked.append(request.environ["RAW_URI"])
+        return Response(status=502)
+
+    with serving(http_server(answer)) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         failure_of(**fields)
 
     # Older releases of botocore use the FIPS endpoint without "api.".
-    assert {target.removeprefix("api.") for target in proxy.asked} == {f"{host}:443"}
+    assert {target.removeprefix("api.") for target in asked} == {f"{host}:443"}
 
 
 def test_a_configured_endpoint_wins_over_fips_and_dual_stack(aws: AwsStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,16 +196,9 @@ def test_a_missing_amazon_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.failure.code == "ModuleNotFoundError"
 
 
-def test_only_the_lines_of_the_requesting_thread_are_suppressed(
-    aws: AwsStandIn, caplog: pytest.LogCaptureFixture
-) -> None:
-    aws.script(Delay(0.2))
-    caplog.set_level(logging.DEBUG)
-    renewal = threading.Thread(target=request_token, args=(IDENTITY,))
-    renewal.start()
-    while renewal.is_alive():
-        logging.getLogger("botocore.parsers").debug("another thread's line")
-        renewal.join(0.05)
+def test_a_refused_role_is_reported_with_the_answer_of_sts(aws: AwsStandIn) -> None:
+    aws.script(Error("AccessDenied", "Not <you>, & not now.", 403))
+    failure = failure_of(role_arn=ROLE)
 
-    lines = {record.message for record in caplog.records if record.name.startswith("botocore")}
-    assert lines == {"another thread's line"}
+    assert (failure.code, failure.reason) == ("AccessDenied", "Not <you>, & not now")
+    assert f"Allow sts:AssumeRole on {ROLE}" in failure.fix

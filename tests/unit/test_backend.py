@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,16 +90,23 @@ def test_building_an_unmapped_lookup_and_a_hit_use_no_file_no_import_and_no_sock
     assert value
 
 
-def test_other_lookups_are_passed_on_to_the_other_backends_with_the_team(build: Any) -> None:
+@pytest.mark.parametrize("on_error", ["raise", "next"])
+def test_other_lookups_are_passed_on_to_the_other_backends_with_the_team(
+    aws: AwsStandIn, build: Any, on_error: str
+) -> None:
+    """The lookup of a mapped connection is not, even if it fails."""
+    aws.script(DENIED)
     asked: list[Any] = []
     recording = {"backend": "tests.stand_ins.secrets_backends.Recording", "backend_kwargs": {"asked": asked}}
-    backend = build(fallback_backends=[recording])
+    backend = build(fallback_backends=[recording], on_error=on_error)
+    with suppress(ConnectionUnavailableError):
+        backend.get_connection("docker_default")
     for method in (backend.get_connection, backend.get_conn_value, backend.get_variable):
         method("a", team_name="blue")
     backend.get_config("a")
 
     methods = ("get_connection", "get_conn_value", "get_variable")
-    assert [question[:-1] for question in asked] == [*((name, "a", "blue") for name in methods), ("get_config", "a")]
+    assert asked == [*((name, "a", "blue") for name in methods), ("get_config", "a")]
 
 
 def test_a_failure_is_passed_on_and_logged_and_costs_one_call(

@@ -210,16 +210,8 @@ MFA_REASON = "profile mfa requires an MFA code, which no task can enter"
         ({"AWS_ACCESS_KEY_ID": "an-id"}, "missing: AWS_SECRET_ACCESS_KEY", ["AWS_PROFILE"]),
         ({}, "disabled by AWS_EC2_METADATA_DISABLED", ["Unset AWS_EC2_METADATA_DISABLED", "AWS_PROFILE"]),
         ({"AWS_PROFILE": "host"}, "disabled by AWS_EC2_METADATA_DISABLED", ["Unset AWS_EC2_METADATA_DISABLED"]),
-        (
-            {**ENABLED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": CLOSED},
-            "127.0.0.1 cannot be reached: Connection refused",
-            [],
-        ),
-        (
-            {**ENABLED, "http_proxy": PROXY},
-            "http_proxy sends the requests to a proxy",
-            ["Add 169.254.169.254 to NO_PROXY"],
-        ),
+        ({**ENABLED, "AWS_EC2_METADATA_SERVICE_ENDPOINT": CLOSED}, "127.0.0.1 cannot be reached: Connection", []),
+        ({**ENABLED, "http_proxy": PROXY}, "http_proxy sends the requests to", ["Add 169.254.169.254 to NO_PROXY"]),
         ({**ENABLED, "HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1"}, "because 169.254.169.254 is not in NO_PROXY", []),
         (
             {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/a/token"},
@@ -227,13 +219,8 @@ MFA_REASON = "profile mfa requires an MFA code, which no task can enter"
             ["eks.amazonaws.com/role-arn", "service account", "mount", "fsGroup"],
         ),
         ({"AWS_PROFILE": "hub"}, "cannot read the token /a/token: No such file or directory", ["fsGroup"]),
-        (
-            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": CLOSED, "HTTP_PROXY": PROXY},
-            "(HTTP_PROXY does not matter",
-            ["127.0.0.1"],
-        ),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": CLOSED, "HTTP_PROXY": PROXY}, "(HTTP_PROXY does not", ["127.0.0.1"]),
         ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/x"}, "no answer from 169.254.170.2", ["reach 169.254.170.2"]),
-        ({"AWS_PROFILE": "mfa"}, MFA_REASON, ["Use a role or temporary keys."]),
         ({"AWS_PROFILE": "dev"}, MFA_REASON, ["Use a role or temporary keys."]),
     ],
 )
@@ -315,7 +302,7 @@ class TestProgram:
         ids=["exit code", "a key is missing", "a list", "no JSON", "other version", "no text", "no file", "no program"],
     )
     def test_a_program_that_fails_is_named_without_its_output(
-        self, configure: Any, program: str, problem: str, profile: str
+        self, configure: Any, program: str, problem: str, profile: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """Its arguments may be secret, too."""
         configure(dev={"credential_process": program}, hub={"role_arn": ROLE, "source_profile": "dev"})
@@ -325,6 +312,7 @@ class TestProgram:
             problem = "failed"  # botocore does not report the exit code
         assert failure.reason == f"{program.split(maxsplit=1)[0]} {problem}"
         assert "Run the credential_process of profile dev as this user" in failure.fix
+        assert SECRET not in f"{failure}{capfd.readouterr()}"
 
     def test_a_program_that_does_not_end_is_named_in_time(
         self, configure: Any, monkeypatch: pytest.MonkeyPatch, profile: str

@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import pytest
 
 from ecr_secrets_backend.private_files import PrivateFolder
 from tests.requirements import need_root
-from tests.unit.folders import KEY, LOCK, NAME, cache_descriptors, hold, mode_of, names_in, write
+from tests.unit.folders import KEY, LOCK, NAME, cache_descriptors, hold, mode_of, names_in, replace_by, write
 from tests.unit.interruptions import interrupt
 
 if TYPE_CHECKING:
@@ -155,17 +156,12 @@ def test_the_lock_of_a_holder_that_has_not_written_its_id_is_not_replaced(store:
     assert is_free(store)
 
 
-def replace(path: Path) -> None:
-    path.unlink()
-    path.touch(0o600)
-
-
 def remove_and_find_locked(path: Path) -> None:
     path.unlink()
     raise BlockingIOError
 
 
-@pytest.mark.parametrize("change", [Path.unlink, replace, remove_and_find_locked])
+@pytest.mark.parametrize("change", [Path.unlink, replace_by(partial(Path.touch, mode=0o600)), remove_and_find_locked])
 def test_a_lock_file_that_is_removed_or_replaced_meanwhile_is_not_taken(
     store: HostStore, folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:

@@ -17,7 +17,18 @@ from ecr_secrets_backend import host_lock, host_store, private_files
 from ecr_secrets_backend.host_store import HostStore
 from ecr_secrets_backend.private_files import LARGEST_FILE_BYTES, UnsafeFileError
 from tests.requirements import need_root
-from tests.unit.folders import KEY, LOCK, NAME, folder_in, hold, ignore_permissions, mode_of, names_in, write
+from tests.unit.folders import (
+    KEY,
+    LOCK,
+    NAME,
+    folder_in,
+    hold,
+    ignore_permissions,
+    mode_of,
+    names_in,
+    replace_by,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,14 +117,6 @@ def test_a_write_creates_its_temporary_file(
     with pytest.raises(FileExistsError):
         write(store, b"ours")
     assert target.read_bytes() == b"theirs"
-
-
-def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def replace(file: Path) -> None:
-        file.unlink()
-        make(file)
-
-    return replace
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,7 @@ def test_each_field_of_an_identity_changes_the_key(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "AWS_ACCESS_KEY_ID",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-            "AWS_ENDPOINT_URL_ECR",
-            "AWS_A_VARIABLE_OF_TOMORROW",
-        ),
+        *("AWS_ACCESS_KEY_ID", "AWS_A_VARIABLE_OF_TOMORROW"),
         *("BOTO_CONFIG", "HOME", "HTTP_PROXY", "https_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR"),
     ],
 )
@@ -79,10 +74,8 @@ def test_the_files_in_the_home_folder_are_part_of_the_identity(
     (tmp_path / ".aws").mkdir()
     (tmp_path / name).touch()
 
-    assert [IDENTITY.in_environment({}) == without[0], IDENTITY.in_environment(elsewhere) == without[1]] == [
-        False,
-        True,
-    ]
+    assert IDENTITY.in_environment({}) != without[0]
+    assert IDENTITY.in_environment(elsewhere) == without[1]
 
 
 @pytest.mark.parametrize("variable", TOKEN_FILES)

@@ -13,7 +13,7 @@ from ecr_secrets_backend.cache import Source
 from ecr_secrets_backend.errors import TokenError
 from ecr_secrets_backend.logins import Login
 from ecr_secrets_backend.settings import Settings
-from tests.metrics_page import METRICS
+from tests.documentation.pages import METRICS
 from tests.unit.builders import build_failure, build_token
 
 FAILED = TokenError(build_failure(), 0.25)
@@ -91,4 +91,4 @@ def test_the_page_lists_each_metric_with_its_type_and_no_other(stats: Mock) -> N
 
     types = {"incr": "counter", "timing": "timer", "gauge": "gauge"}
     sent = {args[0]: types[method] for method, args, _ in stats.method_calls}
-    assert sent == {name: metric.type for name, metric in METRICS.items()}
+    assert sent == METRICS

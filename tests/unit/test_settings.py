@@ -159,18 +159,13 @@ CONNECTION_FAULTS: list[tuple[object, str, str]] = [
     ({"region_name": " eu-west-1"}, ".region_name", "white space"),
     ({"region_name": " "}, ".region_name", "is empty"),
     ({"profile_name": "a\tb"}, ".profile_name", "a control character"),
-    (
-        {"region_name": "eu-west-1", "endpoint_url": US_ENDPOINT},
-        ".endpoint_url",
-        "connections.a needs ecr in eu-west-1",
-    ),
+    ({"region_name": "eu-west-1", "endpoint_url": US_ENDPOINT}, ".endpoint_url", "connections.a needs ecr in eu-west"),
     ({"endpoint_url": "https://sts.us-east-1.amazonaws.com"}, ".endpoint_url", "connections.a needs ecr in any region"),
     ({"extra": []}, ".extra", "is a list"),
     ({"extra": {"k": deep()}}, ".extra", "nested too deeply"),
     ({"extra": {"reauth": 1}}, ".extra.reauth", "is not true"),
     ({"refresh_before": 5}, ".refresh_before", "is not supported"),
     ({"assume_role_kwargs": {}}, ".assume_role_kwargs", "without a role"),
-    ({"aws_conn_id": "a"}, ".aws_conn_id", 'is "a", which this backend itself serves'),
     ({"aws_conn_id": "b", "profile_name": "c"}, ".aws_conn_id", "contradicts profile_name"),
 ]
 #: The value of a common kwarg, beside a valid connection and role, the rest of the path, and a part of the message.

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -65,13 +64,9 @@ def file(kwargs: dict[str, Any], tmp_path: Path) -> tuple[str, str]:
 
 
 @pytest.fixture
-def no_place(
-    no_default_place: None, kwargs: dict[str, Any], file: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, str]:
+def no_place(no_default_place: None, kwargs: dict[str, Any], file: tuple[str, str]) -> tuple[str, str]:
     """As ``file``, on a host where no folder can be used for the cache."""
     del no_default_place
-    for variable in ("XDG_RUNTIME_DIR", "TMPDIR", "TEMP", "TMP"):
-        monkeypatch.setenv(variable, os.devnull)
     Path(kwargs["cache_dir"]).touch()
     return file
 

@@ -208,11 +208,15 @@ def test_a_context_of_docker_that_is_another_engine_is_reported(
     assert "context" not in str(fail_version().fix)
 
 
-def test_the_socket_of_rootless_docker_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "docker.sock").touch()  # in the XDG_RUNTIME_DIR of a test
+@pytest.mark.parametrize("name", ["docker.sock", "podman/podman.sock"])
+def test_the_socket_of_rootless_docker_or_podman_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "podman").mkdir()  # in the XDG_RUNTIME_DIR of a test
+    (tmp_path / name).touch()
     monkeypatch.setattr(engine_module, "DEFAULT_URL", "unix:///nowhere.sock")
 
-    assert f"unix://{tmp_path}/docker.sock" in str(fail_version().fix)
+    assert f"unix://{tmp_path}/{name}" in str(fail_version().fix)
 
 
 @pytest.mark.parametrize("content", ['{"auths": {"h": null}}', '{"auths": {"h": {"auth": 5}}}', "[]"])

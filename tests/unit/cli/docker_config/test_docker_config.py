@@ -128,6 +128,7 @@ def test_a_login_of_an_earlier_run_is_removed_when_it_has_expired(
         done = run(*arguments, exit_code=1)
 
     assert f"Removed the login for {US_HOST}" in done.stderr
+    assert done.stderr.count("Removed the login for") == 1
     assert json.loads(config.read_text())["auths"] == {EU_HOST: other}
 
 

@@ -98,14 +98,6 @@ def test_other_names_of_a_host_are_replaced(path: Path) -> None:
     assert DockerConfig.load(path.parent).auths == {**others, HOST: {"auth": LOGIN[HOST]}}
 
 
-@pytest.mark.parametrize(("auth", "is_forgotten"), [(LOGIN[HOST], True), ("b3RoZXI6b3RoZXI=", False)])
-def test_a_login_is_forgotten_unless_another_program_has_changed_it(path: Path, auth: str, is_forgotten: bool) -> None:
-    build(path, auths={HOST: {"auth": auth}, "other": {}})
-
-    assert change_logins(path.parent, {}, LOGIN) == ({HOST} if is_forgotten else set())
-    assert DockerConfig.load(path.parent).auths.keys() == ({"other"} if is_forgotten else {HOST, "other"})
-
-
 @pytest.mark.parametrize(
     "value",
     ["1e400", "-0", "1E5", "0.10", "9" * 5000, r'"\ud800"', '"\\u0000"', '"é"', '{"": [true, null, {}]}', "NaN"],
