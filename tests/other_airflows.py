@@ -71,6 +71,8 @@ RELEASES = {
 }
 #: The providers of a release follow within days. Libraries that break it follow within weeks.
 DAY_OF_LIBRARIES = timedelta(days=7)
+#: Libraries of those weeks with which a release itself does not start, as Airflow's constraints exclude them, too.
+EXCLUDED = {"3.1.1": ["structlog<25.5"]}
 #: The oldest boto3 that this package supports is a week older.
 EARLIEST_LIBRARIES = date(2025, 5, 7)
 
@@ -86,7 +88,7 @@ def prepare(name: str) -> bool:
     else:
         python = ">=3.10,<3.13"
         day = max(RELEASES[airflow] + DAY_OF_LIBRARIES, EARLIEST_LIBRARIES)
-        requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}"]
+        requirements = [f"apache-airflow=={airflow}", f"--exclude-newer={day}", *EXCLUDED.get(airflow, [])]
     environment = ENVIRONMENTS / name
     ready = environment / "ready"
     if ready.exists() and ready.stat().st_mtime > max(path.stat().st_mtime for path in made_from):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import warnings
@@ -38,9 +39,11 @@ def write_result(conn_id: str, connections: list[dict[str, str | None]], warned:
 
 
 def look_up_and_warn(conn_id: str) -> tuple[dict[str, str | None], set[str]]:
+    gc.collect()  # the connections of Airflow's supervisor, of which this process is a fork
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         connection = BaseHook.get_connection(conn_id)  # as the hook of DockerOperator does
+        gc.collect()  # what the lookup has left open
     return fields_of(connection), {f"{warning.category.__name__}: {warning.message}" for warning in warned}
 
 

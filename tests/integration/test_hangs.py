@@ -1,4 +1,4 @@
-"""Requests and credential programs that hang or are slow: their processes end or are served, and start them once."""
+"""Credential programs that hang or are slow: a host starts them once, and its processes are served."""
 
 from __future__ import annotations
 
