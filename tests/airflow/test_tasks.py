@@ -105,11 +105,12 @@ def test_a_lookup_uses_an_aws_connection_of_airflow_s_database(
     run: Run, task_id: str, conn_id: str, times: int
 ) -> None:
     """It looks up the AWS connection, too. The triggerer's event loop answers that during five lookups at once."""
-    (process,) = run.lookups(conn_id)
+    processes = run.lookups(conn_id)  # two if a busy Airflow 3.0 lost the state of the task, and started it again
 
     assert run.state(task_id) == "success"
-    assert process["warnings"] == []
-    assert run.are_valid(process["connections"]) == [True] * times
+    assert {len(process["connections"]) for process in processes} == {times}
+    assert [process["warnings"] for process in processes if process["warnings"]] == []
+    assert all(run.are_valid(run.served(conn_id)))
     assert [call.access_key_id for call in run.calls(conn_id)] == [AIRFLOWS_KEY]
 
 
