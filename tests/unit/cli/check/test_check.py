@@ -90,6 +90,14 @@ def test_without_connection_ids_the_connection_of_the_image_is_checked(
     assert [each["code"] for each in found if each["step"] == "image: registry"] == [code]
 
 
+def test_a_public_image_is_not_pulled_with_the_connection(run: Run, good: Arguments) -> None:
+    found = findings(run, *good, "--image", "public.ecr.aws/a/b")
+
+    steps = {each["step"]: each["code"] for each in found}
+    assert steps["image: registry"] == "image-public"
+    assert "image: permission" not in steps
+
+
 @pytest.mark.parametrize(
     ("kwargs_text", "code"),
     [

@@ -118,6 +118,7 @@ def test_a_docker_hook_logs_in_and_a_pull_uses_the_login(engine: str) -> None:
     [
         ("x509: certificate signed by unknown authority", "engine-tls"),
         ("dial tcp: lookup registry: no such host", "engine-no-name"),
+        ("dial tcp: lookup registry on 127.0.0.53:53: i/o timeout", "engine-no-name"),
         ("dial tcp 10.0.0.1:443: connect: connection refused", "engine-no-network"),
         ("proxyconnect tcp: EOF", "engine-no-network"),
         ("unauthorized: the token has expired", "engine-login-refused"),

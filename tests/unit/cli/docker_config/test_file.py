@@ -46,6 +46,11 @@ def test_a_missing_home_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
         file.default_folder()
 
 
+def test_a_folder_is_not_made_to_read_it(tmp_path: Path) -> None:
+    assert DockerConfig.load(tmp_path / "a/b").auths == {}
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("entry", "login"),
     [
