@@ -154,7 +154,7 @@ def test_an_aws_connection_is_read_from_airflow(
     monkeypatch.setenv("AIRFLOW_CONN_AWS_ECR", "aws://AKIAKEY:a-secret-key@")
     (found,) = shown.rows()
 
-    assert missing["state"] == "failed"
+    assert (missing["state"], missing["failure"]["code"]) == ("failed", "AirflowNotFoundException")
     assert "Add an Airflow connection 'aws_ecr'" in missing["failure"]["remedy"]
     assert (found["state"], found["identity"]) == ("none", "Airflow connection aws_ecr")
     assert "a-secret-key" not in json.dumps(found)
@@ -164,9 +164,9 @@ def test_an_aws_connection_is_read_from_airflow(
 def test_other_definitions_of_a_connection_are_shown(
     read: Read, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], tmp_path: Path, cache: str
 ) -> None:
-    """Processes without the backend use them. Without a token, no folder is made."""
+    """Processes without the backend use them. Rows are in the order of IDs. Without a token, no folder is made."""
     monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", "docker://elsewhere")
-    rows = read({**kwargs, "cache": cache, "connections": {"docker_default": US_HOST, "docker_eu": EU_HOST}}).rows()
+    rows = read({**kwargs, "cache": cache, "connections": {"docker_eu": EU_HOST, "docker_default": US_HOST}}).rows()
 
     assert [row["also_defined_in"] for row in rows] == [["environment", "database"], []]
     assert {row["state"] for row in rows} == {"none"}

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,6 +63,14 @@ def test_a_proxy_that_refuses_is_reported_without_its_login(
     assert result.message.startswith(f"the proxy {site.proxy} {message}")
     assert fix in str(result.fix)
     assert "pa ss" not in str(result)
+
+
+@pytest.mark.usefixtures("site")
+def test_an_unknown_reason_is_shown_without_a_login_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "")
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=OSError("an odd reason")))
+
+    assert fail(client.check_login).message == f"{HOST} does not answer: an odd reason"
 
 
 @pytest.mark.parametrize(
